@@ -1,0 +1,74 @@
+//! What the control plane tells the datapath once for all packets.
+
+use crate::Ticks;
+
+/// Number of the layout of every map in this crate, raised with each change to
+/// any of them.
+pub const ABI_VERSION: u32 = 1;
+
+/// How long flows in each state may be idle.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// TCP, established: at least 2 h 4 min (RFC 5382 REQ-5).
+    pub tcp_established: Ticks,
+    /// TCP, opening, closing or reset: at least 4 min (RFC 5382 REQ-5, RFC 7857 section 2).
+    pub tcp_transitory: Ticks,
+    /// UDP, answered: at least 2 min (RFC 4787 REQ-5).
+    pub udp: Ticks,
+    /// UDP, not answered so far.
+    pub udp_unreplied: Ticks,
+    /// ICMP queries: at least 60 s (RFC 5508 REQ-2).
+    pub icmp: Ticks,
+    /// Learnt MACs: the bridge's own default is 300 s.
+    pub fdb: Ticks,
+}
+
+impl Timeouts {
+    /// What the RFCs ask for, and Linux's value where they leave it open.
+    pub const DEFAULT: Self = Self {
+        tcp_established: Ticks::from_secs(7440),
+        tcp_transitory: Ticks::from_secs(240),
+        udp: Ticks::from_secs(120),
+        udp_unreplied: Ticks::from_secs(30),
+        icmp: Ticks::from_secs(60),
+        fdb: Ticks::from_secs(300),
+    };
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// The only element of the `CONFIG` array.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// [`ABI_VERSION`] of the datapath that made the maps.
+    pub abi_version: u32,
+    /// Where in the `PUBLISH` array the live entries begin: 0 or half its
+    /// size. A change writes the other half and then this word.
+    pub publish_base: u32,
+    /// How many live entries there are.
+    pub publish_len: u32,
+    /// Flows that the table holds (`--max-flows`), both directions of a flow being one.
+    pub max_flows: u32,
+    /// Idle time-outs.
+    pub timeouts: Timeouts,
+}
+
+const _: () = assert!(size_of::<Config>() == 40 && align_of::<Config>() == 4);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            abi_version: ABI_VERSION,
+            publish_base: 0,
+            publish_len: 0,
+            max_flows: crate::maps::DEFAULT_MAX_FLOWS,
+            timeouts: Timeouts::DEFAULT,
+        }
+    }
+}

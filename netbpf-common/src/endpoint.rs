@@ -1,0 +1,95 @@
+//! Endpoints: the namespaces' places on the bridge.
+
+use crate::{Ipv4, MacAddr};
+
+/// Index of an endpoint in the `ENDPOINTS` and `STATS` maps.
+///
+/// 0 is nobody: packets that belong to no endpoint are counted there.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
+pub struct EndpointId(pub u16);
+
+impl EndpointId {
+    /// No endpoint; also the row of packets that cannot be told to belong to one.
+    pub const NONE: Self = Self(0);
+
+    /// The index into array maps.
+    #[must_use]
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// What an endpoint may send (`Endpoint::guard`).
+///
+/// The purpose is that no namespace can impersonate another, the gateway or
+/// the host. Numbers are ABI.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum SourceGuard {
+    /// Anything.
+    Off = 0,
+    /// Its own address from its own MAC, and any MAC and any address of the
+    /// subnet that belong to nobody else: second addresses and nested bridges
+    /// work, as on an ordinary bridge.
+    #[default]
+    Learn = 1,
+    /// Its own address from its own MAC, nothing else.
+    Strict = 2,
+}
+
+impl SourceGuard {
+    /// The guard that a byte of a map stands for; unknown numbers are the strictest.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Off,
+            1 => Self::Learn,
+            _ => Self::Strict,
+        }
+    }
+}
+
+/// All that the datapath knows of a namespace's place on the bridge: value of
+/// the `ENDPOINTS` array, index [`EndpointId`]. A slot with `ifindex` 0 is free.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Endpoint {
+    /// Interface index of the veth's host side, the bridge port. 0: slot free.
+    pub ifindex: u32,
+    /// Interface index of the bridge: where routed packets count as received.
+    pub bridge_ifindex: u32,
+    /// The namespace's address.
+    pub addr: Ipv4,
+    /// The gateway's address, on the bridge.
+    pub gateway: Ipv4,
+    /// The network's subnet, host bits zero.
+    pub subnet: Ipv4,
+    /// The subnet's mask.
+    pub mask: Ipv4,
+    /// Largest IP packet that the namespace's interface takes, in bytes.
+    pub mtu: u32,
+    /// Most flows that the endpoint may have at a time.
+    pub flow_limit: u32,
+    /// MAC of the interface inside the namespace.
+    pub mac: MacAddr,
+    /// MAC of the bridge: packets to it are routed, not bridged.
+    pub gateway_mac: MacAddr,
+    /// A [`SourceGuard`] as its number.
+    pub guard: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+const _: () = assert!(size_of::<Endpoint>() == 48 && align_of::<Endpoint>() == 4);
+
+impl Endpoint {
+    /// Whether the address is the network's: its subnet's, broadcast included.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_on_link(&self, addr: Ipv4) -> bool {
+        addr.is_in(self.subnet, self.mask)
+    }
+}

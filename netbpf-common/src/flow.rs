@@ -1,0 +1,332 @@
+//! Flows: what the first packet decided, remembered for all that follow.
+//!
+//! A flow is two entries of the `FLOWS` map, one per direction, each keyed by
+//! the tuple that its packets carry when they come in. They are made together
+//! and go together; each is 64 bytes, so that an entry of the kernel's hash
+//! table (48 bytes of header, 16 of key) is two cache lines.
+
+use crate::{EndpointId, Ipv4, MacAddr, Port, Ticks, Timeouts, Tuple, proto};
+
+/// What a packet's addresses and ports become.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Translation {
+    /// Source address.
+    pub saddr: Ipv4,
+    /// Destination address.
+    pub daddr: Ipv4,
+    /// Source port.
+    pub sport: Port,
+    /// Destination port.
+    pub dport: Port,
+}
+
+impl Translation {
+    /// The translated packet's tuple.
+    #[must_use]
+    #[inline(always)]
+    pub const fn tuple(self, proto: u8) -> Tuple {
+        Tuple {
+            saddr: self.saddr,
+            daddr: self.daddr,
+            sport: self.sport,
+            dport: self.dport,
+            proto,
+            pad: [0; 3],
+        }
+    }
+}
+
+impl From<Tuple> for Translation {
+    #[inline(always)]
+    fn from(t: Tuple) -> Self {
+        Self { saddr: t.saddr, daddr: t.daddr, sport: t.sport, dport: t.dport }
+    }
+}
+
+/// Which direction of which sort of flow an entry is: a set of bits.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct FlowKind(pub u8);
+
+impl FlowKind {
+    /// Set in the entry of the answering direction, clear in the opening one.
+    pub const REPLY: u8 = 1;
+    /// Set when the entry's packets go into a namespace, clear when they go
+    /// out by an uplink.
+    pub const TO_ENDPOINT: u8 = 2;
+    /// Set in both entries of a flow that a published port made, clear in
+    /// those of a flow that a namespace opened.
+    pub const DNAT: u8 = 4;
+
+    /// A namespace's packets to the outside.
+    pub const SNAT_ORIGINAL: Self = Self(0);
+    /// Their answers.
+    pub const SNAT_REPLY: Self = Self(Self::REPLY | Self::TO_ENDPOINT);
+    /// A client's packets to a published port.
+    pub const DNAT_ORIGINAL: Self = Self(Self::DNAT | Self::TO_ENDPOINT);
+    /// Their answers.
+    pub const DNAT_REPLY: Self = Self(Self::DNAT | Self::REPLY);
+
+    /// Whether the entry is the answering direction's.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_reply(self) -> bool {
+        self.0 & Self::REPLY != 0
+    }
+
+    /// Whether the entry's packets go into a namespace.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_to_endpoint(self) -> bool {
+        self.0 & Self::TO_ENDPOINT != 0
+    }
+
+    /// Whether a published port made the flow.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_dnat(self) -> bool {
+        self.0 & Self::DNAT != 0
+    }
+}
+
+impl core::fmt::Debug for FlowKind {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(if self.is_dnat() { "dnat" } else { "snat" })?;
+        f.write_str(if self.is_reply() { "-reply" } else { "-original" })?;
+        f.write_str(if self.is_to_endpoint() { "-to-endpoint" } else { "-to-uplink" })
+    }
+}
+
+/// What has been seen in one direction of a flow: a set of bits that only grows,
+/// until a new connection takes over the entry.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Seen(pub u8);
+
+impl Seen {
+    /// Any packet at all.
+    pub const ANY: u8 = 1;
+    /// A TCP SYN.
+    pub const SYN: u8 = 2;
+    /// A TCP segment with ACK and without SYN.
+    pub const ACK: u8 = 4;
+    /// A TCP FIN.
+    pub const FIN: u8 = 8;
+    /// A TCP RST that was inside the window.
+    pub const RST: u8 = 16;
+
+    /// Whether one of `bits` is set.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(self, bits: u8) -> bool {
+        self.0 & bits != 0
+    }
+}
+
+/// A direction of a flow: value of the `FLOWS` map, keyed by [`Tuple`].
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Flow {
+    /// What the packet becomes. Reversed, it is the key of the other direction.
+    pub translated: Translation,
+    /// One's-complement difference that the addresses' translation makes to a
+    /// checksum that covers them (RFC 1624), as the CPU loads it.
+    pub addr_delta: u16,
+    /// The same of the ports.
+    pub port_delta: u16,
+    /// Packets translated.
+    pub packets: u64,
+    /// Bytes of them, without link-layer headers.
+    pub bytes: u64,
+    /// When the flow was made.
+    pub created: Ticks,
+    /// When a packet in this direction was last seen.
+    pub last_seen: Ticks,
+    /// The namespace whose flow it is.
+    pub endpoint: EndpointId,
+    /// MAC of the interface inside the namespace, where frames into it go.
+    pub mac: MacAddr,
+    /// Next hop on the uplink; unused in entries into a namespace.
+    pub next_hop: Ipv4,
+    /// Interface index of the uplink.
+    pub uplink: u32,
+    /// TCP: the last acknowledgement number sent in this direction, host order:
+    /// where the window begins in which the other direction may reset.
+    pub tcp_ack: u32,
+    /// Which direction of which sort of flow.
+    pub kind: FlowKind,
+    /// What has been seen in this direction.
+    pub seen: Seen,
+    /// Slot of `next_hop` in the `NEXT_HOPS` array.
+    pub next_hop_slot: u16,
+}
+
+const _: () = assert!(size_of::<Flow>() == 64 && align_of::<Flow>() == 8);
+
+/// A reminder that a flow's entry is to be looked at for expiry: element of
+/// the `FLOW_QUEUE` map. Each live flow has exactly one.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FlowVisit {
+    /// Key of the flow's opening direction.
+    pub tuple: Tuple,
+    /// `Flow::created` of that entry: tells a flow from a later one of the same tuple.
+    pub created: Ticks,
+}
+
+const _: () = assert!(size_of::<FlowVisit>() == 20 && align_of::<FlowVisit>() == 4);
+
+/// How far a flow is. Derived from what both directions have seen, never stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FlowState {
+    /// UDP, ICMP: no answer so far.
+    Unreplied,
+    /// UDP, ICMP: answered.
+    Replied,
+    /// TCP: opened, no answer so far.
+    SynSent,
+    /// TCP: answered, the opening side has not acknowledged.
+    SynReceived,
+    /// TCP: both sides have acknowledged.
+    Established,
+    /// TCP: one side has finished.
+    FinWait,
+    /// TCP: both sides have finished.
+    TimeWait,
+    /// TCP: reset.
+    Closed,
+}
+
+impl FlowState {
+    /// The state of a flow from what its two directions have seen.
+    #[must_use]
+    pub const fn of(ip_proto: u8, original: Seen, reply: Seen) -> Self {
+        if ip_proto != proto::TCP {
+            return if reply.has(Seen::ANY) { Self::Replied } else { Self::Unreplied };
+        }
+        if original.has(Seen::RST) || reply.has(Seen::RST) {
+            return Self::Closed;
+        }
+        match (original.has(Seen::FIN), reply.has(Seen::FIN)) {
+            (true, true) => Self::TimeWait,
+            (true, false) | (false, true) => Self::FinWait,
+            (false, false) if !reply.has(Seen::ANY) => Self::SynSent,
+            (false, false) if original.has(Seen::ACK) => Self::Established,
+            (false, false) => Self::SynReceived,
+        }
+    }
+
+    /// How long a flow in this state may be idle.
+    #[must_use]
+    pub const fn timeout(self, ip_proto: u8, timeouts: &Timeouts) -> Ticks {
+        match self {
+            Self::Unreplied if ip_proto == proto::UDP => timeouts.udp_unreplied,
+            Self::Replied if ip_proto == proto::UDP => timeouts.udp,
+            Self::Unreplied | Self::Replied => timeouts.icmp,
+            Self::Established => timeouts.tcp_established,
+            Self::SynSent | Self::SynReceived | Self::FinWait | Self::TimeWait | Self::Closed => {
+                timeouts.tcp_transitory
+            }
+        }
+    }
+
+    /// The name that tables show: conntrack's where it has one.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unreplied => "UNREPLIED",
+            Self::Replied => "REPLIED",
+            Self::SynSent => "SYN_SENT",
+            Self::SynReceived => "SYN_RECV",
+            Self::Established => "ESTABLISHED",
+            Self::FinWait => "FIN_WAIT",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Closed => "CLOSED",
+        }
+    }
+}
+
+impl Flow {
+    /// The key of the other direction's entry.
+    #[must_use]
+    #[inline(always)]
+    pub const fn partner(&self, ip_proto: u8) -> Tuple {
+        self.translated.tuple(ip_proto).reversed()
+    }
+
+    /// When a packet last kept the flow alive; `self` is the opening direction.
+    ///
+    /// Packets from outside do not refresh a UDP or ICMP flow that a namespace
+    /// opened (RFC 4787 REQ-6): nobody outside can hold a mapping open.
+    #[must_use]
+    pub const fn last_refreshed(&self, ip_proto: u8, reply: &Self) -> Ticks {
+        let inbound_refreshes = ip_proto == proto::TCP || self.kind.is_dnat();
+        if inbound_refreshes && reply.last_seen.since(self.last_seen).0 > 0 {
+            reply.last_seen
+        } else {
+            self.last_seen
+        }
+    }
+
+    /// How long the flow still lives without another packet; zero: expired.
+    /// `self` is the opening direction.
+    #[must_use]
+    pub const fn expires_in(
+        &self,
+        ip_proto: u8,
+        reply: &Self,
+        now: Ticks,
+        timeouts: &Timeouts,
+    ) -> Ticks {
+        let timeout = FlowState::of(ip_proto, self.seen, reply.seen).timeout(ip_proto, timeouts);
+        let idle = now.since(self.last_refreshed(ip_proto, reply));
+        Ticks(timeout.0.saturating_sub(idle.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUTS: Timeouts = Timeouts::DEFAULT;
+
+    fn seen(original: u8, reply: u8) -> FlowState {
+        FlowState::of(proto::TCP, Seen(original), Seen(reply))
+    }
+
+    #[test]
+    fn a_tcp_flow_goes_through_its_states() {
+        let (any, syn, ack, fin) =
+            (Seen::ANY, Seen::ANY | Seen::SYN, Seen::ANY | Seen::ACK, Seen::FIN);
+        assert_eq!(seen(syn, 0), FlowState::SynSent);
+        assert_eq!(seen(syn, syn), FlowState::SynReceived);
+        assert_eq!(seen(syn | ack, syn), FlowState::Established);
+        assert_eq!(seen(ack, any), FlowState::Established);
+        assert_eq!(seen(ack | fin, ack), FlowState::FinWait);
+        assert_eq!(seen(ack, ack | fin), FlowState::FinWait);
+        assert_eq!(seen(ack | fin, ack | fin), FlowState::TimeWait);
+        assert_eq!(seen(ack | fin, ack | Seen::RST), FlowState::Closed);
+    }
+
+    #[test]
+    fn time_outs_keep_the_rfcs() {
+        let secs = |state: FlowState, p| state.timeout(p, &TIMEOUTS).as_millis() / 1000;
+        assert!(secs(FlowState::Established, proto::TCP) >= 7440);
+        for state in [FlowState::SynSent, FlowState::FinWait, FlowState::TimeWait] {
+            assert!(secs(state, proto::TCP) >= 240, "{state:?}");
+        }
+        assert!(secs(FlowState::Replied, proto::UDP) >= 120);
+        assert!(secs(FlowState::Unreplied, proto::ICMP) >= 60);
+    }
+
+    #[test]
+    fn outside_packets_hold_open_published_flows_but_not_udp_that_a_namespace_opened() {
+        let mut original = Flow { last_seen: Ticks(100), seen: Seen(1), ..Flow::default() };
+        let reply = Flow { last_seen: Ticks(500), seen: Seen(1), ..Flow::default() };
+        assert_eq!(original.last_refreshed(proto::UDP, &reply), Ticks(100));
+        assert_eq!(original.last_refreshed(proto::TCP, &reply), Ticks(500));
+        original.kind = FlowKind::DNAT_ORIGINAL;
+        assert_eq!(original.last_refreshed(proto::UDP, &reply), Ticks(500));
+    }
+}

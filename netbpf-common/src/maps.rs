@@ -1,0 +1,113 @@
+//! The maps: one definition each of name, key, value and size. No other place
+//! spells a map's name, but for the datapath's statics, which a test compares.
+
+use crate::{
+    Config, Counters, Endpoint, FdbEntry, Flow, FlowVisit, Ipv4, MacAddr, NextHop, PublishEntry,
+    Tuple, Uplink,
+};
+
+/// Flows that the table holds unless `--max-flows` says otherwise.
+pub const DEFAULT_MAX_FLOWS: u32 = 262_144;
+
+/// A map of the datapath.
+pub trait MapDef {
+    /// The name, at most 15 characters: the kernel cuts the rest off.
+    const NAME: &'static str;
+    /// Most entries. Those of the flow maps follow `--max-flows` at load.
+    const MAX_ENTRIES: u32;
+    /// What the map is for, in a few words, for people.
+    const ABOUT: &'static str;
+    /// The key's type; `()` for queues.
+    type Key;
+    /// The value's type.
+    type Value;
+}
+
+macro_rules! maps {
+    ($($(#[$doc:meta])+ $type:ident $name:literal: $key:ty => $value:ty, $max:expr, $about:literal;)+) => {
+        $(
+            $(#[$doc])+
+            #[derive(Clone, Copy, Debug)]
+            pub struct $type;
+
+            impl MapDef for $type {
+                const NAME: &'static str = $name;
+                const MAX_ENTRIES: u32 = $max;
+                const ABOUT: &'static str = $about;
+                type Key = $key;
+                type Value = $value;
+            }
+
+            const _: () = assert!($name.len() <= 15);
+        )+
+
+        /// The names of all maps.
+        pub const NAMES: &[&str] = &[$($name),+];
+    };
+}
+
+maps! {
+    /// Array with one element.
+    ConfigMap "CONFIG": u32 => Config, 1, "configuration";
+    /// Array, index [`crate::EndpointId`]; element 0 stays empty.
+    Endpoints "ENDPOINTS": u32 => Endpoint, 4096, "namespaces on the bridge";
+    /// Hash: interface index of the host-side veth to [`crate::EndpointId`] (as u32).
+    EndpointIds "ENDPOINT_IDS": u32 => u32, 4096, "bridge port to endpoint";
+    /// Hash: an endpoint's address to its [`crate::EndpointId`] (as u32); the
+    /// gateway's to 0, so that nobody else can use it.
+    Addresses "ADDRESSES": Ipv4 => u32, 8192, "address to endpoint";
+    /// Hash: static MACs; the bridge's with endpoint 0.
+    Fdb "FDB": MacKey => FdbEntry, 8192, "static MACs";
+    /// LRU hash: dynamic MACs.
+    FdbLearnt "FDB_LEARNT": MacKey => FdbEntry, 16_384, "learnt MACs";
+    /// Hash, preallocated, two entries a flow.
+    Flows "FLOWS": Tuple => Flow, 2 * DEFAULT_MAX_FLOWS, "flows, an entry per direction";
+    /// Queue: one element per live flow.
+    FlowQueue "FLOW_QUEUE": () => FlowVisit, DEFAULT_MAX_FLOWS, "flows to be looked at for expiry";
+    /// Array, index [`crate::EndpointId`]: live flows of the endpoint.
+    FlowCounts "FLOW_COUNTS": u32 => u64, 4096, "live flows per endpoint";
+    /// Array in two halves, see `Config::publish_base`.
+    Publish "PUBLISH": u32 => PublishEntry, 4096, "published port ranges";
+    /// Hash, key: interface index.
+    Uplinks "UPLINKS": u32 => Uplink, 64, "uplinks";
+    /// Array, direct-mapped cache, index [`NextHop::slot`].
+    NextHops "NEXT_HOPS": u32 => NextHop, NextHop::SLOTS, "resolved next hops";
+    /// LPM trie: the networks' subnets, whose addresses never leave by an uplink.
+    Subnets "SUBNETS": SubnetKey => u32, 256, "subnets";
+    /// Per-CPU array, index [`crate::EndpointId`].
+    Stats "STATS": u32 => Counters, 4096, "counters per endpoint";
+    /// Array with one element: the timer that visits flows. Its value is the
+    /// kernel's own (`struct bpf_timer`).
+    Sweeper "SWEEPER": u32 => [u64; 2], 1, "expiry timer";
+}
+
+/// Key of the FDB maps: a MAC, padded.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
+pub struct MacKey {
+    /// The MAC.
+    pub mac: MacAddr,
+    /// Zero: the kernel hashes these bytes too.
+    pub pad: [u8; 2],
+}
+
+const _: () = assert!(size_of::<MacKey>() == 8);
+
+impl From<MacAddr> for MacKey {
+    #[inline(always)]
+    fn from(mac: MacAddr) -> Self {
+        Self { mac, pad: [0; 2] }
+    }
+}
+
+/// Key of the `SUBNETS` trie: `struct bpf_lpm_trie_key` with an IPv4 address.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct SubnetKey {
+    /// Bits of the prefix, host order.
+    pub prefix_len: u32,
+    /// The subnet's address.
+    pub addr: Ipv4,
+}
+
+const _: () = assert!(size_of::<SubnetKey>() == 8);

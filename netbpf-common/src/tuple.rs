@@ -1,0 +1,54 @@
+//! The five values that name one direction of a flow.
+
+use crate::{Ipv4, Port};
+
+/// IP protocol numbers that the datapath tells apart (IANA "Protocol Numbers").
+pub mod proto {
+    /// ICMP, RFC 792.
+    pub const ICMP: u8 = 1;
+    /// TCP, RFC 9293.
+    pub const TCP: u8 = 6;
+    /// UDP, RFC 768.
+    pub const UDP: u8 = 17;
+}
+
+/// Addresses, ports and protocol of a packet as it is seen on the wire: the
+/// key of the flow table.
+///
+/// An ICMP echo has its identifier in the place of the port on the side that
+/// asked: source port of the request, destination port of the reply. The other
+/// port is 0.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Tuple {
+    /// Source address.
+    pub saddr: Ipv4,
+    /// Destination address.
+    pub daddr: Ipv4,
+    /// Source port.
+    pub sport: Port,
+    /// Destination port.
+    pub dport: Port,
+    /// IP protocol number, one of [`proto`].
+    pub proto: u8,
+    /// Zero: the kernel hashes these bytes too.
+    pub pad: [u8; 3],
+}
+
+const _: () = assert!(size_of::<Tuple>() == 16 && align_of::<Tuple>() == 4);
+
+impl Tuple {
+    /// The tuple of an answer to this packet.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reversed(self) -> Self {
+        Self {
+            saddr: self.daddr,
+            daddr: self.saddr,
+            sport: self.dport,
+            dport: self.sport,
+            proto: self.proto,
+            pad: [0; 3],
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! What the control plane needs to put these types into maps.
+
+use crate::{
+    Config, Counters, Endpoint, FdbEntry, Flow, FlowVisit, Ipv4, NextHop, PublishEntry, Tuple,
+    Uplink,
+    maps::{MacKey, SubnetKey},
+};
+
+macro_rules! pod {
+    ($($type:ty),+) => {
+        $(
+            // SAFETY: repr(C) or repr(transparent) over integers and arrays of
+            // them, without implicit padding (sizes are asserted where the type
+            // is defined), so every byte is initialised and every pattern valid.
+            unsafe impl aya::Pod for $type {}
+        )+
+    };
+}
+
+pod!(
+    Config,
+    Counters,
+    Endpoint,
+    FdbEntry,
+    Flow,
+    FlowVisit,
+    Ipv4,
+    MacKey,
+    NextHop,
+    PublishEntry,
+    SubnetKey,
+    Tuple,
+    Uplink
+);
