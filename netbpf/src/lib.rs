@@ -1,1 +1,4 @@
-//! Placeholder.
+//! netbpf's control plane: gives network namespaces a network and loads the
+//! eBPF datapath that moves their packets.
+
+pub mod error;

@@ -1,0 +1,120 @@
+//! The one error that reaches people: what happened, why, what to do.
+
+use std::fmt;
+
+/// How a run of netbpf ended, as the process's exit code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Done.
+    Done = 0,
+    /// It failed.
+    Failed = 1,
+    /// The command line or the request was wrong; nothing was changed.
+    Usage = 2,
+    /// Reality differs from what should be.
+    Differs = 3,
+}
+
+/// What happened, why, and what to do about it.
+#[derive(Debug)]
+pub struct Error {
+    what: String,
+    why: Option<String>,
+    hint: Option<String>,
+    code: ExitCode,
+}
+
+/// The result of anything that a person may have to be told about.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Something was tried and did not work: exit code 1.
+    pub fn failed(what: impl Into<String>) -> Self {
+        Self { what: what.into(), why: None, hint: None, code: ExitCode::Failed }
+    }
+
+    /// The request cannot be fulfilled as it stands: exit code 2.
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self { code: ExitCode::Usage, ..Self::failed(what) }
+    }
+
+    /// Adds why: usually the underlying error, sources included.
+    #[must_use]
+    pub fn because(mut self, why: impl fmt::Display) -> Self {
+        self.why = Some(why.to_string());
+        self
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What happened, in a line without a full stop.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Why, if it is known.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+
+    /// What to do, if there is something.
+    #[must_use]
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The exit code that says so.
+    #[must_use]
+    pub fn code(&self) -> ExitCode {
+        self.code
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(why) = &self.why {
+            write!(f, ": {why}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Says what was being tried when an error came up.
+pub trait Context<T> {
+    /// Turns an error into an [`Error`] with this "what", the error as its "why".
+    ///
+    /// # Errors
+    /// The error that it was called on, dressed.
+    fn context(self, what: impl Into<String>) -> Result<T>;
+}
+
+impl<T, E: std::error::Error> Context<T> for std::result::Result<T, E> {
+    fn context(self, what: impl Into<String>) -> Result<T> {
+        self.map_err(|error| Error::failed(what).because(with_sources(&error)))
+    }
+}
+
+/// An error and its sources in one line, each said once.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}
