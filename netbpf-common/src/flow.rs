@@ -173,9 +173,11 @@ pub struct FlowVisit {
     pub tuple: Tuple,
     /// `Flow::created` of that entry: tells a flow from a later one of the same tuple.
     pub created: Ticks,
+    /// Not worth a look before this.
+    pub due: Ticks,
 }
 
-const _: () = assert!(size_of::<FlowVisit>() == 20 && align_of::<FlowVisit>() == 4);
+const _: () = assert!(size_of::<FlowVisit>() == 24 && align_of::<FlowVisit>() == 4);
 
 /// How far a flow is. Derived from what both directions have seen, never stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

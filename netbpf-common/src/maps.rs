@@ -64,10 +64,16 @@ maps! {
     Flows "FLOWS": Tuple => Flow, 2 * DEFAULT_MAX_FLOWS, "flows, an entry per direction";
     /// Queue: one element per live flow.
     FlowQueue "FLOW_QUEUE": () => FlowVisit, DEFAULT_MAX_FLOWS, "flows to be looked at for expiry";
-    /// Array, index [`crate::EndpointId`]: live flows of the endpoint.
+    /// Array, index [`crate::EndpointId`]: live flows of the endpoint; of all
+    /// endpoints together at index 0.
     FlowCounts "FLOW_COUNTS": u32 => u64, 4096, "live flows per endpoint";
     /// Array in two halves, see `Config::publish_base`.
     Publish "PUBLISH": u32 => PublishEntry, 4096, "published port ranges";
+    /// Array of bits: the ports that are published on any address, TCP's first
+    /// and UDP's after them; the index is [`published_word`]. Tells in one
+    /// look-up that a packet is for no published port, and that a port may not
+    /// be given to a flow.
+    PublishedPorts "PUBLISHED_PORTS": u32 => u64, 2 * 1024, "published ports as bits";
     /// Hash, key: interface index.
     Uplinks "UPLINKS": u32 => Uplink, 64, "uplinks";
     /// Array, direct-mapped cache, index [`NextHop::slot`].
@@ -79,6 +85,18 @@ maps! {
     /// Array with one element: the timer that visits flows. Its value is the
     /// kernel's own (`struct bpf_timer`).
     Sweeper "SWEEPER": u32 => [u64; 2], 1, "expiry timer";
+}
+
+/// Index of the `PUBLISHED_PORTS` word that has the bit `port % 64` of a port
+/// (host order); nothing for protocols without ports.
+#[must_use]
+#[inline(always)]
+pub const fn published_word(ip_proto: u8, port: u16) -> Option<u32> {
+    match ip_proto {
+        crate::proto::TCP => Some(port as u32 / 64),
+        crate::proto::UDP => Some(1024 + port as u32 / 64),
+        _ => None,
+    }
 }
 
 /// Key of the FDB maps: a MAC, padded.

@@ -25,8 +25,8 @@ pub struct NextHop {
     pub pad2: u16,
     /// When the MACs were last asked for.
     pub checked: Ticks,
-    /// Zero.
-    pub pad3: u32,
+    /// Largest IP packet that the uplink takes, in bytes.
+    pub mtu: u32,
 }
 
 const _: () = assert!(size_of::<NextHop>() == 32 && align_of::<NextHop>() == 8);
