@@ -1,1 +1,38 @@
-//! Placeholder.
+//! What the root tests stand on: real network namespaces, real traffic, and a
+//! listing of everything that netbpf may have touched.
+//!
+//! A test makes a [`Host`]: a network namespace that plays the machine, with an
+//! uplink to another one that plays the outside. Both live in a [`Sandbox`], a
+//! private mount namespace with its own `/run` and its own BPF file system.
+//! So tests run side by side, next to whatever the machine does, with the very
+//! names that a user would type; and when a test dies, the kernel takes
+//! everything away with its last file descriptor. The machine's own interfaces,
+//! `/run` and `/sys/fs/bpf` are never touched.
+//!
+//! Nothing here waits for a time to pass: [`wait::until`] waits for conditions,
+//! with a deadline.
+//!
+//! All of it panics where something is wrong: that is how a test fails.
+
+#![allow(clippy::missing_panics_doc, reason = "a harness fails its test by panicking, everywhere")]
+#![allow(clippy::return_self_not_must_use, reason = "assertions are chained, or not")]
+#![allow(clippy::must_use_candidate, reason = "a test that drops a value is not a bug")]
+
+mod binary;
+pub mod ethtool;
+mod host;
+mod listing;
+mod netns;
+pub mod nft;
+pub mod packet;
+mod process;
+mod sandbox;
+pub mod traffic;
+pub mod wait;
+
+pub use binary::binary;
+pub use host::{Host, OUTSIDE, Options, UPLINK};
+pub use listing::Listing;
+pub use netns::Netns;
+pub use process::{Outcome, finish};
+pub use sandbox::Sandbox;

@@ -1,0 +1,174 @@
+//! The machine that netbpf runs on, and the world outside it.
+
+use crate::{
+    Listing, Netns, Outcome, Sandbox, binary, ethtool, finish,
+    traffic::{Echo, ping},
+};
+use std::{net::Ipv4Addr, process::Command, thread};
+
+/// The host's address on its uplink `up0`.
+pub const UPLINK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// The address outside, the host's default gateway, on `out0`.
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+
+/// What a host is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// MTU of the wire between host and outside.
+    pub mtu: u32,
+    /// Whether the wire has checksum and segmentation offloads, as a modern
+    /// machine has. Without them every checksum is real, and verified.
+    pub offloads: bool,
+    /// Whether the host's kernel forwards packets already.
+    pub forwarding: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { mtu: 1500, offloads: true, forwarding: false }
+    }
+}
+
+/// A network namespace that plays the machine, with an uplink `up0` to one that
+/// plays the outside.
+///
+/// Dropped, it takes the networks in it down and compares everything with what
+/// there was before.
+pub struct Host {
+    machine: Netns,
+    outside: Netns,
+    before: Listing,
+    options: Options,
+    alone: bool,
+}
+
+impl Host {
+    /// An ordinary host in a sandbox of its own.
+    pub fn new() -> Self {
+        Self::with(Options::default())
+    }
+
+    /// A host in a sandbox of its own.
+    pub fn with(options: Options) -> Self {
+        Self::build(&Sandbox::new(), "host", options, true)
+    }
+
+    /// One of several hosts that share a sandbox, and so `/run` and pins.
+    pub fn beside_others(sandbox: &Sandbox, name: &str) -> Self {
+        Self::build(sandbox, name, Options::default(), false)
+    }
+
+    /// The only host in a sandbox that is somehow special.
+    pub fn within(sandbox: &Sandbox) -> Self {
+        Self::build(sandbox, "host", Options::default(), true)
+    }
+
+    fn build(sandbox: &Sandbox, name: &str, options: Options, alone: bool) -> Self {
+        let host = Netns::create(sandbox, name);
+        let outside = Netns::create(sandbox, &format!("{name}-outside"));
+        let mtu = options.mtu;
+        host.sysctl("net/ipv4/ip_forward", if options.forwarding { "1" } else { "0" });
+        host.ip(&format!(
+            "link add up0 mtu {mtu} type veth peer name out0 mtu {mtu} netns {}",
+            outside.name()
+        ));
+        host.ip(&format!("addr add {UPLINK}/24 dev up0"));
+        outside.ip(&format!("addr add {OUTSIDE}/24 dev out0"));
+        if !options.offloads {
+            ethtool::offloads_off(&host, "up0");
+            ethtool::offloads_off(&outside, "out0");
+        }
+        host.ip("link set up0 up");
+        outside.ip("link set out0 up");
+        host.ip(&format!("route add default via {OUTSIDE}"));
+        assert!(ping(&host, OUTSIDE, Echo::default()).is_reply(), "the fixture's own uplink");
+        let mut made = Self { machine: host, outside, before: Listing::default(), options, alone };
+        made.before = made.listing();
+        made
+    }
+
+    /// The namespace that plays the machine.
+    pub fn netns(&self) -> &Netns {
+        &self.machine
+    }
+
+    /// The namespace that plays the outside.
+    pub fn outside(&self) -> &Netns {
+        &self.outside
+    }
+
+    /// The sandbox that both are in.
+    pub fn sandbox(&self) -> &Sandbox {
+        self.machine.sandbox()
+    }
+
+    /// A namespace that netbpf has made. On a host without offloads it has none either.
+    #[track_caller]
+    pub fn ns(&self, name: &str) -> Netns {
+        let ns = Netns::open(self.sandbox(), name);
+        if !self.options.offloads {
+            ethtool::offloads_off(&ns, "eth0");
+        }
+        ns
+    }
+
+    /// netbpf, ready to run in the host, arguments split at blanks.
+    pub fn command(&self, arguments: &str) -> Command {
+        let mut command = self.machine.command(binary());
+        command.args(arguments.split_whitespace());
+        command.env_remove("NETBPF_FAULT");
+        command
+    }
+
+    /// Runs netbpf in the host, arguments split at blanks.
+    #[track_caller]
+    pub fn netbpf(&self, arguments: &str) -> Outcome {
+        finish(&mut self.command(arguments))
+    }
+
+    /// Runs `netbpf up --uplink up0 ARGUMENTS`, which must succeed.
+    #[track_caller]
+    pub fn up(&self, arguments: &str) -> Outcome {
+        self.netbpf(&format!("up --uplink up0 {arguments}")).ok()
+    }
+
+    /// Runs `netbpf ARGUMENTS -o json`, which must succeed, and reads the answer.
+    #[track_caller]
+    pub fn json(&self, arguments: &str) -> serde_json::Value {
+        self.netbpf(&format!("{arguments} -o json")).ok().json()
+    }
+
+    /// Everything that there is now.
+    pub fn listing(&self) -> Listing {
+        let here = Listing::of_netns(&self.machine).and(Listing::of_netns(&self.outside));
+        if self.alone { here.and(Listing::of_sandbox(self.sandbox())) } else { here }
+    }
+
+    /// Panics if anything differs from when the host was made.
+    #[track_caller]
+    pub fn assert_as_before(&self) {
+        self.before.assert_same(&self.listing());
+    }
+
+    /// Takes all networks down and compares everything with what was before.
+    #[track_caller]
+    pub fn down(&self) {
+        self.netbpf("down --all").ok();
+        self.assert_as_before();
+    }
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // In a test that has failed the kernel cleans up, with the sandbox.
+        if !thread::panicking() {
+            self.down();
+        }
+    }
+}

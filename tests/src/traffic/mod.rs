@@ -1,0 +1,11 @@
+//! Traffic: real sockets in real namespaces.
+
+pub mod frame;
+mod icmp;
+mod tcp;
+mod udp;
+
+pub use frame::{Frame, FrameSocket};
+pub use icmp::{Echo, Pong, ping};
+pub use tcp::{TcpClient, TcpServer, connect, connect_from};
+pub use udp::{UdpClient, UdpServer};

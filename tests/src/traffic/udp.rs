@@ -1,0 +1,147 @@
+//! UDP: a server that echoes and remembers who asked, and a client.
+
+use crate::Netns;
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+const TICK: Duration = Duration::from_millis(50);
+
+/// Sends every datagram back to where it came from, until dropped.
+pub struct UdpServer {
+    stop: Arc<AtomicBool>,
+    peers: Arc<Mutex<BTreeSet<SocketAddr>>>,
+    thread: Option<JoinHandle<()>>,
+    port: u16,
+}
+
+impl UdpServer {
+    /// Listens inside `ns` on all addresses; port 0 takes a free one.
+    pub fn start(ns: &Netns, port: u16) -> Self {
+        let socket = ns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)));
+        let socket = socket.unwrap_or_else(|e| panic!("UDP port {port} in {}: {e}", ns.name()));
+        socket.set_read_timeout(Some(TICK)).expect("a time-out");
+        let port = socket.local_addr().expect("an address").port();
+        let stop = Arc::new(AtomicBool::new(false));
+        let peers = Arc::new(Mutex::new(BTreeSet::new()));
+        let (stopped, seen) = (Arc::clone(&stop), Arc::clone(&peers));
+        let thread = thread::spawn(move || {
+            let mut buffer = vec![0; 1 << 16];
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
+                seen.lock().expect("no panic in here").insert(from);
+                // A client that has gone is not the server's concern.
+                let _ = socket.send_to(&buffer[..len], from);
+            }
+        });
+        Self { stop, peers, thread: Some(thread), port }
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Everybody who sent something so far.
+    pub fn peers(&self) -> BTreeSet<SocketAddr> {
+        self.peers.lock().expect("no panic in the server").clone()
+    }
+}
+
+impl Drop for UdpServer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let joined = self.thread.take().map(JoinHandle::join);
+        assert!(thread::panicking() || !matches!(joined, Some(Err(_))), "a UDP server panicked");
+    }
+}
+
+/// A socket that asks and waits for the very same bytes to come back.
+pub struct UdpClient {
+    socket: UdpSocket,
+}
+
+impl UdpClient {
+    /// A socket inside `ns`, on a free port.
+    pub fn new(ns: &Netns) -> Self {
+        Self::on_port(ns, 0)
+    }
+
+    /// A socket inside `ns` on this port.
+    pub fn on_port(ns: &Netns, port: u16) -> Self {
+        Self::bound(ns, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))
+    }
+
+    /// A socket inside `ns` on this address.
+    pub fn bound(ns: &Netns, address: SocketAddrV4) -> Self {
+        let socket = ns.run(|| UdpSocket::bind(address));
+        let socket = socket.unwrap_or_else(|e| panic!("UDP {address} in {}: {e}", ns.name()));
+        socket.set_read_timeout(Some(TICK)).expect("a time-out");
+        Self { socket }
+    }
+
+    /// The port that it is on.
+    pub fn port(&self) -> u16 {
+        self.socket.local_addr().expect("an address").port()
+    }
+
+    /// Sends without waiting.
+    ///
+    /// # Errors
+    /// That of sending.
+    pub fn send(&self, to: SocketAddrV4, data: &[u8]) -> io::Result<()> {
+        self.socket.send_to(data, to).map(drop)
+    }
+
+    /// Waits a few seconds for one datagram.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing came.
+    pub fn receive(&self) -> io::Result<(Vec<u8>, SocketAddr)> {
+        let mut buffer = vec![0; 1 << 16];
+        let tries = 5_000 / u32::try_from(TICK.as_millis()).expect("short");
+        for _ in 0..tries {
+            match self.socket.recv_from(&mut buffer) {
+                Ok((len, from)) => return Ok((buffer[..len].to_vec(), from)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Sends `data` to an echoing server, which must answer from the same
+    /// address with the same bytes.
+    #[track_caller]
+    pub fn exchange(&self, to: SocketAddrV4, data: &[u8]) {
+        self.send(to, data).unwrap_or_else(|e| panic!("send {} bytes to {to}: {e}", data.len()));
+        let (answer, from) = self
+            .receive()
+            .unwrap_or_else(|e| panic!("no answer from {to} to {} bytes: {e}", data.len()));
+        assert_eq!(from, SocketAddr::V4(to), "who answers");
+        assert!(answer == data, "the answer from {to} differs from the question");
+    }
+
+    /// The same over again until the answer is there: for the first packet on
+    /// a path that is just being set up.
+    #[track_caller]
+    pub fn connect(&self, to: SocketAddrV4) {
+        self.socket.connect(to).unwrap_or_else(|e| panic!("connect to {to}: {e}"));
+    }
+
+    /// Sends on a connected socket.
+    ///
+    /// # Errors
+    /// That of sending, or a pending one such as "connection refused".
+    pub fn send_connected(&self, data: &[u8]) -> io::Result<()> {
+        self.socket.send(data).map(drop)
+    }
+}
