@@ -1,0 +1,238 @@
+//! `setup`: the eBPF toolchain, found or installed.
+//!
+//! What is there comes first, then Debian's packages, then rustup: a toolchain
+//! that is already on the machine costs nothing, and Debian's compiler and
+//! LLVM packages are built for each other, while rustup's compilers soon have
+//! an LLVM that the distribution has no package for.
+
+use std::{
+    fs,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    process::{cargo, is_command, output, run},
+    root,
+    toolchain::{Toolchain, compilers, minor, tools_dir},
+};
+
+/// What the root tests need beside netbpf: a command, and the package that
+/// brings it. `test` alone installs these.
+const TEST_PACKAGES: &[(&str, &str)] = &[("ip", "iproute2")];
+
+/// Debian's compilers that have `core` for BPF, with the package that holds it.
+const DEBIAN_COMPILERS: &[[&str; 2]] =
+    &[["rustc-web", "libstd-rust-web-dev-bpf"], ["rustc", "libstd-rust-dev-bpf"]];
+
+const LINKER_VERSION: &str = "0.13.0";
+
+/// The LLVM majors that this version of bpf-linker can be built on.
+const LINKER_LLVMS: RangeInclusive<u32> = 21..=23;
+
+/// Finds or installs what builds the eBPF programs, and tells of each item.
+pub(crate) fn setup() -> Result<()> {
+    let apt = Apt::default();
+    let found = match Toolchain::find() {
+        Some(found) => found,
+        None => install(&apt)?,
+    };
+    println!("compiler: {}", found.compiler);
+    println!("linker:   {}", found.linker);
+    remember(&found)
+}
+
+/// Installs what the root tests need and the machine lacks.
+pub(crate) fn setup_tests() -> Result<()> {
+    let missing: Vec<_> = TEST_PACKAGES
+        .iter()
+        .filter(|(command, _)| !is_command(command))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("tests:    installing {}", missing.join(", "));
+    Apt::default().install(&missing)
+}
+
+fn install(apt: &Apt) -> Result<Toolchain> {
+    let mut llvm = linker_llvm(apt);
+    if llvm.is_none() {
+        install_compiler(apt)?;
+        if let Some(found) = Toolchain::find() {
+            return Ok(found);
+        }
+        llvm = linker_llvm(apt);
+    }
+    let llvm = llvm.with_context(|| {
+        let (oldest, newest) = (LINKER_LLVMS.start(), LINKER_LLVMS.end());
+        format!(
+            "bpf-linker {LINKER_VERSION} cannot be built: it needs the development files of an \
+             LLVM of {oldest} to {newest} that is no older than the compiler's, and apt offers none\n\
+             what to do: install a fitting bpf-linker yourself and put it on the path"
+        )
+    })?;
+    install_linker(apt, llvm)?;
+    Toolchain::find().context("compiler and linker were installed, yet are not found")
+}
+
+/// The LLVM to build the linker on, so that it serves the best compiler there
+/// is; none without a compiler, or where no compiler's LLVM is to be had.
+fn linker_llvm(apt: &Apt) -> Option<u32> {
+    let candidates: Vec<u32> = compilers()
+        .iter()
+        .flat_map(|compiler| compiler.llvm.max(*LINKER_LLVMS.start())..=*LINKER_LLVMS.end())
+        .collect();
+    let offered = |llvm: &&u32| apt.candidate(&llvm_package(**llvm)).is_some();
+    let here = candidates.iter().find(|llvm| has_llvm(**llvm));
+    here.or_else(|| candidates.iter().find(offered)).copied()
+}
+
+fn llvm_prefix(major: u32) -> PathBuf {
+    format!("/usr/lib/llvm-{major}").into()
+}
+
+fn llvm_package(major: u32) -> String {
+    format!("llvm-{major}-dev")
+}
+
+fn has_llvm(major: u32) -> bool {
+    llvm_prefix(major).join("include/llvm-c").exists()
+}
+
+fn install_compiler(apt: &Apt) -> Result<()> {
+    let recent = |package: &str| {
+        let offered = minor(&apt.candidate(package)?)?;
+        (offered >= minor(env!("CARGO_PKG_RUST_VERSION"))?).then_some(())
+    };
+    let offered =
+        DEBIAN_COMPILERS.iter().find(|pair| pair.iter().all(|name| recent(name).is_some()));
+    if let Some(packages) = offered {
+        println!(
+            "compiler: none here has core for BPF, apt offers one that has: installing {}",
+            packages.join(", ")
+        );
+        return apt.install(packages);
+    }
+    if is_command("rustup") {
+        println!(
+            "compiler: none here has core for BPF and apt offers none: adding rust-src by rustup"
+        );
+        return run(Command::new("rustup").args(["component", "add", "rust-src"]))
+            .context("rustup cannot add rust-src, and no package has core for BPF either");
+    }
+    bail!(
+        "no Rust compiler here can build eBPF programs: none has core for BPF or rust-src, \
+         apt offers none that has, and there is no rustup\n\
+         what to do: install rustup, then repeat"
+    )
+}
+
+fn install_linker(apt: &Apt, llvm: u32) -> Result<()> {
+    let mut packages = Vec::new();
+    if !has_llvm(llvm) {
+        packages.push(llvm_package(llvm));
+    }
+    // For libstdc++, which LLVM's library is linked with.
+    if !is_command("g++") {
+        packages.push("g++".into());
+    }
+    if !packages.is_empty() {
+        println!(
+            "linker:   no bpf-linker here fits, to build one: installing {}",
+            packages.join(", ")
+        );
+        apt.install(&packages)?;
+    }
+    println!("linker:   building bpf-linker {LINKER_VERSION} on LLVM {llvm} (about a minute)");
+    run(cargo("install")
+        .args(["bpf-linker", "--version", LINKER_VERSION, "--locked", "--quiet", "--force"])
+        .args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"])
+        .arg(tools_dir())
+        .env("LLVM_PREFIX", llvm_prefix(llvm)))
+}
+
+/// Notes what was found in the folder that `netbpf/build.rs` watches, so that
+/// a toolchain that appears or changes makes cargo build the programs anew.
+fn remember(found: &Toolchain) -> Result<()> {
+    let file = tools_dir().join("toolchain");
+    let text = format!("{}\n{}\n", found.compiler, found.linker);
+    if fs::read_to_string(&file).is_ok_and(|known| known == text) {
+        return Ok(());
+    }
+    fs::create_dir_all(tools_dir())
+        .and_then(|()| fs::write(&file, text))
+        .with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// Debian's package manager. Its lists are brought up to date once, and only
+/// when something has to be looked up in them.
+#[derive(Default)]
+struct Apt {
+    updated: std::cell::OnceCell<()>,
+}
+
+impl Apt {
+    /// The version that apt would install; none where there is no apt.
+    fn candidate(&self, package: &str) -> Option<String> {
+        self.update();
+        let policy = output(Command::new("apt-cache").args(["policy", package])).ok()?;
+        parse_candidate(&String::from_utf8_lossy(&policy))
+    }
+
+    fn install(&self, packages: &[impl AsRef<str>]) -> Result<()> {
+        self.update();
+        // A conflicting package of the user's must stay: better fail and say so.
+        let fixed = ["install", "--yes", "--no-install-recommends", "--no-remove"];
+        let packages = packages.iter().map(AsRef::as_ref);
+        apt_get(fixed.into_iter().chain(packages), "installing packages")
+    }
+
+    fn update(&self) {
+        self.updated.get_or_init(|| {
+            if !Path::new("/usr/bin/apt-get").exists() {
+                return;
+            }
+            println!("apt:      updating the package lists");
+            // Old lists may do as well; if not, the installation fails and says why.
+            if let Err(error) = apt_get(["update"], "updating the package lists") {
+                println!("apt:      {error:#}");
+            }
+        });
+    }
+}
+
+/// Runs apt-get without its chatter, which is shown only if it fails.
+fn apt_get<'a>(args: impl IntoIterator<Item = &'a str>, purpose: &str) -> Result<()> {
+    let mut command = root::command("env", purpose)?;
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]).args(args);
+    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&said).trim());
+    }
+    Ok(())
+}
+
+/// The candidate in what `apt-cache policy` prints.
+fn parse_candidate(policy: &str) -> Option<String> {
+    let candidate = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    (candidate != "(none)").then(|| candidate.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidate_of_known_and_unknown_packages() {
+        let policy = "rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1~deb12u2\n";
+        assert_eq!(parse_candidate(policy).as_deref(), Some("1.96.0+dfsg1-1~deb12u2"));
+        assert_eq!(parse_candidate("x:\n  Installed: (none)\n  Candidate: (none)\n"), None);
+        assert_eq!(parse_candidate(""), None);
+    }
+}
