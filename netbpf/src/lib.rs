@@ -1,4 +1,5 @@
 //! netbpf's control plane: gives network namespaces a network and loads the
 //! eBPF datapath that moves their packets.
 
+pub mod bpf;
 pub mod error;

@@ -1,0 +1,233 @@
+//! The datapath's programs on devices.
+
+use std::{
+    fs, io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions};
+use nix::{errno::Errno, net::if_::if_indextoname};
+
+use super::{Datapath, clsact, pins, probe, rcu::ExpeditedRcu, sys};
+use crate::error::{Context as _, Error, Result};
+
+/// Where a program is attached, and with it which one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Hook {
+    /// Ingress of a namespace's host-side veth: what the namespace sends.
+    FromEndpoint,
+    /// Ingress of an uplink: what comes from outside.
+    FromUplink,
+    /// Egress of an uplink: what the host's stack sends out.
+    ToUplink,
+}
+
+impl Hook {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::FromEndpoint, Self::FromUplink, Self::ToUplink];
+
+    /// The program's name.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::FromEndpoint => "from_endpoint",
+            Self::FromUplink => "from_uplink",
+            Self::ToUplink => "to_uplink",
+        }
+    }
+
+    /// The side of the device.
+    pub(super) const fn side(self) -> TcAttachType {
+        match self {
+            Self::FromEndpoint | Self::FromUplink => TcAttachType::Ingress,
+            Self::ToUplink => TcAttachType::Egress,
+        }
+    }
+}
+
+/// By what a program is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attachment {
+    /// A TCX link: kernel 6.6 and later.
+    Tcx,
+    /// A filter on a clsact qdisc.
+    Filter,
+}
+
+impl Attachment {
+    /// The best that this kernel has.
+    #[must_use]
+    pub fn best() -> Self {
+        if probe::has_tcx() { Self::Tcx } else { Self::Filter }
+    }
+}
+
+/// A pinned attachment, as its name tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Pin {
+    path: PathBuf,
+    hook: Hook,
+    ifindex: u32,
+}
+
+impl Pin {
+    fn parse(path: PathBuf) -> Option<Self> {
+        let (program, ifindex) = path.file_name()?.to_str()?.rsplit_once('-')?;
+        let hook = Hook::ALL.into_iter().find(|hook| hook.program() == program)?;
+        let ifindex = ifindex.parse().ok()?;
+        Some(Self { path, hook, ifindex })
+    }
+}
+
+/// The attachments that are pinned in a datapath directory, in any order.
+pub(super) fn pinned(pin_dir: &Path) -> Result<Vec<Pin>> {
+    let links = pins::links(pin_dir);
+    let cannot = || format!("cannot read {}", links.display());
+    let entries = match fs::read_dir(&links) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context(cannot())?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        found.extend(Pin::parse(entry.context(cannot())?.path()));
+    }
+    Ok(found)
+}
+
+/// Detaches what is pinned and removes the pin. A device that is gone has
+/// detached it already.
+pub(super) fn detach_pin(pin: &Pin) -> Result<()> {
+    let what = format!("cannot detach {} from interface {}", pin.hook.program(), pin.ifindex);
+    if pin.path.is_symlink() {
+        return clsact::detach(&pin.path, pin.hook, pin.ifindex)
+            .map_err(|why| Error::failed(what).because(why));
+    }
+    let link = match sys::obj_get(&pin.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        link => link.context(what.as_str())?,
+    };
+    {
+        let _expedited = ExpeditedRcu::hold();
+        sys::link_detach(link.as_fd()).context(what.as_str())?;
+    }
+    remove_pin(&pin.path)
+}
+
+fn remove_pin(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::failed(format!("cannot remove {}", path.display())).because(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The interface's name in this network namespace; nothing if there is none.
+fn interface(ifindex: u32) -> Result<Option<String>> {
+    match if_indextoname(ifindex) {
+        Ok(name) => Ok(Some(name.to_string_lossy().into_owned())),
+        Err(Errno::ENXIO | Errno::ENODEV) => Ok(None),
+        Err(error) => {
+            Err(Error::failed(format!("cannot look up interface {ifindex}")).because(error))
+        }
+    }
+}
+
+/// Whether the program of this kernel-wide number is on a device by TCX.
+fn is_on_tcx(device: &str, side: TcAttachType, program: u32) -> Result<bool> {
+    if !probe::has_tcx() {
+        return Ok(false);
+    }
+    let (_, programs) = SchedClassifier::query_tcx(device, side)
+        .context(format!("cannot ask what is attached to {device}"))?;
+    Ok(programs.iter().any(|info| info.id() == program))
+}
+
+impl Datapath {
+    /// Attaches the hook's program to the interface of this network namespace,
+    /// by the best means that the kernel has. Where it is attached already,
+    /// nothing happens.
+    ///
+    /// # Errors
+    /// If the interface is not there, or the kernel refuses.
+    pub fn attach(&self, hook: Hook, ifindex: u32) -> Result<()> {
+        self.attach_by(Attachment::best(), hook, ifindex)
+    }
+
+    /// [`Datapath::attach`] by a means of the caller's choice.
+    ///
+    /// # Errors
+    /// If the interface is not there, or the kernel refuses.
+    pub fn attach_by(&self, means: Attachment, hook: Hook, ifindex: u32) -> Result<()> {
+        let what = format!("cannot attach {} to interface {ifindex}", hook.program());
+        let Some(device) = interface(ifindex)? else {
+            return Err(Error::failed(what).because("there is no such interface"));
+        };
+        let mut program = self.program(hook.program())?;
+        let pin = Pin { path: pins::link(&self.pin_dir, hook, ifindex), hook, ifindex };
+        if pin.path.exists() || pin.path.is_symlink() {
+            if self.attached(hook, ifindex)? {
+                return Ok(());
+            }
+            // Of a device that is gone and whose number this one has now.
+            detach_pin(&pin)?;
+        }
+        match means {
+            Attachment::Filter => clsact::attach(&mut program, &pin.path, hook, ifindex, &device)
+                .map_err(|why| Error::failed(what).because(why)),
+            Attachment::Tcx => {
+                let link = {
+                    let _expedited = ExpeditedRcu::hold();
+                    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+                    let id = program
+                        .attach_with_options(&device, hook.side(), order)
+                        .context(what.as_str())?;
+                    program.take_link(id).context(what.as_str())?
+                };
+                let link: FdLink = link.try_into().context(what.as_str())?;
+                link.pin(&pin.path).context(what.as_str())?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Detaches the hook's program from the interface, whether the device
+    /// still exists or not. Where it is not attached, nothing happens.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn detach(pin_dir: &Path, hook: Hook, ifindex: u32) -> Result<()> {
+        let path = pins::link(pin_dir, hook, ifindex);
+        detach_pin(&Pin { path, hook, ifindex })
+    }
+
+    /// Whether this datapath's program is attached to the interface, as the
+    /// kernel says: pins are not believed.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn attached(&self, hook: Hook, ifindex: u32) -> Result<bool> {
+        let Some(device) = interface(ifindex)? else { return Ok(false) };
+        let info = self.program(hook.program())?.info();
+        let id = info.context(format!("cannot ask about program {}", hook.program()))?.id();
+        if is_on_tcx(&device, hook.side(), id)? {
+            return Ok(true);
+        }
+        clsact::is_on(ifindex, hook, id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_tells_hook_and_interface() {
+        let pin = Pin::parse(PathBuf::from("/x/links/from_uplink-12")).expect("a pin");
+        assert_eq!((pin.hook, pin.ifindex), (Hook::FromUplink, 12));
+        for other in ["/x/links/clsact-12", "/x/links/from_uplink-", "/x/links/from_uplink"] {
+            assert_eq!(Pin::parse(PathBuf::from(other)), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the datapath is told of namespaces, gateways, subnets and uplinks.
+
+use netbpf_common::{
+    Counters, Endpoint, EndpointId, FdbEntry, Ipv4, MacAddr, Uplink,
+    maps::{
+        Addresses, EndpointIds, Endpoints, Fdb, FdbLearnt, MacKey, Stats, SubnetKey, Subnets,
+        Uplinks,
+    },
+};
+
+use super::{Datapath, PerCpuMap};
+use crate::error::Result;
+
+/// A static FDB entry.
+fn fixed(endpoint: EndpointId) -> FdbEntry {
+    FdbEntry { endpoint, ..FdbEntry::default() }
+}
+
+impl Datapath {
+    /// Makes an endpoint known. One that had the number before is forgotten,
+    /// its flows and counters with it; setting the same one again changes nothing.
+    ///
+    /// # Errors
+    /// What the maps say: that they are full, for example.
+    pub fn set_endpoint(&self, id: EndpointId, endpoint: &Endpoint) -> Result<()> {
+        let endpoints = self.map::<Endpoints>()?;
+        let old = endpoints.get(&id.index())?.unwrap_or_default();
+        if old.ifindex != 0 && old != *endpoint {
+            self.clear_endpoint(id)?;
+        }
+        if old.ifindex == 0 || old != *endpoint {
+            PerCpuMap::<Stats>::open(self.pin_dir())?.set(&id.index(), &Counters::default())?;
+        }
+        endpoints.set(&id.index(), endpoint)?;
+        self.map::<Addresses>()?.set(&endpoint.addr, &id.index())?;
+        self.map::<Fdb>()?.set(&MacKey::from(endpoint.mac), &fixed(id))?;
+        // Last, because this is where a packet's way begins.
+        self.map::<EndpointIds>()?.set(&endpoint.ifindex, &id.index())
+    }
+
+    /// Makes the datapath forget an endpoint and ends its flows; returns how
+    /// many flows that were. A free number is no error.
+    ///
+    /// # Errors
+    /// What the maps say.
+    pub fn clear_endpoint(&self, id: EndpointId) -> Result<u64> {
+        let endpoints = self.map::<Endpoints>()?;
+        let old = endpoints.get(&id.index())?.unwrap_or_default();
+        if old.ifindex != 0 {
+            self.map::<EndpointIds>()?.remove(&old.ifindex)?;
+            endpoints.set(&id.index(), &Endpoint::default())?;
+            self.forget(id, old.addr, old.mac)?;
+        }
+        self.forget_learnt(id)?;
+        if self.flow_count(id)? == 0 {
+            return Ok(0);
+        }
+        self.flush(|_, flow| flow.endpoint == id)
+    }
+
+    /// Removes the address and the MAC, if they are the endpoint's.
+    fn forget(&self, id: EndpointId, addr: Ipv4, mac: MacAddr) -> Result<()> {
+        let addresses = self.map::<Addresses>()?;
+        if addresses.get(&addr)? == Some(id.index()) {
+            addresses.remove(&addr)?;
+        }
+        let fdb = self.map::<Fdb>()?;
+        if fdb.get(&mac.into())?.is_some_and(|entry| entry.endpoint == id) {
+            fdb.remove(&mac.into())?;
+        }
+        Ok(())
+    }
+
+    /// Removes the MACs that were learnt behind the endpoint.
+    fn forget_learnt(&self, id: EndpointId) -> Result<()> {
+        let learnt = self.map::<FdbLearnt>()?;
+        let mut behind: Vec<MacKey> = Vec::new();
+        learnt.for_each(|mac, entry| {
+            if entry.endpoint == id {
+                behind.push(*mac);
+            }
+            Ok(())
+        })?;
+        for mac in &behind {
+            learnt.remove(mac)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a bridge known: its address and MAC, which no endpoint may use.
+    ///
+    /// # Errors
+    /// What the maps say.
+    pub fn set_gateway(&self, addr: Ipv4, mac: MacAddr) -> Result<()> {
+        self.map::<Addresses>()?.set(&addr, &EndpointId::NONE.index())?;
+        self.map::<Fdb>()?.set(&mac.into(), &fixed(EndpointId::NONE))
+    }
+
+    /// Makes the datapath forget a bridge.
+    ///
+    /// # Errors
+    /// What the maps say.
+    pub fn clear_gateway(&self, addr: Ipv4, mac: MacAddr) -> Result<()> {
+        self.forget(EndpointId::NONE, addr, mac)
+    }
+
+    /// Makes a subnet known: its addresses never leave by an uplink.
+    /// `prefix_len` is in bits.
+    ///
+    /// # Errors
+    /// What the map says.
+    pub fn set_subnet(&self, addr: Ipv4, prefix_len: u8) -> Result<()> {
+        self.map::<Subnets>()?.set(&SubnetKey { prefix_len: prefix_len.into(), addr }, &1)
+    }
+
+    /// Makes the datapath forget a subnet.
+    ///
+    /// # Errors
+    /// What the map says.
+    pub fn clear_subnet(&self, addr: Ipv4, prefix_len: u8) -> Result<()> {
+        let key = SubnetKey { prefix_len: prefix_len.into(), addr };
+        self.map::<Subnets>()?.remove(&key).map(drop)
+    }
+
+    /// Makes an uplink known.
+    ///
+    /// # Errors
+    /// What the map says.
+    pub fn set_uplink(&self, ifindex: u32, uplink: &Uplink) -> Result<()> {
+        self.map::<Uplinks>()?.set(&ifindex, uplink)
+    }
+
+    /// Makes the datapath forget an uplink, and ends the flows that leave by it.
+    ///
+    /// # Errors
+    /// What the maps say.
+    pub fn clear_uplink(&self, ifindex: u32) -> Result<()> {
+        self.map::<Uplinks>()?.remove(&ifindex)?;
+        self.flush(|_, flow| flow.uplink == ifindex).map(drop)
+    }
+}

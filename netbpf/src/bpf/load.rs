@@ -1,0 +1,173 @@
+//! Loading the datapath: all of it, unattached, in its place at once.
+
+use std::{fs, io, os::unix::fs::symlink, path::Path};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    programs::{ProgramError, SchedClassifier},
+};
+use netbpf_common::{
+    ABI_VERSION, Config,
+    maps::{self, ConfigMap, FlowQueue, Flows, MapDef as _},
+};
+
+use super::{Datapath, LoadOptions, LogLevel, map::Map, pins, probe};
+use crate::error::{Context as _, Error, Result};
+
+/// The compiled datapath; empty where it was built without the eBPF toolchain.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netbpf-datapath"));
+
+/// The ring buffer of the log, which its library names.
+pub(super) const LOG_MAP: &str = "AYA_LOGS";
+
+/// The most flows: twice as many entries must fit into 32 bits, and the
+/// kernel rounds its number of hash buckets up to a power of two.
+const MOST_FLOWS: u32 = 1 << 29;
+
+impl Datapath {
+    /// Loads the datapath and pins its maps and programs, attached to nothing.
+    ///
+    /// What an interrupted run left is cleared away first. If loading fails,
+    /// nothing stays pinned.
+    ///
+    /// # Errors
+    /// If a datapath is loaded already, this netbpf was built without one, or
+    /// the kernel refuses it.
+    pub fn load(pin_dir: &Path, options: &LoadOptions) -> Result<Self> {
+        if OBJECT.is_empty() {
+            return Err(Error::failed("this netbpf was built without its eBPF datapath")
+                .because("there was no eBPF toolchain when it was built")
+                .hint("run `cargo xtask setup`, then build it again"));
+        }
+        if options.max_flows == 0 || options.max_flows > MOST_FLOWS {
+            return Err(Error::usage(format!("{} flows are no sensible limit", options.max_flows))
+                .hint(format!("choose a number from 1 to {MOST_FLOWS}")));
+        }
+        probe::mount_bpffs()?;
+        pins::tidy(pin_dir)?;
+        if pin_dir.exists() {
+            return Err(Error::failed("a datapath is loaded already")
+                .because(format!("{} exists", pin_dir.display()))
+                .hint("take it away with `netbpf down --all`"));
+        }
+        let loading = pins::loading(pin_dir);
+        let loaded = make(&loading, *options).and_then(|()| {
+            fs::rename(&loading, pin_dir)
+                .context(format!("cannot put the datapath in {}", pin_dir.display()))
+        });
+        if let Err(error) = loaded {
+            // The first error is what counts; what cannot be cleared away now
+            // is at the next call.
+            drop(pins::remove(pin_dir));
+            return Err(error);
+        }
+        Ok(Self { pin_dir: pin_dir.to_owned() })
+    }
+
+    /// What the datapath was loaded with.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn options(&self) -> Result<LoadOptions> {
+        let level = pins::log_level(&self.pin_dir);
+        let name = fs::read_link(&level).context(format!("cannot read {}", level.display()))?;
+        let log_level = name.to_str().and_then(LogLevel::from_name).ok_or_else(|| {
+            pins::damaged(&self.pin_dir, &format!("unknown log level {}", name.display()))
+        })?;
+        Ok(LoadOptions { max_flows: self.config()?.max_flows, log_level })
+    }
+}
+
+/// Makes a complete datapath in a directory that does not exist.
+fn make(dir: &Path, options: LoadOptions) -> Result<()> {
+    for sub in ["maps", "programs", "links"] {
+        let sub = dir.join(sub);
+        fs::create_dir_all(&sub).map_err(|error| cannot_pin(&sub, &error))?;
+    }
+    let mut ebpf = load_maps(dir, options)?;
+    for (name, program) in ebpf.programs_mut() {
+        let classifier: &mut SchedClassifier =
+            program.try_into().context(format!("program {name} is no classifier"))?;
+        classifier.load().map_err(|error| refused(name, error))?;
+        classifier.pin(pins::program(dir, name)).context(format!("cannot pin program {name}"))?;
+    }
+    let made = Datapath { pin_dir: dir.to_owned() };
+    let config = Config { max_flows: options.max_flows, ..Config::default() };
+    Map::<ConfigMap>::open(dir)?.set(&0, &config)?;
+    let level = pins::log_level(dir);
+    symlink(options.log_level.name(), &level).map_err(|error| cannot_pin(&level, &error))?;
+    made.verify(&config)?;
+    match made.run("start_sweeper", &[])? {
+        0 => Ok(()),
+        code => Err(Error::failed("the expiry of flows does not start")
+            .because(format!("start_sweeper returned {code}"))),
+    }
+}
+
+fn cannot_pin(path: &Path, error: &io::Error) -> Error {
+    Error::failed(format!("cannot create {}", path.display()))
+        .because(error)
+        .hint("a BPF file system must be mounted on /sys/fs/bpf, writable by this user")
+}
+
+/// Makes the maps, pinned, and reads the programs.
+fn load_maps(dir: &Path, options: LoadOptions) -> Result<Ebpf> {
+    let level = options.log_level.number();
+    let retype = u32::from(probe::must_retype_peers()?);
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("AYA_LOG_LEVEL", &level, false)
+        .override_global("RETYPE_PEER", &retype, false)
+        .map_max_entries(Flows::NAME, 2 * options.max_flows)
+        .map_max_entries(FlowQueue::NAME, options.max_flows);
+    for name in maps::NAMES.iter().copied().chain([LOG_MAP]) {
+        loader.map_pin_path(name, pins::map(dir, name));
+    }
+    let loaded = loader.load(OBJECT);
+    let no_map = matches!(loaded, Err(EbpfError::MapError(_)));
+    loaded.context("cannot create the datapath's maps").map_err(|error| {
+        if no_map && options.max_flows > maps::DEFAULT_MAX_FLOWS {
+            error.hint(format!(
+                "{} flows need about {} MiB of kernel memory: try fewer with --max-flows",
+                options.max_flows,
+                options.flow_memory() >> 20
+            ))
+        } else {
+            error
+        }
+    })
+}
+
+/// Lines of the verifier's log that are shown: its verdict is in the last ones.
+const VERIFIER_LINES: usize = 20;
+
+/// Why the kernel refused a program, without the megabyte of its reasoning.
+fn refused(name: &str, error: ProgramError) -> Error {
+    let what = format!("the kernel refuses program {name}");
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
+            let last = &lines[lines.len().saturating_sub(VERIFIER_LINES)..];
+            Error::failed(what).because(format!("{io_error}\n{}", last.join("\n")))
+        }
+        other => Error::failed(what).because(other),
+    }
+    .hint("please report it, with the kernel's version")
+}
+
+impl Datapath {
+    /// Compares every map with its definition and the version with this netbpf's.
+    pub(super) fn verify(&self, config: &Config) -> Result<()> {
+        if config.abi_version != ABI_VERSION {
+            return Err(pins::other_version(
+                &self.pin_dir,
+                &format!(
+                    "its maps are of version {}, this netbpf's of version {ABI_VERSION}",
+                    config.abi_version
+                ),
+            ));
+        }
+        super::verify::all_maps(&self.pin_dir, config)
+    }
+}

@@ -1,0 +1,111 @@
+//! The datapath as the control plane sees it: loading, pins, typed maps.
+//!
+//! One datapath serves all networks of a host network namespace. It is pinned
+//! below a directory that the caller names, and lives on without a process.
+//! Nothing in here knows of links, addresses or routes.
+
+mod attach;
+mod clsact;
+mod endpoints;
+mod flows;
+mod load;
+mod map;
+mod options;
+mod pins;
+mod probe;
+mod publish;
+mod rcu;
+mod sys;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
+use netbpf_common::{
+    Config,
+    maps::{ConfigMap, MapDef},
+};
+
+use crate::error::{Context as _, Result};
+
+pub use attach::{Attachment, Hook};
+pub use flows::FlowRow;
+pub use map::{Map, PerCpuMap};
+pub use options::{LoadOptions, LogLevel};
+pub use probe::{Probe, probe};
+
+/// Bytes of an Ethernet header: less than this is no packet to a test run.
+const ETHERNET_HEADER: usize = 14;
+
+/// A loaded, pinned datapath.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Datapath {
+    pin_dir: PathBuf,
+}
+
+impl Datapath {
+    /// Opens the datapath that is pinned in a directory; nothing if none is.
+    ///
+    /// # Errors
+    /// If it is incomplete, or its maps are not laid out as this netbpf's are.
+    pub fn open(pin_dir: &Path) -> Result<Option<Self>> {
+        if !pin_dir.try_exists().context(format!("cannot look for {}", pin_dir.display()))? {
+            return Ok(None);
+        }
+        let datapath = Self { pin_dir: pin_dir.to_owned() };
+        datapath.verify(&datapath.config()?)?;
+        Ok(Some(datapath))
+    }
+
+    /// Takes the datapath away: attachments, programs, maps, directories. What
+    /// is missing already is no error.
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub fn unload(pin_dir: &Path) -> Result<()> {
+        pins::remove(pin_dir)
+    }
+
+    /// The directory that it is pinned in.
+    #[must_use]
+    pub fn pin_dir(&self) -> &Path {
+        &self.pin_dir
+    }
+
+    /// Opens one of its maps.
+    ///
+    /// # Errors
+    /// If it cannot be opened or is not what the definition says.
+    pub fn map<D: MapDef<Key: aya::Pod, Value: aya::Pod>>(&self) -> Result<Map<D>> {
+        Map::open(&self.pin_dir)
+    }
+
+    /// Its configuration.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn config(&self) -> Result<Config> {
+        let config = self.map::<ConfigMap>()?.get(&0)?;
+        config.ok_or_else(|| pins::damaged(&self.pin_dir, "its configuration is empty"))
+    }
+
+    /// Opens one of its programs.
+    fn program(&self, name: &str) -> Result<SchedClassifier> {
+        SchedClassifier::from_pin(pins::program(&self.pin_dir, name)).map_err(|error| {
+            pins::damaged(&self.pin_dir, &format!("its program {name} cannot be opened: {error}"))
+        })
+    }
+
+    /// Runs a program once, on a packet of an empty Ethernet header and `payload`.
+    fn run(&self, name: &str, payload: &[u8]) -> Result<u32> {
+        let mut packet = vec![0; ETHERNET_HEADER];
+        packet.extend_from_slice(payload);
+        if payload.is_empty() {
+            // Newer kernels run nothing on a packet that ends with its Ethernet header.
+            packet.resize(64, 0);
+        }
+        let options = TestRunOptions { data_in: Some(&packet), ..TestRunOptions::default() };
+        let result = self.program(name)?.test_run(options);
+        Ok(result.context(format!("cannot run program {name}"))?.return_value)
+    }
+}
