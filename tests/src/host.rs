@@ -1,15 +1,10 @@
 //! The machine that netbpf runs on, and the world outside it.
 
 use crate::{
-    Listing, Netns, Outcome, Sandbox, binary, ethtool, finish,
+    Listing, Netns, OUTSIDE, Outcome, Sandbox, UPLINK, binary, ethtool, finish,
     traffic::{Echo, ping},
 };
-use std::{net::Ipv4Addr, process::Command, thread};
-
-/// The host's address on its uplink `up0`.
-pub const UPLINK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-/// The address outside, the host's default gateway, on `out0`.
-pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+use std::{process::Command, thread};
 
 /// What a host is like.
 #[derive(Clone, Copy, Debug)]

@@ -18,6 +18,7 @@
 #![allow(clippy::return_self_not_must_use, reason = "assertions are chained, or not")]
 #![allow(clippy::must_use_candidate, reason = "a test that drops a value is not a bug")]
 
+mod addresses;
 mod binary;
 pub mod ethtool;
 mod host;
@@ -28,11 +29,14 @@ pub mod packet;
 mod process;
 mod sandbox;
 pub mod traffic;
+mod views;
 pub mod wait;
 
+pub use addresses::{GATEWAY, NS1, NS2, NS3, OUTSIDE, UPLINK, at, sample};
 pub use binary::binary;
-pub use host::{Host, OUTSIDE, Options, UPLINK};
+pub use host::{Host, Options};
 pub use listing::Listing;
 pub use netns::Netns;
 pub use process::{Outcome, finish};
 pub use sandbox::Sandbox;
+pub use views::FlowLine;

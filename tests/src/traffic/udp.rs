@@ -130,8 +130,14 @@ impl UdpClient {
         assert!(answer == data, "the answer from {to} differs from the question");
     }
 
-    /// The same over again until the answer is there: for the first packet on
-    /// a path that is just being set up.
+    /// One datagram, if one comes in a moment.
+    pub fn receive_brief(&self) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 1 << 16];
+        let (len, _) = self.socket.recv_from(&mut buffer).ok()?;
+        Some(buffer[..len].to_vec())
+    }
+
+    /// Connects the socket, so that it learns of errors.
     #[track_caller]
     pub fn connect(&self, to: SocketAddrV4) {
         self.socket.connect(to).unwrap_or_else(|e| panic!("connect to {to}: {e}"));

@@ -1,0 +1,139 @@
+//! What stands on the wire, byte for byte, with all offloads off.
+
+use netbpf_tests::{
+    GATEWAY, Host, NS1, NS2, Netns, OUTSIDE, Options, UPLINK, at, packet,
+    traffic::{Echo, FrameSocket, Pong, TcpServer, UdpClient, UdpServer, connect, ping},
+    wait,
+};
+use std::{io, net::Ipv4Addr};
+
+fn honest_host() -> Host {
+    Host::with(Options { offloads: false, ..Options::default() })
+}
+
+/// The next packet of a protocol between two addresses on the way.
+fn seen(capture: &FrameSocket, proto: u8, src: Ipv4Addr, dst: Ipv4Addr) -> packet::Seen {
+    let what = format!("protocol {proto} from {src} to {dst}");
+    let found = capture.find(&what, |frame| {
+        frame.ip().filter(|ip| (ip.proto, ip.src, ip.dst) == (proto, src, dst))
+    });
+    assert!(found.checksums_ok(), "checksums of {what}: {found:02x?}");
+    found
+}
+
+#[test]
+fn translated_packets_have_the_right_addresses_ports_macs_ttl_and_checksums() {
+    let host = honest_host();
+    host.up("--namespaces 1 -p 8080:ns1:80 -p 5353:ns1:53/udp");
+    let ns1 = host.ns("ns1");
+    let outside = FrameSocket::open(host.outside(), "out0");
+    let inside = FrameSocket::open(&ns1, "eth0");
+    let (out_mac, up_mac) = (host.outside().mac("out0"), host.netns().mac("up0"));
+    let (own_mac, gateway_mac) = (ns1.mac("eth0"), host.netns().mac("netbpf0"));
+
+    let server = UdpServer::start(host.outside(), 53);
+    let client = UdpClient::on_port(&ns1, 5001);
+    client.exchange(at(OUTSIDE, server.port()), b"odd");
+    let request = seen(&outside, packet::UDP, UPLINK, OUTSIDE);
+    assert_eq!((request.src_mac, request.dst_mac), (up_mac, out_mac));
+    assert_eq!((request.ports(), request.ttl), (Some((5001, 53)), 63));
+    let reply = seen(&inside, packet::UDP, OUTSIDE, NS1);
+    assert_eq!((reply.src_mac, reply.dst_mac), (gateway_mac, own_mac));
+    assert_eq!((reply.ports(), reply.ttl), (Some((53, 5001)), 63));
+
+    assert_eq!(ping(&ns1, OUTSIDE, Echo::default()), Pong::Reply(OUTSIDE, 63));
+    assert_eq!(seen(&outside, packet::ICMP, UPLINK, OUTSIDE).ttl, 63);
+    seen(&inside, packet::ICMP, OUTSIDE, NS1);
+
+    let _web = TcpServer::start(&ns1, 80);
+    connect(host.outside(), at(UPLINK, 8080)).expect("8080").echo(b"odd").expect("echo");
+    let syn = seen(&inside, packet::TCP, OUTSIDE, NS1);
+    assert_eq!((syn.src_mac, syn.dst_mac, syn.ttl), (gateway_mac, own_mac, 63));
+    assert_eq!(syn.ports().map(|ports| ports.1), Some(80));
+    let syn_ack = seen(&outside, packet::TCP, UPLINK, OUTSIDE);
+    assert_eq!((syn_ack.src_mac, syn_ack.dst_mac, syn_ack.ttl), (up_mac, out_mac, 63));
+    assert_eq!(syn_ack.ports().map(|ports| ports.0), Some(8080));
+}
+
+#[test]
+fn bridged_packets_are_not_changed() {
+    let host = honest_host();
+    host.up("--namespaces 2");
+    let (ns1, ns2) = (host.ns("ns1"), host.ns("ns2"));
+    let capture = FrameSocket::open(&ns2, "eth0");
+    let raw = FrameSocket::open(&ns1, "eth0");
+    let ip = packet::Ip { ttl: 1, ..packet::Ip::new(NS1, NS2, packet::UDP) };
+    let frame =
+        packet::ethernet(ns2.mac("eth0"), ns1.mac("eth0"), packet::IPV4, &ip.udp(1, 2, b"same"));
+    raw.send(&frame).expect("send");
+    capture.find("the very frame", |seen| (seen.bytes == frame).then_some(()));
+}
+
+#[test]
+fn a_udp_datagram_without_checksum_stays_without() {
+    let host = honest_host();
+    host.up("--namespaces 1");
+    let ns1 = host.ns("ns1");
+    let capture = FrameSocket::open(host.outside(), "out0");
+    let mut datagram = packet::Ip::new(NS1, OUTSIDE, packet::UDP).udp(4000, 4001, b"bare");
+    datagram[26..28].fill(0);
+    send_to_gateway(&host, &ns1, &datagram);
+    let translated = seen(&capture, packet::UDP, UPLINK, OUTSIDE);
+    assert_eq!(translated.payload[6..8], [0, 0]);
+}
+
+fn send_to_gateway(host: &Host, ns: &Netns, ip: &[u8]) {
+    let frame = packet::ethernet(host.netns().mac("netbpf0"), ns.mac("eth0"), packet::IPV4, ip);
+    FrameSocket::open(ns, "eth0").send(&frame).expect("send");
+}
+
+#[test]
+fn a_time_to_live_that_runs_out_is_told_by_the_gateway() {
+    let host = Host::new();
+    host.up("--namespaces 1");
+    let ns1 = host.ns("ns1");
+    let dying = ping(&ns1, OUTSIDE, Echo { ttl: 1, ..Echo::default() });
+    assert_eq!(dying, Pong::Error(GATEWAY, 11, 0));
+    let enough = ping(&ns1, OUTSIDE, Echo { ttl: 2, ..Echo::default() });
+    assert!(enough.is_reply(), "{enough:?}");
+}
+
+#[test]
+fn a_closed_port_outside_is_told_as_connection_refused() {
+    let host = honest_host();
+    host.up("--namespaces 1");
+    let ns1 = host.ns("ns1");
+    let error = connect(&ns1, at(OUTSIDE, 4)).err().map(|e| e.kind());
+    assert_eq!(error, Some(io::ErrorKind::ConnectionRefused), "TCP");
+    let client = UdpClient::new(&ns1);
+    client.connect(at(OUTSIDE, 4));
+    wait::until_true("UDP is refused", || {
+        client
+            .send_connected(b"anyone?")
+            .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+    });
+}
+
+#[test]
+fn the_next_hops_mac_is_found_and_followed() {
+    let host = Host::new();
+    host.netns().ip("neigh flush dev up0");
+    host.up("--namespaces 1");
+    let ns1 = host.ns("ns1");
+    assert!(ping(&ns1, OUTSIDE, Echo::default()).is_reply(), "the first packet of all");
+    let server = UdpServer::start(host.outside(), 53);
+    let client = UdpClient::new(&ns1);
+    client.exchange(at(OUTSIDE, server.port()), b"before");
+
+    // The router is replaced by another with the same address.
+    host.outside().ip("link set out0 down");
+    host.outside().ip("link set out0 address 02:00:00:00:77:01");
+    host.outside().ip("link set out0 up");
+    host.netns().ip("neigh flush dev up0");
+    host.netns().ip(&format!("neigh replace {OUTSIDE} lladdr 02:00:00:00:77:01 dev up0"));
+    wait::until_true("the flow goes to the new MAC", || {
+        client.send(at(OUTSIDE, server.port()), b"after").expect("send");
+        client.receive_brief().is_some_and(|answer| answer == b"after")
+    });
+    assert_eq!(server.peers().len(), 1, "the same flow as before");
+}
