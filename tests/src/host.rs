@@ -35,6 +35,7 @@ pub struct Host {
     before: Listing,
     options: Options,
     alone: bool,
+    forgotten: bool,
 }
 
 impl Host {
@@ -77,7 +78,14 @@ impl Host {
         outside.ip("link set out0 up");
         host.ip(&format!("route add default via {OUTSIDE}"));
         assert!(ping(&host, OUTSIDE, Echo::default()).is_reply(), "the fixture's own uplink");
-        let mut made = Self { machine: host, outside, before: Listing::default(), options, alone };
+        let mut made = Self {
+            machine: host,
+            outside,
+            before: Listing::default(),
+            options,
+            alone,
+            forgotten: false,
+        };
         made.before = made.listing();
         made
     }
@@ -145,6 +153,11 @@ impl Host {
         self.before.assert_same(&self.listing());
     }
 
+    /// Lets go of a host that the test has destroyed.
+    pub fn forget(mut self) {
+        self.forgotten = true;
+    }
+
     /// Takes all networks down and compares everything with what was before.
     #[track_caller]
     pub fn down(&self) {
@@ -162,7 +175,7 @@ impl Default for Host {
 impl Drop for Host {
     fn drop(&mut self) {
         // In a test that has failed the kernel cleans up, with the sandbox.
-        if !thread::panicking() {
+        if !thread::panicking() && !self.forgotten {
             self.down();
         }
     }
