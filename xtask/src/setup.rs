@@ -6,7 +6,7 @@
 //! an LLVM that the distribution has no package for.
 
 use std::{
-    fs,
+    env, fs,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     process::Command,
@@ -17,7 +17,10 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     process::{cargo, is_command, output, run},
     root,
-    toolchain::{Toolchain, compilers, minor, tools_dir},
+    toolchain::{
+        COMPILER_VAR, LINKER_VAR, MIN_LINKER_LLVM, TARGET, Toolchain, compilers, linkers, minor,
+        tools_dir,
+    },
 };
 
 /// What the root tests need beside netbpf: a command, and the package that
@@ -30,8 +33,8 @@ const DEBIAN_COMPILERS: &[[&str; 2]] =
 
 const LINKER_VERSION: &str = "0.13.0";
 
-/// The LLVM majors that this version of bpf-linker can be built on.
-const LINKER_LLVMS: RangeInclusive<u32> = 21..=23;
+/// The LLVM majors to build it on; the newest is the newest that this version knows.
+const LINKER_LLVMS: RangeInclusive<u32> = MIN_LINKER_LLVM..=23;
 
 /// Finds or installs what builds the eBPF programs, and tells of each item.
 pub(crate) fn setup() -> Result<()> {
@@ -60,6 +63,19 @@ pub(crate) fn setup_tests() -> Result<()> {
 }
 
 fn install(apt: &Apt) -> Result<Toolchain> {
+    // Nothing that could be installed would be used instead.
+    for (variable, is_usable) in
+        [(COMPILER_VAR, !compilers().is_empty()), (LINKER_VAR, !linkers().is_empty())]
+    {
+        if let (Some(named), false) = (env::var_os(variable), is_usable) {
+            bail!(
+                "{variable}={} cannot be used: a compiler needs rust-src or core for {TARGET}, \
+                 a linker the library of its LLVM\n\
+                 what to do: correct the variable, or unset it to have one chosen",
+                named.display()
+            );
+        }
+    }
     let mut llvm = linker_llvm(apt);
     if llvm.is_none() {
         install_compiler(apt)?;
