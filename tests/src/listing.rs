@@ -52,10 +52,6 @@ impl Listing {
                 for program in tcx_programs(ns, &name, kind) {
                     listing.add(&what("tcx"), format!("{name} {hook} {program}"));
                 }
-                let filters = ns.ip_json("tc", &format!("filter show dev {name} {hook}"));
-                for filter in array(&filters) {
-                    listing.add(&what("filter"), format!("{name} {hook} {filter}"));
-                }
             }
         }
         for link in array(&ns.ip_json("ip", "addr show")) {
@@ -73,6 +69,9 @@ impl Listing {
             ("qdisc", "tc", "qdisc show"),
         ] {
             for line in array(&ns.ip_json(tool, arguments)) {
+                if kind == "qdisc" && line["kind"] == "clsact" {
+                    listing.filters(ns, &text(&line, "dev"));
+                }
                 listing.add(&what(kind), line);
             }
         }
@@ -116,6 +115,14 @@ impl Listing {
 
     fn add(&mut self, kind: &str, line: impl std::fmt::Display) {
         self.lines.insert(format!("{kind}: {line}"));
+    }
+
+    fn filters(&mut self, ns: &Netns, link: &str) {
+        for hook in ["ingress", "egress"] {
+            for filter in array(&ns.ip_json("tc", &format!("filter show dev {link} {hook}"))) {
+                self.add(&format!("{} filter", ns.name()), format!("{link} {hook} {filter}"));
+            }
+        }
     }
 
     fn tree(&mut self, kind: &str, directory: &Path) {

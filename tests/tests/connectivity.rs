@@ -110,7 +110,7 @@ fn udp_and_tcp_work_between_everybody() {
 
 fn assert_way(way: &Way) {
     let name = format!("{} to {}", way.from.name(), way.to);
-    let udp = UdpServer::start(way.server, 0);
+    let udp = UdpServer::start_on(way.server, at(way.to, 0));
     let client = UdpClient::new(way.from);
     for len in [1, 100, 1472] {
         client.exchange(at(way.to, udp.port()), &sample(len));

@@ -26,8 +26,11 @@ fn ip(ns: &Netns, arguments: &str) {
     ns.ip(arguments);
 }
 
+/// What is missing afterwards, and how it got lost.
+type Damage = (&'static str, fn(&Host));
+
 /// What people and other programs do to a network behind netbpf's back.
-const DAMAGES: &[(&str, fn(&Host))] = &[
+const DAMAGES: &[Damage] = &[
     ("a veth", |host| ip(&host.ns("ns1"), "link del eth0")),
     ("a namespace", |host| ip(host.netns(), "netns del ns2")),
     ("the bridge", |host| ip(host.netns(), "link del netbpf0")),

@@ -26,8 +26,14 @@ pub struct UdpServer {
 impl UdpServer {
     /// Listens inside `ns` on all addresses; port 0 takes a free one.
     pub fn start(ns: &Netns, port: u16) -> Self {
-        let socket = ns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)));
-        let socket = socket.unwrap_or_else(|e| panic!("UDP port {port} in {}: {e}", ns.name()));
+        Self::start_on(ns, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))
+    }
+
+    /// Listens inside `ns` on one address, and so answers from that one, where
+    /// the kernel would choose that of the way out.
+    pub fn start_on(ns: &Netns, address: SocketAddrV4) -> Self {
+        let socket = ns.run(|| UdpSocket::bind(address));
+        let socket = socket.unwrap_or_else(|e| panic!("UDP {address} in {}: {e}", ns.name()));
         socket.set_read_timeout(Some(TICK)).expect("a time-out");
         let port = socket.local_addr().expect("an address").port();
         let stop = Arc::new(AtomicBool::new(false));
