@@ -2,4 +2,7 @@
 //! eBPF datapath that moves their packets.
 
 pub mod bpf;
+pub mod commands;
 pub mod error;
+pub mod names;
+pub mod output;

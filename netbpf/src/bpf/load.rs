@@ -11,7 +11,7 @@ use netbpf_common::{
     maps::{self, ConfigMap, FlowQueue, Flows, MapDef as _},
 };
 
-use super::{Datapath, LoadOptions, LogLevel, map::Map, pins, probe};
+use super::{Datapath, LoadOptions, LogLevel, map::Map, pins, probe, shape};
 use crate::error::{Context as _, Error, Result};
 
 /// The compiled datapath; empty where it was built without the eBPF toolchain.
@@ -168,6 +168,6 @@ impl Datapath {
                 ),
             ));
         }
-        super::verify::all_maps(&self.pin_dir, config)
+        shape::verify(&self.pin_dir, config)
     }
 }

@@ -15,8 +15,9 @@ mod pins;
 mod probe;
 mod publish;
 mod rcu;
+mod shape;
 mod sys;
-mod verify;
+mod usage;
 
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,7 @@ pub use flows::FlowRow;
 pub use map::{Map, PerCpuMap};
 pub use options::{LoadOptions, LogLevel};
 pub use probe::{Probe, probe};
+pub use usage::MapUsage;
 
 /// Bytes of an Ethernet header: less than this is no packet to a test run.
 const ETHERNET_HEADER: usize = 14;
@@ -87,6 +89,15 @@ impl Datapath {
     pub fn config(&self) -> Result<Config> {
         let config = self.map::<ConfigMap>()?.get(&0)?;
         config.ok_or_else(|| pins::damaged(&self.pin_dir, "its configuration is empty"))
+    }
+
+    /// The kernel-wide number of a program that writes to the log.
+    ///
+    /// # Errors
+    /// If it cannot be asked.
+    pub fn log_source(&self) -> Result<u32> {
+        let info = self.program(Hook::FromEndpoint.program())?.info();
+        Ok(info.context("cannot ask about the datapath's programs")?.id())
     }
 
     /// Opens one of its programs.

@@ -1,0 +1,211 @@
+//! Which flows are meant.
+
+use std::{fmt, net::Ipv4Addr, str::FromStr};
+
+use netbpf_common::{EndpointId, Flow, Ipv4, Port, Tuple, proto};
+
+use super::Subject;
+use crate::error::Result;
+
+/// An IP protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Proto(pub(super) u8);
+
+impl Proto {
+    /// The name; flows and published ports are of no other protocols.
+    pub(super) const fn name(self) -> &'static str {
+        match self.0 {
+            proto::ICMP => "icmp",
+            proto::TCP => "tcp",
+            proto::UDP => "udp",
+            _ => "other",
+        }
+    }
+}
+
+impl fmt::Display for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Proto {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "icmp" => Ok(Self(proto::ICMP)),
+            "tcp" => Ok(Self(proto::TCP)),
+            "udp" => Ok(Self(proto::UDP)),
+            _ => Err("flows are tcp, udp or icmp".to_owned()),
+        }
+    }
+}
+
+/// An address, or an address and a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Destination {
+    addr: Ipv4,
+    port: Option<Port>,
+}
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (addr, port) = match text.split_once(':') {
+            Some((addr, port)) => (addr, Some(port)),
+            None => (text, None),
+        };
+        let addr: Ipv4Addr = addr.parse().map_err(|_| format!("{addr} is no IPv4 address"))?;
+        let port = port.map(|port| port.parse().map_err(|_| format!("{port} is no port")));
+        Ok(Self { addr: addr.into(), port: port.transpose()?.map(Port::new) })
+    }
+}
+
+impl Destination {
+    fn is(self, addr: Ipv4, port: Port) -> bool {
+        self.addr == addr && self.port.is_none_or(|wanted| wanted == port)
+    }
+}
+
+/// The options that choose flows. All that are given must hold.
+#[derive(clap::Args, Clone, Default, Debug)]
+pub(super) struct Options {
+    /// Flows of this namespace
+    #[arg(long, value_name = "NAME")]
+    ns: Option<String>,
+    /// Flows of this protocol: tcp, udp or icmp
+    #[arg(long)]
+    proto: Option<Proto>,
+    /// Flows with this port on any side, before or after translation
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
+    /// Flows to this address, and port if one is given, before or after translation
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    to: Option<Destination>,
+}
+
+impl Options {
+    /// Whether none is given, so that all flows are chosen.
+    pub(super) fn are_absent(&self) -> bool {
+        self.ns.is_none() && self.proto.is_none() && self.port.is_none() && self.to.is_none()
+    }
+
+    /// The filter, names looked up.
+    pub(super) fn resolve(&self, subject: &Subject) -> Result<Filter> {
+        Ok(Filter {
+            endpoint: self.ns.as_deref().map(|ns| subject.endpoint(ns)).transpose()?,
+            proto: self.proto,
+            port: self.port.map(Port::new),
+            to: self.to,
+        })
+    }
+}
+
+/// Chooses flows by their opening direction.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Filter {
+    endpoint: Option<EndpointId>,
+    proto: Option<Proto>,
+    port: Option<Port>,
+    to: Option<Destination>,
+}
+
+impl Filter {
+    /// Whether the flow with this key and this opening direction is meant.
+    pub(super) fn matches(&self, tuple: &Tuple, flow: &Flow) -> bool {
+        let after = flow.translated;
+        self.endpoint.is_none_or(|id| id == flow.endpoint)
+            && self.proto.is_none_or(|proto| proto.0 == tuple.proto)
+            && self.port.is_none_or(|port| {
+                [tuple.sport, tuple.dport, after.sport, after.dport].contains(&port)
+            })
+            && self
+                .to
+                .is_none_or(|to| to.is(tuple.daddr, tuple.dport) || to.is(after.daddr, after.dport))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netbpf_common::Translation;
+
+    use super::*;
+
+    /// ns 1 (172.19.0.2:40000) to 203.0.113.2:443, translated to 203.0.113.1:50000.
+    fn flow() -> (Tuple, Flow) {
+        let tuple = Tuple {
+            saddr: Ipv4::new([172, 19, 0, 2]),
+            daddr: Ipv4::new([203, 0, 113, 2]),
+            sport: Port::new(40000),
+            dport: Port::new(443),
+            proto: proto::TCP,
+            pad: [0; 3],
+        };
+        let translated = Translation {
+            saddr: Ipv4::new([203, 0, 113, 1]),
+            sport: Port::new(50000),
+            ..Translation::from(tuple)
+        };
+        (tuple, Flow { endpoint: EndpointId(1), translated, ..Flow::default() })
+    }
+
+    fn matches(filter: Filter) -> bool {
+        let (tuple, flow) = flow();
+        filter.matches(&tuple, &flow)
+    }
+
+    fn to(text: &str) -> Filter {
+        Filter { to: Some(text.parse().expect("a destination")), ..Filter::default() }
+    }
+
+    #[test]
+    fn no_filter_matches_everything() {
+        assert!(matches(Filter::default()));
+        assert!(Options::default().are_absent());
+    }
+
+    #[test]
+    fn the_endpoint_and_the_protocol_must_be_the_flows() {
+        assert!(matches(Filter { endpoint: Some(EndpointId(1)), ..Filter::default() }));
+        assert!(!matches(Filter { endpoint: Some(EndpointId(2)), ..Filter::default() }));
+        assert!(matches(Filter { proto: Some(Proto(proto::TCP)), ..Filter::default() }));
+        assert!(!matches(Filter { proto: Some(Proto(proto::UDP)), ..Filter::default() }));
+    }
+
+    #[test]
+    fn a_port_may_be_on_any_side() {
+        for (port, hit) in [(40000, true), (443, true), (50000, true), (80, false)] {
+            let filter = Filter { port: Some(Port::new(port)), ..Filter::default() };
+            assert_eq!(matches(filter), hit, "{port}");
+        }
+    }
+
+    #[test]
+    fn a_destination_is_an_address_and_perhaps_a_port() {
+        assert!(matches(to("203.0.113.2")));
+        assert!(matches(to("203.0.113.2:443")));
+        assert!(!matches(to("203.0.113.2:80")));
+        assert!(!matches(to("203.0.113.1")), "that is the source");
+        for bad in ["", "host", "1.2.3", "1.2.3.4:", "1.2.3.4:http", "1.2.3.4:70000"] {
+            bad.parse::<Destination>().expect_err(bad);
+        }
+    }
+
+    #[test]
+    fn all_conditions_must_hold() {
+        let both = Filter { port: Some(Port::new(443)), ..to("203.0.113.2") };
+        assert!(matches(both));
+        assert!(!matches(Filter { endpoint: Some(EndpointId(9)), ..both }));
+    }
+
+    #[test]
+    fn protocols_have_names() {
+        for name in ["tcp", "udp", "icmp"] {
+            assert_eq!(name.parse::<Proto>().expect("a name").to_string(), name);
+        }
+        "sctp".parse::<Proto>().expect_err("not translated");
+        assert_eq!(Proto(132).name(), "other");
+    }
+}

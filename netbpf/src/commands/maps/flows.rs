@@ -1,0 +1,318 @@
+//! `netbpf maps flows`: flows, one a line, and their end by filter.
+
+use std::{fmt, io::Write};
+
+use clap::Subcommand;
+use netbpf_common::{FlowState, Ipv4, Port, Ticks, Timeouts, Translation};
+use serde::Serialize;
+
+use super::{
+    Subject, clock,
+    filter::{Filter, Options, Proto},
+    watch,
+};
+use crate::{
+    bpf::FlowRow,
+    error::{Context as _, Error, Result},
+    output::{Bytes, CANNOT_WRITE, Column, Format, JsonList, Sink, Span, Style, Table, write_json},
+};
+
+/// The arguments of `netbpf maps flows`.
+#[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Args {
+    #[command(flatten)]
+    options: Options,
+    /// Show them anew each second, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+    #[command(subcommand)]
+    change: Option<Change>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Change {
+    /// End flows: their next packets are decided on anew, or refused
+    Flush(FlushArgs),
+}
+
+#[derive(clap::Args, Debug)]
+struct FlushArgs {
+    #[command(flatten)]
+    options: Options,
+    /// All flows of all networks of this host
+    #[arg(long, conflicts_with_all = ["ns", "proto", "port", "to"])]
+    all: bool,
+}
+
+const COLUMNS: &[Column] = &[
+    Column::left("PROTO"),
+    Column::left("ORIG-SRC"),
+    Column::left("ORIG-DST"),
+    Column::left("XLAT-SRC"),
+    Column::left("XLAT-DST"),
+    Column::left("STATE"),
+    Column::right("AGE"),
+    Column::right("EXPIRES"),
+    Column::right("PKTS"),
+    Column::right("BYTES"),
+    Column::left("NS"),
+];
+
+impl Args {
+    /// Shows flows, once or each second, or ends them.
+    pub(super) fn run(&self, subject: &Subject, style: Style, out: &mut Sink) -> Result<()> {
+        if let Some(Change::Flush(args)) = &self.change {
+            return args.run(subject, style, out);
+        }
+        let filter = self.options.resolve(subject)?;
+        watch::show(self.watch, out, |out| show(subject, &filter, style, out))
+    }
+}
+
+impl FlushArgs {
+    fn run(&self, subject: &Subject, style: Style, out: &mut dyn Write) -> Result<()> {
+        if self.options.are_absent() && !self.all {
+            return Err(Error::usage("it is not said which flows are to end")
+                .hint("choose some with --ns, --proto, --port or --to, or end all with --all"));
+        }
+        let filter = self.options.resolve(subject)?;
+        let removed = subject.datapath.flush(|tuple, flow| filter.matches(tuple, flow))?;
+        match style.format {
+            Format::Json => write_json(out, &Flushed { removed }),
+            Format::Table => {
+                let flows = if removed == 1 { "flow" } else { "flows" };
+                writeln!(out, "ended {removed} {flows}").context(CANNOT_WRITE)
+            }
+        }
+    }
+}
+
+/// What a flush came to, in JSON.
+#[derive(Serialize)]
+struct Flushed {
+    removed: u64,
+}
+
+fn show(subject: &Subject, filter: &Filter, style: Style, out: &mut dyn Write) -> Result<()> {
+    match style.format {
+        Format::Json => {
+            let mut list = JsonList::begin(out, "flows")?;
+            walk(subject, filter, |line| list.item(&View::of(line, subject)))?;
+            list.end()
+        }
+        Format::Table => {
+            let mut table = Table::new(out, COLUMNS, style.headers);
+            walk(subject, filter, |line| {
+                table.row(|row| {
+                    row.cell(Proto(line.row.tuple.proto))
+                        .cell(Side::source(line.original()))
+                        .cell(Side::destination(line.original()))
+                        .cell(Side::source(line.row.original.translated))
+                        .cell(Side::destination(line.row.original.translated))
+                        .cell(line.state.name())
+                        .cell(Span(clock::span(line.age)))
+                        .cell(Span(clock::span(line.expires)))
+                        .cell(line.packets())
+                        .cell(Bytes(line.bytes()))
+                        .cell(subject.names.ns(line.row.original.endpoint));
+                })
+            })?;
+            table.end()
+        }
+    }
+}
+
+/// Calls `each` with every live flow that the filter matches.
+fn walk(
+    subject: &Subject,
+    filter: &Filter,
+    mut each: impl FnMut(&Line) -> Result<()>,
+) -> Result<()> {
+    let timeouts = subject.datapath.config()?.timeouts;
+    let now = clock::now()?;
+    subject.datapath.for_each_flow(
+        |tuple, flow| filter.matches(tuple, flow),
+        |row| match Line::of(*row, now, &timeouts) {
+            Some(line) => each(&line),
+            None => Ok(()),
+        },
+    )
+}
+
+/// A flow with what follows from it at a point in time.
+struct Line {
+    row: FlowRow,
+    state: FlowState,
+    age: Ticks,
+    expires: Ticks,
+}
+
+impl Line {
+    /// Nothing if the flow has expired: it is over, though the datapath has not
+    /// come by to remove it.
+    fn of(row: FlowRow, now: Ticks, timeouts: &Timeouts) -> Option<Self> {
+        let FlowRow { tuple, original, reply } = &row;
+        let expires = original.expires_in(tuple.proto, reply, now, timeouts);
+        let state = FlowState::of(tuple.proto, original.seen, reply.seen);
+        let age = now.since(original.created);
+        (expires.0 > 0).then_some(Self { row, state, age, expires })
+    }
+
+    /// The opening packet's addresses and ports.
+    fn original(&self) -> Translation {
+        self.row.tuple.into()
+    }
+
+    /// Packets of both directions.
+    fn packets(&self) -> u64 {
+        self.row.original.packets.wrapping_add(self.row.reply.packets)
+    }
+
+    /// Bytes of both directions.
+    fn bytes(&self) -> u64 {
+        self.row.original.bytes.wrapping_add(self.row.reply.bytes)
+    }
+}
+
+/// An address and its port; without one if that is 0, as on one side of a ping.
+#[derive(Clone, Copy)]
+struct Side(Ipv4, Port);
+
+impl Side {
+    fn source(of: Translation) -> Self {
+        Self(of.saddr, of.sport)
+    }
+
+    fn destination(of: Translation) -> Self {
+        Self(of.daddr, of.dport)
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        match self.1.number() {
+            0 => Ok(()),
+            port => write!(f, ":{port}"),
+        }
+    }
+}
+
+/// A flow in JSON.
+#[derive(Serialize)]
+struct View<'a> {
+    proto: &'a str,
+    kind: &'a str,
+    original: Tuple4,
+    translated: Tuple4,
+    state: &'a str,
+    age_ms: u64,
+    expires_ms: u64,
+    packets: BothWays,
+    bytes: BothWays,
+    endpoint: u16,
+    network: Option<&'a str>,
+    ns: Option<&'a str>,
+    uplink_ifindex: u32,
+}
+
+/// Addresses and ports in JSON.
+#[derive(Serialize)]
+struct Tuple4 {
+    src: std::net::Ipv4Addr,
+    src_port: u16,
+    dst: std::net::Ipv4Addr,
+    dst_port: u16,
+}
+
+impl From<Translation> for Tuple4 {
+    fn from(of: Translation) -> Self {
+        Self {
+            src: of.saddr.into(),
+            src_port: of.sport.number(),
+            dst: of.daddr.into(),
+            dst_port: of.dport.number(),
+        }
+    }
+}
+
+/// A count of each direction in JSON.
+#[derive(Serialize)]
+struct BothWays {
+    original: u64,
+    reply: u64,
+}
+
+impl<'a> View<'a> {
+    fn of(line: &Line, subject: &'a Subject) -> Self {
+        let FlowRow { tuple, original, reply } = &line.row;
+        let name = subject.names.get(original.endpoint);
+        Self {
+            proto: Proto(tuple.proto).name(),
+            kind: if original.kind.is_dnat() { "dnat" } else { "snat" },
+            original: line.original().into(),
+            translated: original.translated.into(),
+            state: line.state.name(),
+            age_ms: line.age.as_millis(),
+            expires_ms: line.expires.as_millis(),
+            packets: BothWays { original: original.packets, reply: reply.packets },
+            bytes: BothWays { original: original.bytes, reply: reply.bytes },
+            endpoint: original.endpoint.0,
+            network: name.map(|name| name.network.as_str()),
+            ns: name.map(|name| name.ns.as_str()),
+            uplink_ifindex: original.uplink,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netbpf_common::{Flow, Seen, Tuple, proto};
+
+    use super::*;
+
+    fn row() -> FlowRow {
+        let tuple = Tuple {
+            saddr: Ipv4::new([172, 19, 0, 2]),
+            daddr: Ipv4::new([203, 0, 113, 2]),
+            sport: Port::new(40000),
+            dport: Port::new(443),
+            proto: proto::TCP,
+            pad: [0; 3],
+        };
+        let original = Flow {
+            translated: tuple.into(),
+            packets: 3,
+            bytes: 300,
+            created: Ticks(1000),
+            last_seen: Ticks(1000),
+            seen: Seen(Seen::ANY | Seen::SYN | Seen::ACK),
+            ..Flow::default()
+        };
+        let reply = Flow { packets: 2, bytes: 200, seen: Seen(Seen::ANY), ..original };
+        FlowRow { tuple, original, reply }
+    }
+
+    #[test]
+    fn a_line_sums_up_both_directions() {
+        let line = Line::of(row(), Ticks(1100), &Timeouts::DEFAULT).expect("alive");
+        assert_eq!((line.packets(), line.bytes()), (5, 500));
+        assert_eq!((line.state, line.age), (FlowState::Established, Ticks(100)));
+        assert_eq!(line.expires, Ticks(Timeouts::DEFAULT.tcp_established.0 - 100));
+    }
+
+    #[test]
+    fn an_expired_flow_is_hidden() {
+        let now = Ticks(1000 + Timeouts::DEFAULT.tcp_established.0);
+        assert!(Line::of(row(), Ticks(now.0 - 1), &Timeouts::DEFAULT).is_some());
+        assert!(Line::of(row(), now, &Timeouts::DEFAULT).is_none());
+    }
+
+    #[test]
+    fn a_side_without_port_is_an_address() {
+        assert_eq!(Side::source(row().tuple.into()).to_string(), "172.19.0.2:40000");
+        let ping = Side(Ipv4::new([203, 0, 113, 2]), Port::default());
+        assert_eq!(ping.to_string(), "203.0.113.2");
+    }
+}

@@ -1,0 +1,172 @@
+//! `netbpf maps stats`: what became of each namespace's packets.
+
+use std::{collections::BTreeMap, io::Write};
+
+use netbpf_common::{Counter, Counters, DropReason, EndpointId, maps};
+use serde::Serialize;
+
+use super::{Subject, endpoints, watch};
+use crate::{
+    bpf::PerCpuMap,
+    error::Result,
+    output::{Bytes, Column, Format, JsonList, Sink, Style, Table},
+};
+
+/// The arguments of `netbpf maps stats`.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// Show it anew each second, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+}
+
+const COLUMNS: &[Column] = &[
+    Column::right("ID"),
+    Column::left("NS"),
+    Column::right("FORWARDED"),
+    Column::right("BYTES"),
+    Column::right("SNAT"),
+    Column::right("BYTES"),
+    Column::right("DNAT"),
+    Column::right("BYTES"),
+    Column::right("PASSED"),
+    Column::right("BYTES"),
+    Column::right("DROPPED"),
+    Column::left("REASONS"),
+];
+
+/// An endpoint's counters in JSON.
+#[derive(Serialize)]
+struct View<'a> {
+    id: u16,
+    network: Option<&'a str>,
+    ns: Option<&'a str>,
+    #[serde(flatten)]
+    counted: BTreeMap<&'static str, Amount>,
+    dropped: Dropped,
+}
+
+/// Packets and their bytes.
+#[derive(Serialize)]
+struct Amount {
+    packets: u64,
+    bytes: u64,
+}
+
+/// Dropped packets.
+#[derive(Serialize)]
+struct Dropped {
+    packets: u64,
+    reasons: BTreeMap<&'static str, u64>,
+}
+
+impl Args {
+    /// Shows each endpoint's counters, once or each second.
+    pub(super) fn run(&self, subject: &Subject, style: Style, out: &mut Sink) -> Result<()> {
+        watch::show(self.watch, out, |out| show(subject, style, out))
+    }
+}
+
+fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Result<()> {
+    let stats = PerCpuMap::<maps::Stats>::open(subject.datapath.pin_dir())?;
+    let mut ids = vec![EndpointId::NONE];
+    ids.extend(endpoints::live(subject)?.iter().map(|(id, _)| *id));
+    let counters = |id: EndpointId| Ok(sum(&stats.get(&id.index())?.unwrap_or_default()));
+    match style.format {
+        Format::Json => {
+            let mut list = JsonList::begin(out, "stats")?;
+            for id in ids {
+                list.item(&view(subject, id, &counters(id)?))?;
+            }
+            list.end()
+        }
+        Format::Table => {
+            let mut table = Table::new(out, COLUMNS, style.headers);
+            for id in ids {
+                let counters = counters(id)?;
+                table.row(|row| {
+                    row.cell(id.0).cell(subject.names.ns(id));
+                    for counter in Counter::ALL {
+                        let (packets, bytes) = counters.of(counter);
+                        row.cell(packets).cell(Bytes(bytes));
+                    }
+                    row.cell(dropped(&counters)).cell(reasons(&counters));
+                })?;
+            }
+            table.end()
+        }
+    }
+}
+
+/// All CPUs' counters together.
+fn sum(each: &[Counters]) -> Counters {
+    let mut sum = Counters::default();
+    for counters in each {
+        for (total, count) in sum.0.iter_mut().zip(counters.0) {
+            *total = total.wrapping_add(count);
+        }
+    }
+    sum
+}
+
+/// The reasons for which packets were dropped, and how many.
+fn drops(counters: &Counters) -> impl Iterator<Item = (&'static str, u64)> {
+    let each = DropReason::ALL.iter().map(|reason| (reason.name(), counters.dropped(*reason)));
+    each.filter(|(_, packets)| *packets != 0)
+}
+
+fn dropped(counters: &Counters) -> u64 {
+    drops(counters).map(|(_, packets)| packets).sum()
+}
+
+/// The reasons as a cell: `source_mac=3,flow_limit=1`.
+fn reasons(counters: &Counters) -> String {
+    let each: Vec<String> = drops(counters).map(|(name, n)| format!("{name}={n}")).collect();
+    each.join(",")
+}
+
+fn view<'a>(subject: &'a Subject, id: EndpointId, counters: &Counters) -> View<'a> {
+    let name = subject.names.get(id);
+    View {
+        id: id.0,
+        network: name.map(|name| name.network.as_str()),
+        ns: name.map(|name| name.ns.as_str()),
+        counted: Counter::ALL
+            .into_iter()
+            .map(|counter| {
+                let (packets, bytes) = counters.of(counter);
+                (counter.name(), Amount { packets, bytes })
+            })
+            .collect(),
+        dropped: Dropped { packets: dropped(counters), reasons: drops(counters).collect() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counters() -> Counters {
+        let mut counters = Counters::default();
+        counters.0[Counters::packets_row(Counter::Snat)] = 2;
+        counters.0[Counters::packets_row(Counter::Snat) + 1] = 3000;
+        counters.0[Counters::drop_row(DropReason::SourceMac)] = 3;
+        counters.0[Counters::drop_row(DropReason::FlowLimit)] = 1;
+        counters
+    }
+
+    #[test]
+    fn cpus_are_summed_up() {
+        let total = sum(&[counters(), Counters::default(), counters()]);
+        assert_eq!(total.of(Counter::Snat), (4, 6000));
+        assert_eq!(total.dropped(DropReason::SourceMac), 6);
+        assert_eq!(sum(&[]), Counters::default());
+    }
+
+    #[test]
+    fn only_reasons_that_occurred_are_listed() {
+        assert_eq!(reasons(&counters()), "source_mac=3,flow_limit=1");
+        assert_eq!(dropped(&counters()), 4);
+        assert_eq!(reasons(&Counters::default()), "");
+    }
+}

@@ -1,0 +1,4 @@
+//! The verbs, a file each: arguments, and what is done with them.
+
+pub mod logs;
+pub mod maps;
