@@ -33,17 +33,8 @@ const CREATE: u16 = 0x400;
 /// Gives the namespace a table whose rule looks at the state of connections in
 /// every packet that comes in, so that the kernel tracks them.
 pub fn track_connections(ns: &Netns) {
-    let name = attribute(1, b"harness\0");
-    let hook = [attribute(1, &0u32.to_be_bytes()), attribute(2, &0u32.to_be_bytes())].concat();
-    let chain = [
-        attribute(1, b"harness\0"),
-        attribute(3, b"in\0"),
-        attribute(4 | NESTED, &hook),
-        attribute(7, b"filter\0"),
-    ]
-    .concat();
     // ct: load the state (key 0) into register 8 (the first of 32 bits).
-    let load = [attribute(1, &8u32.to_be_bytes()), attribute(2, &0u32.to_be_bytes())].concat();
+    let load = [number(1, 8), number(2, 0)].concat();
     let expression = [attribute(1, b"ct\0"), attribute(2 | NESTED, &load)].concat();
     let rule = [
         attribute(1, b"harness\0"),
@@ -51,8 +42,42 @@ pub fn track_connections(ns: &Netns) {
         attribute(4 | NESTED, &attribute(1 | NESTED, &expression)),
     ]
     .concat();
-    let changes = [(NEWTABLE, CREATE, name), (NEWCHAIN, CREATE, chain), (NEWRULE, CREATE, rule)];
-    change(ns, &changes);
+    change(ns, &[table(), chain("in", Hook::PreRouting, ACCEPT), (NEWRULE, CREATE, rule)]);
+}
+
+/// Lets the namespace forward nothing, as Docker does to its host.
+pub fn drop_forwarded(ns: &Netns) {
+    change(ns, &[table(), chain("forward", Hook::Forward, DROP)]);
+}
+
+/// Where a chain looks at packets (`enum nf_inet_hooks`).
+#[derive(Clone, Copy)]
+enum Hook {
+    PreRouting = 0,
+    Forward = 2,
+}
+
+/// What becomes of a packet that no rule judges.
+const DROP: u32 = 0;
+const ACCEPT: u32 = 1;
+
+type Change = (u16, u16, Vec<u8>);
+
+fn table() -> Change {
+    (NEWTABLE, CREATE, attribute(1, b"harness\0"))
+}
+
+fn chain(name: &str, hook: Hook, policy: u32) -> Change {
+    let place = [number(1, hook as u32), number(2, 0)].concat();
+    let attributes = [
+        attribute(1, b"harness\0"),
+        attribute(3, &[name.as_bytes(), b"\0"].concat()),
+        attribute(4 | NESTED, &place),
+        number(5, policy),
+        attribute(7, b"filter\0"),
+    ]
+    .concat();
+    (NEWCHAIN, CREATE, attributes)
 }
 
 /// Removes all tables of IPv4 rules, as `nft flush ruleset` does.
@@ -79,7 +104,7 @@ pub fn tables(ns: &Netns) -> Vec<String> {
     names
 }
 
-fn change(ns: &Netns, changes: &[(u16, u16, Vec<u8>)]) {
+fn change(ns: &Netns, changes: &[Change]) {
     ns.run(|| {
         let mut batch = batch_mark(BATCH_BEGIN);
         for (kind, flags, attributes) in changes {
@@ -147,6 +172,10 @@ fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
     bytes.extend([family, 0, 0, 0]);
     bytes.extend(attributes);
     bytes
+}
+
+fn number(kind: u16, value: u32) -> Vec<u8> {
+    attribute(kind, &value.to_be_bytes())
 }
 
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {

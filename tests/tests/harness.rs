@@ -149,6 +149,8 @@ fn a_host_reaches_the_outside_and_tracks_connections_when_asked_to() {
     assert_eq!(nft::tables(&host), ["nft harness"]);
     nft::flush(&host);
     assert!(nft::tables(&host).is_empty());
+    nft::drop_forwarded(&host);
+    assert!(ping(&host, OUTSIDE, Echo::default()).is_reply(), "not forwarded, but sent");
 }
 
 #[test]
