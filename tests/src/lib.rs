@@ -37,6 +37,6 @@ pub use binary::binary;
 pub use host::{Host, Options};
 pub use listing::Listing;
 pub use netns::Netns;
-pub use process::{Outcome, finish};
+pub use process::{Outcome, finish, interrupt};
 pub use sandbox::Sandbox;
 pub use views::FlowLine;

@@ -1,6 +1,10 @@
 //! Running a process to its end, with a deadline, and what came of it.
 
 use crate::wait;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     fmt,
     io::Read,
@@ -79,11 +83,30 @@ impl fmt::Display for Outcome {
 /// process behind that holds on to its output.
 #[track_caller]
 pub fn finish(command: &mut Command) -> Outcome {
+    run(command, |_| {})
+}
+
+/// Runs a command and sends it a signal after a while, unless it has ended by then.
+///
+/// Here time is what the test is about: the signal is to hit at any moment.
+#[track_caller]
+pub fn interrupt(command: &mut Command, after: Duration, signal: Signal) -> Outcome {
+    run(command, |child| {
+        thread::sleep(after);
+        let pid = Pid::from_raw(child.id().cast_signed());
+        // Nobody has waited for the child yet: the number is still its own.
+        kill(pid, signal).expect("signal a child");
+    })
+}
+
+#[track_caller]
+fn run(command: &mut Command, meanwhile: impl FnOnce(&Child)) -> Outcome {
     let line = line_of(command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|e| panic!("start `{line}`: {e}"));
     let stdout = collect(child.stdout.take().expect("piped"));
     let stderr = collect(child.stderr.take().expect("piped"));
+    meanwhile(&child);
     let status = wait_for(&mut child, &line);
     let take = |output: Receiver<Vec<u8>>| match output.recv_timeout(wait::DEADLINE) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

@@ -2,7 +2,10 @@
 
 use crate::{Host, wait};
 use serde_json::Value;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 /// A line of `netbpf maps flows`.
 #[derive(Clone, Debug)]
@@ -54,7 +57,7 @@ impl Host {
         let answer = self.json("maps stats");
         let rows = answer["stats"].as_array().unwrap_or_else(|| panic!("no stats in {answer}"));
         let of_ns = rows.iter().filter(|row| ns.is_empty() || row["ns"] == ns);
-        of_ns.filter_map(|row| row["dropped"][reason].as_u64()).sum()
+        of_ns.filter_map(|row| row["dropped"]["reasons"][reason].as_u64()).sum()
     }
 
     /// Waits until so many packets of a namespace were dropped for a reason.
@@ -75,26 +78,27 @@ impl Host {
 
 #[track_caller]
 fn flow_line(flow: &Value) -> FlowLine {
-    let text =
-        |key: &str| flow[key].as_str().unwrap_or_else(|| panic!("no {key} in {flow}")).to_owned();
-    let number = |key: &str| flow[key].as_u64().unwrap_or_else(|| panic!("no {key} in {flow}"));
+    let text = |value: &Value| {
+        value.as_str().unwrap_or_else(|| panic!("a text is missing in {flow}")).to_owned()
+    };
+    let number =
+        |value: &Value| value.as_u64().unwrap_or_else(|| panic!("a number is missing in {flow}"));
+    let socket = |tuple: &Value, addr: &str, port: &str| {
+        let addr: Ipv4Addr = text(&tuple[addr]).parse().expect("an address");
+        SocketAddrV4::new(addr, u16::try_from(number(&tuple[port])).expect("a port"))
+    };
+    let (original, translated) = (&flow["original"], &flow["translated"]);
+    let both = |counts: &Value| number(&counts["original"]) + number(&counts["reply"]);
     FlowLine {
-        proto: text("proto"),
-        orig_src: socket(&text("orig_src")),
-        orig_dst: socket(&text("orig_dst")),
-        xlat_src: socket(&text("xlat_src")),
-        xlat_dst: socket(&text("xlat_dst")),
-        ns: text("ns"),
-        state: text("state"),
-        expires: flow["expires"].as_f64().unwrap_or_else(|| panic!("no expires in {flow}")),
-        packets: number("packets"),
-        bytes: number("bytes"),
+        proto: text(&flow["proto"]),
+        orig_src: socket(original, "src", "src_port"),
+        orig_dst: socket(original, "dst", "dst_port"),
+        xlat_src: socket(translated, "src", "src_port"),
+        xlat_dst: socket(translated, "dst", "dst_port"),
+        ns: text(&flow["ns"]),
+        state: text(&flow["state"]),
+        expires: Duration::from_millis(number(&flow["expires_ms"])).as_secs_f64(),
+        packets: both(&flow["packets"]),
+        bytes: both(&flow["bytes"]),
     }
-}
-
-/// Reads `1.2.3.4:5`, or `1.2.3.4` where there is no port.
-#[track_caller]
-fn socket(text: &str) -> SocketAddrV4 {
-    let only_addr = |_| text.parse::<Ipv4Addr>().map(|addr| SocketAddrV4::new(addr, 0));
-    text.parse().or_else(only_addr).unwrap_or_else(|e| panic!("{text}: {e}"))
 }

@@ -185,7 +185,7 @@ fn assert_learnt(host: &Host, mac: packet::Mac, ns: &str) {
         let answer = host.json("maps fdb");
         let entries = answer["fdb"].as_array().unwrap_or_else(|| panic!("no fdb in {answer}"));
         let ours = |entry: &&serde_json::Value| entry["mac"] == text.as_str();
-        entries.iter().find(ours).is_some_and(|e| e["ns"] == ns && e["kind"] == "dynamic")
+        entries.iter().find(ours).is_some_and(|e| e["ns"] == ns && e["type"] == "learnt")
     });
 }
 

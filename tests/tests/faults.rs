@@ -1,9 +1,11 @@
 //! Killed, failing and damaged networks: whatever happens, `down` takes all of it away.
 
 use netbpf_tests::{
-    Host, Netns, OUTSIDE, Outcome, Sandbox, finish,
+    Host, NS1, NS2, Netns, OUTSIDE, Outcome, Sandbox, finish, interrupt,
     traffic::{Echo, ping},
 };
+use nix::sys::signal::Signal;
+use std::time::Instant;
 
 fn reaches_outside(ns: &Netns) -> bool {
     ping(ns, OUTSIDE, Echo::default()).is_reply()
@@ -60,6 +62,50 @@ fn down_takes_away_what_is_left_of_a_broken_network() {
         assert_eq!(outcome.code, Some(0), "without {what}: {outcome}");
         eprintln!("without {what}:");
         host.assert_as_before();
+    }
+}
+
+#[test]
+fn up_repairs_what_is_broken() {
+    let host = Host::new();
+    for (what, damage) in DAMAGES {
+        let arguments = "--namespaces 2 -p 8080:ns1:80";
+        host.up(arguments);
+        damage(&host);
+        let outcome = host.netbpf(&format!("up --uplink up0 {arguments}"));
+        assert_eq!(outcome.code, Some(0), "without {what}: {outcome}");
+        for (name, neighbour) in [("ns1", NS2), ("ns2", NS1)] {
+            let ns = host.ns(name);
+            assert!(reaches_outside(&ns), "{name} without {what}: {outcome}");
+            assert!(ping(&ns, neighbour, Echo::default()).is_reply(), "{name} without {what}");
+        }
+        host.netbpf("down").ok();
+        eprintln!("repaired {what}:");
+        host.assert_as_before();
+    }
+}
+
+/// Not between two steps, but wherever it happens to be.
+#[test]
+fn interrupted_at_any_moment_up_leaves_nothing_that_down_does_not_remove() {
+    let host = Host::new();
+    let arguments = "--namespaces 3 -p 8080:ns1:80";
+    let start = Instant::now();
+    host.up(arguments);
+    let whole = start.elapsed();
+    host.down();
+    for (signal, name) in [(Signal::SIGKILL, "SIGKILL"), (Signal::SIGINT, "SIGINT")] {
+        for part in 1..=12 {
+            let mut command = host.command(&format!("up --uplink up0 {arguments}"));
+            let outcome = interrupt(&mut command, whole * part / 12, signal);
+            if signal == Signal::SIGINT && outcome.code != Some(0) {
+                eprintln!("{outcome}");
+                host.assert_as_before();
+            }
+            host.netbpf("down --all").ok();
+            eprintln!("{name} after {part} of 12 parts of {whole:?}: {:?}", outcome.code);
+            host.assert_as_before();
+        }
     }
 }
 
