@@ -201,17 +201,21 @@ fn a_second_address_in_a_namespace_is_reachable() {
     UdpClient::bound(&ns2, at(second, 0)).exchange(at(OUTSIDE, beyond.port()), b"hello");
 }
 
+/// Says hello from a MAC of one's own invention.
+fn says_hello(port: &FrameSocket) {
+    let hello = packet::ethernet(packet::BROADCAST, STRANGER, 0x88b5, b"hello");
+    port.send(&hello).expect("send");
+}
+
 #[test]
-fn a_mac_that_moves_is_followed() {
-    let (host, [ns1, ns2, ns3]) = three();
+fn a_mac_that_moves_is_followed_where_nobody_is_on_guard() {
+    let host = Host::new();
+    host.up("--namespaces 3 --guard off");
+    let [ns1, ns2, ns3] = ["ns1", "ns2", "ns3"].map(|name| host.ns(name));
     let ports = [&ns1, &ns2, &ns3].map(|ns| FrameSocket::open(ns, "eth0"));
-    let says_hello = |i: usize| {
-        let hello = packet::ethernet(packet::BROADCAST, STRANGER, 0x88b5, b"hello");
-        ports[i].send(&hello).expect("send");
-    };
     let to_stranger = packet::ethernet(STRANGER, ns3.mac("eth0"), 0x88b5, b"to the stranger");
     for (i, name) in [(0, "ns1"), (1, "ns2"), (0, "ns1")] {
-        says_hello(i);
+        says_hello(&ports[i]);
         assert_learnt(&host, STRANGER, name);
         ports[i].captured();
         ports[2].send(&to_stranger).expect("send");
@@ -223,4 +227,37 @@ fn a_mac_that_moves_is_followed() {
     finds(&ports[0], &to_stranger, "ns1");
     let got = ports[1].find_within(Duration::ZERO, |f| (f.bytes == to_stranger).then_some(()));
     assert!(got.is_none(), "ns2 gets frames to a MAC behind ns1");
+}
+
+#[test]
+fn a_mac_that_was_learnt_is_not_taken_over() {
+    let (host, [ns1, ns2, ns3]) = three();
+    let ports = [&ns1, &ns2, &ns3].map(|ns| FrameSocket::open(ns, "eth0"));
+    says_hello(&ports[0]);
+    assert_learnt(&host, STRANGER, "ns1");
+    says_hello(&ports[1]);
+    host.wait_dropped("ns2", "source_mac", 1);
+    let to_stranger = packet::ethernet(STRANGER, ns3.mac("eth0"), 0x88b5, b"to the stranger");
+    ports[2].send(&to_stranger).expect("send");
+    finds(&ports[0], &to_stranger, "ns1");
+}
+
+/// As a host without an address does (RFC 2131, RFC 5227).
+#[test]
+fn asking_for_an_address_is_allowed() {
+    let (host, [ns1, ns2, _]) = three();
+    let raw = FrameSocket::open(&ns1, "eth0");
+    let captures = [FrameSocket::open(&ns2, "eth0"), FrameSocket::open(host.netns(), "netbpf0")];
+    let own = ns1.mac("eth0");
+    let discover = packet::Ip::new(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, packet::UDP);
+    let probe = packet::arp(1, (own, Ipv4Addr::UNSPECIFIED), ([0; 6], NS3));
+    for (ethertype, payload) in
+        [(packet::IPV4, discover.udp(68, 67, b"discover")), (packet::ARP, probe)]
+    {
+        let frame = packet::ethernet(packet::BROADCAST, own, ethertype, &payload);
+        raw.send(&frame).expect("send");
+        for (capture, name) in captures.iter().zip(["ns2", "the host"]) {
+            finds(capture, &frame, name);
+        }
+    }
 }
