@@ -145,6 +145,13 @@ impl Port {
     pub const fn to_be(self) -> u16 {
         self.0
     }
+
+    /// The inverse of [`Port::to_be`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_be(value: u16) -> Self {
+        Self(value)
+    }
 }
 
 impl fmt::Display for Port {
@@ -160,27 +167,64 @@ impl fmt::Debug for Port {
 }
 
 /// A 48-bit Ethernet address, in the order in which it is sent.
+///
+/// Held as the three words that loads from the frame give: it is compared in
+/// three steps instead of six.
 #[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct MacAddr(pub [u8; 6]);
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct MacAddr([u16; 3]);
 
 impl MacAddr {
     /// ff:ff:ff:ff:ff:ff.
-    pub const BROADCAST: Self = Self([0xff; 6]);
+    pub const BROADCAST: Self = Self([0xffff; 3]);
     /// 00:00:00:00:00:00, which no interface has.
-    pub const ZERO: Self = Self([0; 6]);
+    pub const ZERO: Self = Self([0; 3]);
+
+    /// The address with these bytes, in the order in which they are sent.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(octets: [u8; 6]) -> Self {
+        Self::from_words([
+            u16::from_ne_bytes([octets[0], octets[1]]),
+            u16::from_ne_bytes([octets[2], octets[3]]),
+            u16::from_ne_bytes([octets[4], octets[5]]),
+        ])
+    }
+
+    /// The bytes, in the order in which they are sent.
+    #[must_use]
+    #[inline(always)]
+    pub const fn octets(self) -> [u8; 6] {
+        let [first, second, third] =
+            [self.0[0].to_ne_bytes(), self.0[1].to_ne_bytes(), self.0[2].to_ne_bytes()];
+        [first[0], first[1], second[0], second[1], third[0], third[1]]
+    }
+
+    /// The address whose words the CPU loads like this.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_words(words: [u16; 3]) -> Self {
+        Self(words)
+    }
+
+    /// The words as the CPU loads them from the frame.
+    #[must_use]
+    #[inline(always)]
+    pub const fn words(self) -> [u16; 3] {
+        self.0
+    }
 
     /// Whether the group bit is set: multicast, and broadcast with it.
     #[must_use]
     #[inline(always)]
     pub const fn is_multicast(self) -> bool {
-        self.0[0] & 1 != 0
+        self.octets()[0] & 1 != 0
     }
 }
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, byte) in self.0.iter().enumerate() {
+        for (i, byte) in self.octets().iter().enumerate() {
             let colon = if i == 0 { "" } else { ":" };
             write!(f, "{colon}{byte:02x}")?;
         }

@@ -101,12 +101,12 @@ pub const fn published_word(ip_proto: u8, port: u16) -> Option<u32> {
 
 /// Key of the FDB maps: a MAC, padded.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct MacKey {
     /// The MAC.
     pub mac: MacAddr,
     /// Zero: the kernel hashes these bytes too.
-    pub pad: [u8; 2],
+    pub pad: u16,
 }
 
 const _: () = assert!(size_of::<MacKey>() == 8);
@@ -114,7 +114,7 @@ const _: () = assert!(size_of::<MacKey>() == 8);
 impl From<MacAddr> for MacKey {
     #[inline(always)]
     fn from(mac: MacAddr) -> Self {
-        Self { mac, pad: [0; 2] }
+        Self { mac, pad: 0 }
     }
 }
 

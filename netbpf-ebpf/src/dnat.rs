@@ -1,0 +1,173 @@
+//! Outside to namespace: answers to what a namespace opened, and published ports.
+
+use netbpf_common::{
+    DropReason, EndpointId, FlowKind, Ipv4, PublishEntry, Translation, maps::published_word,
+};
+
+use crate::{
+    Forward, Stop, Verdict, flow,
+    flow::NewFlow,
+    parse::{self, Packet, Parsed},
+    rewrite,
+    seam::{Env, FlowEntry, InsertError, Route, Seam, Skb, Tables},
+    snat,
+    wire::ipv4::Header,
+};
+
+/// Steps of a binary search over the largest table of published ports.
+const SEARCH_STEPS: u32 = 12;
+
+/// Decides about a packet from the uplink: into a namespace by its flow, whose
+/// endpoint `id` becomes.
+///
+/// # Errors
+/// Why it goes nowhere; [`Stop::NeedsFlow`] if there is no flow.
+#[inline(always)]
+pub fn by_flow<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    packet: &Packet,
+    id: &mut EndpointId,
+) -> Result<Forward, Stop> {
+    let mut entry = seam.tables.flow(&packet.tuple).ok_or(Stop::NeedsFlow)?;
+    let flow = entry.get();
+    // A tuple that only packets from inside carry: somebody outside pretends.
+    if !flow.kind.is_to_endpoint() {
+        return Err(Stop::NeedsFlow);
+    }
+    *id = flow.endpoint;
+    let endpoint = seam.tables.endpoint(flow.endpoint).ok_or(DropReason::EndpointGone)?;
+    if packet.header.ttl <= 1 {
+        return Err(DropReason::TtlExceeded.into());
+    }
+    if packet.wire_len > endpoint.mtu {
+        return Err(DropReason::TooBig.into());
+    }
+    let now = seam.env.now();
+    flow::track(seam, &mut entry, &flow, packet, now);
+    rewrite::translate(&mut seam.skb, packet, &flow)?;
+    rewrite::macs(&mut seam.skb, flow.mac, endpoint.gateway_mac)?;
+    Ok(Forward {
+        counter: snat::counter(&flow),
+        verdict: Verdict::Peer { ifindex: endpoint.ifindex },
+    })
+}
+
+/// What comes from the uplink and belongs to no flow and no published port is
+/// the host's, unless it tries to reach a namespace by its own address or says
+/// to come from one.
+///
+/// # Errors
+/// Always: [`Stop::ToStack`], [`DropReason::NotPublished`],
+/// [`DropReason::SourceAddress`].
+#[inline(always)]
+pub fn to_stack<S, T: Tables, E>(seam: &Seam<S, T, E>, header: &Header) -> Result<(), Stop> {
+    if seam.tables.is_private(header.daddr) {
+        return Err(DropReason::NotPublished.into());
+    }
+    if seam.tables.is_private(header.saddr) {
+        return Err(DropReason::SourceAddress.into());
+    }
+    Err(Stop::ToStack)
+}
+
+/// The published range that the packet is for: one on its very address first,
+/// one on any address of the host then.
+#[inline(always)]
+fn lookup_published<S, T: Tables, E>(
+    seam: &Seam<S, T, E>,
+    packet: &Packet,
+) -> Option<T::Ref<PublishEntry>> {
+    let port = packet.tuple.dport.number();
+    let index = published_word(packet.tuple.proto, port)?;
+    if seam.tables.published_word(index) >> (port & 63) & 1 == 0 {
+        return None;
+    }
+    let exact = PublishEntry::order_of(packet.tuple.proto, packet.tuple.daddr, port);
+    let any = PublishEntry::order_of(packet.tuple.proto, Ipv4::ANY, port);
+    match search(seam, exact) {
+        Some(found) => Some(found),
+        // "Any address" means the host's own, not those it might route.
+        None if seam.tables.is_private(packet.tuple.daddr) => None,
+        None => search(seam, any),
+    }
+}
+
+/// Binary search for the entry that holds `order`: the last one not above it
+/// is the only candidate.
+#[inline(always)]
+fn search<S, T: Tables, E>(seam: &Seam<S, T, E>, order: u64) -> Option<T::Ref<PublishEntry>> {
+    let (mut low, mut len) = seam.tables.published_bounds();
+    let mut found = None;
+    let mut step = 0;
+    while step < SEARCH_STEPS && len > 0 {
+        step += 1;
+        let half = len / 2;
+        let entry = seam.tables.published(low + half)?;
+        if entry.order <= order {
+            found = Some(entry);
+            low += half + 1;
+            len -= half + 1;
+        } else {
+            len = half;
+        }
+    }
+    found.filter(|entry| entry.holds(order))
+}
+
+/// Makes a flow for a packet that [`by_flow`] found none for, if its port is
+/// published. It reads the packet anew, as `snat::open` does.
+///
+/// # Errors
+/// [`Stop::ToStack`] if the packet is the host's, or why it goes nowhere.
+#[inline(never)]
+pub fn open<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: &mut EndpointId,
+) -> Result<(), Stop> {
+    let header = parse::header(&seam.skb)?;
+    let Parsed::Packet(packet) = parse::packet(&seam.skb, header)? else {
+        return Err(Stop::ToStack);
+    };
+    let Some(published) = lookup_published(seam, &packet) else {
+        return to_stack(seam, &header);
+    };
+    *id = published.endpoint;
+    if !packet.may_open {
+        return Err(DropReason::NoFlow.into());
+    }
+    let endpoint = seam.tables.endpoint(*id).ok_or(DropReason::EndpointGone)?;
+    if seam.tables.is_private(packet.tuple.saddr) {
+        return Err(DropReason::SourceAddress.into());
+    }
+    // Answers leave where the routing table sends them, which need not be
+    // where the question came in; without a route, where it came in.
+    let answer = packet.tuple.reversed();
+    let mut route = seam.env.route(endpoint.bridge_ifindex, &answer);
+    if route == Route::STACK {
+        route = Route { ifindex: seam.skb.ifindex(), next_hop: packet.tuple.saddr };
+    }
+    let new = NewFlow {
+        original: packet.tuple,
+        translated: Translation {
+            daddr: published.target,
+            dport: published.target_of(packet.tuple.dport.number()),
+            ..packet.tuple.into()
+        },
+        kind: FlowKind::DNAT_ORIGINAL,
+        endpoint: *id,
+        mac: endpoint.mac,
+        uplink: route.ifindex,
+        next_hop: route.next_hop,
+        now: seam.env.now(),
+    };
+    flow::admit(seam, *id, &endpoint)?;
+    match flow::reserve(seam, &new.reply_key(), &mut new.reply_entry()) {
+        Ok(()) => {}
+        Err(InsertError::Exists) => return Err(DropReason::TupleInUse.into()),
+        Err(InsertError::Full) => return Err(DropReason::FlowTableFull.into()),
+    }
+    match new.open(seam) {
+        Ok(()) | Err(InsertError::Exists) => Ok(()),
+        Err(InsertError::Full) => Err(DropReason::FlowTableFull.into()),
+    }
+}

@@ -1,0 +1,102 @@
+//! Expiry: live flows are visited in turn, those that are over are removed.
+//!
+//! A timer in the kernel drives the visits, so that no process has to stay
+//! behind. A queue holds one reminder per flow; a visit takes the first and
+//! appends it again while its flow lives. A full table is visited from the
+//! packet path too, and then lets go of closed connections early.
+
+use netbpf_common::{FlowState, FlowVisit, Ticks};
+
+use crate::{
+    flow,
+    seam::{Env, FlowEntry, Seam, Tables},
+};
+
+/// Longest span between two looks at a flow: what a TCP connection that closes
+/// may outlive its time-out by.
+const LOOK_AGAIN_AFTER: Ticks = Ticks::from_secs(16);
+/// Visits that making a flow may pay for when there is no room.
+const RECLAIM_VISITS: u32 = 8;
+
+/// What a visit found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Visited {
+    /// No flow at all.
+    None,
+    /// A flow that lives on.
+    Alive,
+    /// A flow that was over, or a reminder of one already gone.
+    Gone,
+}
+
+/// Visits the next flow in turn. Under `pressure` a closed connection goes
+/// before its time.
+#[inline(always)]
+pub fn visit<S, T: Tables, E>(seam: &mut Seam<S, T, E>, now: Ticks, pressure: bool) -> Visited {
+    let Some(visit) = seam.tables.pop_visit() else {
+        return Visited::None;
+    };
+    let mut due = visit.due;
+    if pressure || visit.due.since(now).0 == 0 {
+        match time_left(seam, &visit, now, pressure) {
+            None => return Visited::Gone,
+            Some(left) => {
+                due = Ticks(now.0.wrapping_add(left.0.min(LOOK_AGAIN_AFTER.0)));
+            }
+        }
+    }
+    // A flow that nobody would visit again must not stay.
+    if seam.tables.push_visit(&FlowVisit { due, ..visit }).is_err() {
+        flow::remove(seam, &visit.tuple);
+        return Visited::Gone;
+    }
+    Visited::Alive
+}
+
+/// How long the flow of a reminder still lives. Removes it if it is over.
+#[inline(always)]
+fn time_left<S, T: Tables, E>(
+    seam: &mut Seam<S, T, E>,
+    visit: &FlowVisit,
+    now: Ticks,
+    pressure: bool,
+) -> Option<Ticks> {
+    let original = seam.tables.flow(&visit.tuple)?.get();
+    if original.created != visit.created || original.kind.is_reply() {
+        return None;
+    }
+    let ip_proto = visit.tuple.proto;
+    let mut left = Ticks(0);
+    if let Some(reply) = seam.tables.flow(&original.partner(ip_proto)) {
+        let reply = reply.get();
+        let timeouts = seam.tables.timeouts();
+        left = original.expires_in(ip_proto, &reply, now, &timeouts);
+        let state = FlowState::of(ip_proto, original.seen, reply.seen);
+        if pressure && matches!(state, FlowState::TimeWait | FlowState::Closed) {
+            left = Ticks(0);
+        }
+    }
+    if left.0 == 0 {
+        flow::remove(seam, &visit.tuple);
+        return None;
+    }
+    Some(left)
+}
+
+/// Makes room for one flow in a full table, with bounded effort; whether it did.
+///
+/// Not inlined, as it is rare.
+#[inline(never)]
+pub fn reclaim<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> bool {
+    let now = seam.env.now();
+    let mut visits = 0;
+    while visits < RECLAIM_VISITS {
+        visits += 1;
+        match visit(seam, now, true) {
+            Visited::Gone => return true,
+            Visited::Alive => {}
+            Visited::None => return false,
+        }
+    }
+    false
+}

@@ -1,0 +1,322 @@
+//! The maps: the statics that the loader finds, behind [`Tables`].
+//!
+//! Each static's name and sizes are those of its definition in
+//! [`netbpf_common::maps`]; a test compares them in the loaded object.
+
+use core::{ops::Deref, ptr::NonNull};
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Queue, lpm_trie::Key},
+    macros::btf_map,
+};
+use netbpf_common::{
+    Config, Counter, Counters, DropReason, Endpoint, EndpointId, FdbEntry, Flow, FlowVisit, Ipv4,
+    MacAddr, NextHop, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
+    maps::{self, MacKey, MapDef},
+};
+use netbpf_ebpf::seam::{FlowEntry, InsertError, Tables};
+
+use super::{atomic, word};
+
+const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
+const EEXIST: i32 = -17;
+
+#[btf_map]
+static CONFIG: Array<Config, 1> = Array::new();
+#[btf_map]
+static ENDPOINTS: Array<Endpoint, { maps::Endpoints::MAX_ENTRIES as usize }> = Array::new();
+#[btf_map]
+static ENDPOINT_IDS: HashMap<u32, u32, { maps::EndpointIds::MAX_ENTRIES as usize }, SPARSE> =
+    HashMap::new();
+#[btf_map]
+static ADDRESSES: HashMap<Ipv4, u32, { maps::Addresses::MAX_ENTRIES as usize }, SPARSE> =
+    HashMap::new();
+#[btf_map]
+static FDB: HashMap<MacKey, FdbEntry, { maps::Fdb::MAX_ENTRIES as usize }, SPARSE> = HashMap::new();
+#[btf_map]
+static FDB_LEARNT: LruHashMap<MacKey, FdbEntry, { maps::FdbLearnt::MAX_ENTRIES as usize }> =
+    LruHashMap::new();
+#[btf_map]
+static FLOWS: HashMap<Tuple, Flow, { maps::Flows::MAX_ENTRIES as usize }> = HashMap::new();
+#[btf_map]
+static FLOW_QUEUE: Queue<FlowVisit, { maps::FlowQueue::MAX_ENTRIES as usize }> = Queue::new();
+#[btf_map]
+static FLOW_COUNTS: Array<u64, { maps::FlowCounts::MAX_ENTRIES as usize }> = Array::new();
+#[btf_map]
+static PUBLISH: Array<PublishEntry, { maps::Publish::MAX_ENTRIES as usize }> = Array::new();
+#[btf_map]
+static PUBLISHED_PORTS: Array<u64, { maps::PublishedPorts::MAX_ENTRIES as usize }> = Array::new();
+#[btf_map]
+static UPLINKS: HashMap<u32, Uplink, { maps::Uplinks::MAX_ENTRIES as usize }> = HashMap::new();
+#[btf_map]
+static NEXT_HOPS: Array<[u64; 4], { maps::NextHops::MAX_ENTRIES as usize }> = Array::new();
+#[btf_map]
+static SUBNETS: LpmTrie<Ipv4, u32, { maps::Subnets::MAX_ENTRIES as usize }> = LpmTrie::new();
+#[btf_map]
+static STATS: PerCpuArray<Counters, { maps::Stats::MAX_ENTRIES as usize }> = PerCpuArray::new();
+
+/// A found entry of `FLOWS`.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry(*mut Flow);
+
+impl FlowEntry for Entry {
+    #[inline(always)]
+    fn get(&self) -> Flow {
+        // SAFETY: the pointer came from a look-up in this run of the program,
+        // under whose RCU read lock the element's memory stays a `Flow`. Other
+        // CPUs may write to it meanwhile: fields are words that the CPU writes
+        // whole, all values of them are valid, and what was decided at the
+        // flow's making is never rewritten while the flow lives.
+        unsafe { self.0.read() }
+    }
+
+    #[inline(always)]
+    fn touch(&mut self, now: Ticks, bytes: u32) {
+        // SAFETY: as in `get`; the counters are added to atomically because both
+        // CPUs may carry packets of one flow.
+        unsafe {
+            atomic::add(&raw mut (*self.0).packets, 1);
+            atomic::add(&raw mut (*self.0).bytes, u64::from(bytes));
+            if (*self.0).last_seen != now {
+                (*self.0).last_seen = now;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn set_seen(&mut self, seen: Seen) {
+        // SAFETY: as in `get`.
+        unsafe { (*self.0).seen = seen }
+    }
+
+    #[inline(always)]
+    fn set_tcp_ack(&mut self, ack: u32) {
+        // SAFETY: as in `get`.
+        unsafe { (*self.0).tcp_ack = ack }
+    }
+}
+
+/// All of them.
+#[derive(Clone, Copy)]
+pub(crate) struct KernelMaps;
+
+/// What a look-up found: a map's value.
+pub(crate) struct InMap<V>(NonNull<V>);
+
+impl<V> Deref for InMap<V> {
+    type Target = V;
+
+    #[inline(always)]
+    fn deref(&self) -> &V {
+        // SAFETY: a pointer from a look-up in this run of the program, which is
+        // valid until it ends. Values are plain data, of which any bytes are
+        // valid; the control plane replaces them word by word.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+#[inline(always)]
+fn found<V>(pointer: Option<*const V>) -> Option<InMap<V>> {
+    NonNull::new(pointer?.cast_mut()).map(InMap)
+}
+
+#[inline(always)]
+fn insert_error(errno: i32) -> InsertError {
+    if errno == EEXIST { InsertError::Exists } else { InsertError::Full }
+}
+
+/// Adds to a row of this CPU's counters.
+#[inline(always)]
+fn add_to_row(id: EndpointId, row: usize, amount: u64) {
+    if let Some(counters) = STATS.get_ptr_mut(id.index()) {
+        // SAFETY: per-CPU value, and programs of this kind do not interrupt
+        // each other on a CPU: nobody else writes to it.
+        unsafe {
+            if let Some(row) = (*counters).0.get_mut(row) {
+                *row += amount;
+            }
+        }
+    }
+}
+
+impl Tables for KernelMaps {
+    type Flow = Entry;
+    type Ref<V: Copy> = InMap<V>;
+
+    #[inline(always)]
+    fn timeouts(&self) -> Timeouts {
+        match CONFIG.get(0) {
+            Some(config) => config.timeouts,
+            None => Timeouts::DEFAULT,
+        }
+    }
+
+    #[inline(always)]
+    fn max_flows(&self) -> u64 {
+        match CONFIG.get(0) {
+            Some(config) => u64::from(config.max_flows),
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn published_bounds(&self) -> (u32, u32) {
+        match CONFIG.get(0) {
+            Some(config) => (config.publish_base, config.publish_len),
+            None => (0, 0),
+        }
+    }
+
+    #[inline(always)]
+    fn endpoint_id(&self, ifindex: u32) -> Option<EndpointId> {
+        found(ENDPOINT_IDS.get_ptr(ifindex)).map(|id| EndpointId(*id as u16))
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, id: EndpointId) -> Option<InMap<Endpoint>> {
+        found(ENDPOINTS.get_ptr(id.index())).filter(|endpoint| endpoint.ifindex != 0)
+    }
+
+    #[inline(always)]
+    fn address_owner(&self, addr: Ipv4) -> Option<EndpointId> {
+        found(ADDRESSES.get_ptr(addr)).map(|id| EndpointId(*id as u16))
+    }
+
+    #[inline(always)]
+    fn fdb_static(&self, mac: MacAddr) -> Option<InMap<FdbEntry>> {
+        found(FDB.get_ptr(MacKey::from(mac)))
+    }
+
+    #[inline(always)]
+    fn fdb_learnt(&self, mac: MacAddr) -> Option<InMap<FdbEntry>> {
+        found(FDB_LEARNT.get_ptr(MacKey::from(mac)))
+    }
+
+    #[inline(always)]
+    fn learn(&mut self, mac: MacAddr, entry: FdbEntry) {
+        let key = MacKey::from(mac);
+        if let Some(known) = FDB_LEARNT.get_ptr_mut(key) {
+            // SAFETY: as in `InMap`; refreshed in place, most often.
+            unsafe {
+                if (*known).endpoint == entry.endpoint {
+                    (*known).last_seen = entry.last_seen;
+                    return;
+                }
+            }
+        }
+        // A full table evicts its least recently used entry itself; should even
+        // that fail, the kernel's bridge still knows the MAC.
+        let _ = FDB_LEARNT.insert(key, entry, 0);
+    }
+
+    #[inline(always)]
+    fn flow(&mut self, key: &Tuple) -> Option<Entry> {
+        FLOWS.get_ptr_mut(key).map(Entry)
+    }
+
+    #[inline(always)]
+    fn insert_flow(&mut self, key: &Tuple, flow: &Flow) -> Result<(), InsertError> {
+        FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)).map_err(insert_error)
+    }
+
+    #[inline(always)]
+    fn remove_flow(&mut self, key: &Tuple) -> bool {
+        FLOWS.remove(key).is_ok()
+    }
+
+    #[inline(always)]
+    fn push_visit(&mut self, visit: &FlowVisit) -> Result<(), InsertError> {
+        FLOW_QUEUE.push(visit, 0).map_err(|_| InsertError::Full)
+    }
+
+    #[inline(always)]
+    fn pop_visit(&mut self) -> Option<FlowVisit> {
+        FLOW_QUEUE.pop().ok().flatten()
+    }
+
+    #[inline(always)]
+    fn flow_count(&self, id: EndpointId) -> u64 {
+        found(FLOW_COUNTS.get_ptr(id.index())).map_or(0, |count| *count)
+    }
+
+    #[inline(always)]
+    fn add_flow_count(&mut self, id: EndpointId, delta: i64) {
+        for index in [id.index(), EndpointId::NONE.index()] {
+            if let Some(count) = FLOW_COUNTS.get_ptr_mut(index) {
+                // SAFETY: a look-up's pointer to an aligned u64 of the map.
+                unsafe { atomic::add(count, delta.cast_unsigned()) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn uplink(&self, ifindex: u32) -> Option<InMap<Uplink>> {
+        found(UPLINKS.get_ptr(ifindex))
+    }
+
+    #[inline(always)]
+    fn is_private(&self, addr: Ipv4) -> bool {
+        SUBNETS.get(&Key::new(32, addr)).is_some()
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, slot: u16) -> NextHop {
+        let words = match NEXT_HOPS.get_ptr(u32::from(slot)) {
+            // SAFETY: a look-up's pointer. Each word is read once, so that what
+            // `NextHop::is` checks is what is used.
+            Some(place) => unsafe {
+                [
+                    (&raw const (*place)[0]).read_volatile(),
+                    (&raw const (*place)[1]).read_volatile(),
+                    (&raw const (*place)[2]).read_volatile(),
+                    (&raw const (*place)[3]).read_volatile(),
+                ]
+            },
+            None => [0; 4],
+        };
+        // SAFETY: `NextHop` is repr(C) of the same size and alignment, without
+        // padding, and any bytes are one.
+        unsafe { core::mem::transmute::<[u64; 4], NextHop>(words) }
+    }
+
+    #[inline(always)]
+    fn set_next_hop(&mut self, slot: u16, next_hop: NextHop) {
+        // SAFETY: the inverse of the above.
+        let words = unsafe { core::mem::transmute::<NextHop, [u64; 4]>(next_hop) };
+        if let Some(place) = NEXT_HOPS.get_ptr_mut(u32::from(slot)) {
+            // SAFETY: a look-up's pointer; words are written whole, and a reader
+            // that sees some of another next hop rejects them by their tags.
+            unsafe {
+                (&raw mut (*place)[0]).write_volatile(words[0]);
+                (&raw mut (*place)[1]).write_volatile(words[1]);
+                (&raw mut (*place)[2]).write_volatile(words[2]);
+                (&raw mut (*place)[3]).write_volatile(words[3]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn published(&self, index: u32) -> Option<InMap<PublishEntry>> {
+        found(PUBLISH.get_ptr(index))
+    }
+
+    #[inline(always)]
+    fn published_word(&self, index: u32) -> u64 {
+        found(PUBLISHED_PORTS.get_ptr(index)).map_or(0, |word| *word)
+    }
+
+    #[inline(always)]
+    fn count(&mut self, id: EndpointId, counter: Counter, bytes: u32) {
+        let row = Counters::packets_row(counter);
+        add_to_row(id, row, 1);
+        add_to_row(id, row + 1, u64::from(bytes));
+    }
+
+    #[inline(always)]
+    fn count_drop(&mut self, id: EndpointId, reason: DropReason) {
+        // The compiler knows how many reasons there are and leaves out the bounds
+        // check; the verifier does not know and insists on it.
+        add_to_row(id, word::unknown(Counters::drop_row(reason)), 1);
+    }
+}

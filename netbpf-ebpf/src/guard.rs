@@ -1,0 +1,120 @@
+//! Source guard: no namespace impersonates another, the gateway or the host.
+
+use netbpf_common::{DropReason, Endpoint, EndpointId, FdbEntry, Ipv4, MacAddr, SourceGuard};
+
+use crate::{
+    l2,
+    seam::{Env, Seam, Skb, Tables},
+    wire::{arp, eth::Eth},
+};
+
+/// Whether the endpoint may send frames with this source MAC. A MAC that is
+/// nobody else's is learnt on the way.
+///
+/// # Errors
+/// [`DropReason::SourceMac`].
+#[inline(always)]
+pub fn check_mac<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    endpoint: &Endpoint,
+    mac: MacAddr,
+) -> Result<(), DropReason> {
+    if mac == endpoint.mac || check_foreign_mac(seam, id, endpoint, mac) {
+        Ok(())
+    } else {
+        Err(DropReason::SourceMac)
+    }
+}
+
+/// Not inlined, as it is rare.
+#[inline(never)]
+fn check_foreign_mac<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    endpoint: &Endpoint,
+    mac: MacAddr,
+) -> bool {
+    let guard = SourceGuard::from_u8(endpoint.guard);
+    if guard == SourceGuard::Strict || mac.is_multicast() || mac == MacAddr::ZERO {
+        return false;
+    }
+    let is_somebodys = match l2::lookup(seam, mac) {
+        Some(owner) => owner != id,
+        None => false,
+    };
+    if is_somebodys && guard != SourceGuard::Off {
+        return false;
+    }
+    let now = seam.env.now();
+    seam.tables.learn(mac, FdbEntry { endpoint: id, pad: 0, last_seen: now });
+    true
+}
+
+/// Whether the endpoint may send IPv4 packets from `addr` in frames from `mac`.
+///
+/// # Errors
+/// [`DropReason::SourceAddress`] for an address that is somebody else's or
+/// none of the subnet's, [`DropReason::SourceMac`] for the own address from a
+/// foreign MAC.
+#[inline(always)]
+pub fn check_address<S: Skb, T: Tables, E: Env>(
+    seam: &Seam<S, T, E>,
+    endpoint: &Endpoint,
+    mac: MacAddr,
+    addr: Ipv4,
+) -> Result<(), DropReason> {
+    if addr == endpoint.addr && mac == endpoint.mac {
+        Ok(())
+    } else {
+        check_second_address(seam, endpoint, addr)
+    }
+}
+
+/// Not inlined, as it is rare.
+#[inline(never)]
+fn check_second_address<S, T: Tables, E>(
+    seam: &Seam<S, T, E>,
+    endpoint: &Endpoint,
+    addr: Ipv4,
+) -> Result<(), DropReason> {
+    match SourceGuard::from_u8(endpoint.guard) {
+        SourceGuard::Off => Ok(()),
+        SourceGuard::Strict => Err(DropReason::SourceAddress),
+        SourceGuard::Learn if addr == endpoint.addr => Err(DropReason::SourceMac),
+        SourceGuard::Learn => {
+            let host_bits = addr.to_host() & !endpoint.mask.to_host();
+            let is_host = host_bits != 0 && host_bits != !endpoint.mask.to_host();
+            let is_free = seam.tables.address_owner(addr).is_none();
+            if endpoint.has_on_link(addr) && is_host && is_free {
+                Ok(())
+            } else {
+                Err(DropReason::SourceAddress)
+            }
+        }
+    }
+}
+
+/// Whether the endpoint may send this ARP packet: its sender fields must be as
+/// true as a frame's source.
+///
+/// # Errors
+/// [`DropReason::ArpSpoof`].
+#[inline(always)]
+pub fn check_arp<S: Skb, T: Tables, E: Env>(
+    seam: &Seam<S, T, E>,
+    endpoint: &Endpoint,
+    eth: &Eth,
+) -> Result<(), DropReason> {
+    if SourceGuard::from_u8(endpoint.guard) == SourceGuard::Off {
+        return Ok(());
+    }
+    let sender = arp::sender(&seam.skb).ok_or(DropReason::ArpSpoof)?;
+    if sender.mac != eth.src {
+        return Err(DropReason::ArpSpoof);
+    }
+    if sender.addr == Ipv4::ANY {
+        return Ok(());
+    }
+    check_address(seam, endpoint, sender.mac, sender.addr).map_err(|_| DropReason::ArpSpoof)
+}

@@ -1,0 +1,74 @@
+//! The last leg on the uplink: which MACs, and how a change of them is noticed.
+
+use netbpf_common::{DropReason, Flow, Ipv4, MacAddr, NextHop, Ticks};
+
+use crate::{
+    Verdict, rewrite,
+    seam::{Env, Seam, Skb, Tables},
+};
+
+/// How long a next hop's MACs are used without asking again: half a second,
+/// so that a new MAC is followed within one.
+const RECHECK_AFTER: Ticks = Ticks(8);
+
+/// The way on from here.
+#[derive(Clone, Copy, Debug)]
+pub struct Hop {
+    /// The next hop as the cache has it.
+    pub next: NextHop,
+    /// Largest IP packet that the uplink takes.
+    pub mtu: u32,
+    /// Whether the frame goes by the kernel's neighbour output.
+    by_kernel: bool,
+}
+
+/// The way to a flow's next hop.
+///
+/// As a rule its MACs come from the cache that all flows share. Now and then,
+/// and while the next hop is unresolved, one packet goes by the kernel's
+/// neighbour output instead: that keeps the kernel's entry in use, so that it
+/// probes a neighbour that fell silent and resolves an unknown one, with the
+/// packet queued meanwhile.
+#[inline(always)]
+pub fn find<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, flow: &Flow, now: Ticks) -> Hop {
+    let next = seam.tables.next_hop(flow.next_hop_slot);
+    let is_fresh = now.since(next.checked).0 < RECHECK_AFTER.0;
+    if next.is(flow.next_hop, flow.uplink) && is_fresh && next.mac != MacAddr::ZERO {
+        return Hop { next, mtu: next.mtu, by_kernel: false };
+    }
+    recheck(seam, flow.uplink, flow.next_hop, now);
+    let next = seam.tables.next_hop(flow.next_hop_slot);
+    Hop { next, mtu: next.mtu, by_kernel: true }
+}
+
+/// Asks the kernel for a next hop and puts the answer into the cache.
+///
+/// Not inlined, as it is rare.
+#[inline(never)]
+fn recheck<S, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    ifindex: u32,
+    next_hop: Ipv4,
+    now: Ticks,
+) {
+    let mtu = match seam.tables.uplink(ifindex) {
+        Some(uplink) => uplink.mtu,
+        None => 0,
+    };
+    let found = seam.env.resolve(ifindex, next_hop);
+    let next = NextHop::new((next_hop, ifindex), (found.mac, found.source_mac), now, mtu);
+    seam.tables.set_next_hop(NextHop::slot(next_hop, ifindex), next);
+}
+
+/// Sends a translated packet there.
+///
+/// # Errors
+/// [`DropReason::Rewrite`].
+#[inline(always)]
+pub fn send(skb: &mut impl Skb, flow: &Flow, hop: &Hop) -> Result<Verdict, DropReason> {
+    if hop.by_kernel {
+        return Ok(Verdict::Neighbour { ifindex: flow.uplink, next_hop: flow.next_hop });
+    }
+    rewrite::macs(skb, hop.next.mac, hop.next.source_mac)?;
+    Ok(Verdict::Uplink { ifindex: flow.uplink })
+}

@@ -1,0 +1,126 @@
+//! From a frame's bytes to what the logic decides on.
+
+use netbpf_common::{DropReason, Port, Tuple, proto};
+
+use crate::{
+    seam::Skb,
+    wire::{
+        icmp,
+        ipv4::{self, Header},
+        l4::{self, Tcp, flag},
+    },
+};
+
+/// An IPv4 packet that can be translated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Packet {
+    /// Addresses, ports and protocol.
+    pub tuple: Tuple,
+    /// The IPv4 header.
+    pub header: Header,
+    /// TCP's fields; all zero for other protocols.
+    pub tcp: Tcp,
+    /// Whether the packet may open a flow. A segment that ends a connection and
+    /// an answer to an echo may not: there is nothing that they belong to.
+    pub may_open: bool,
+    /// Length of the IP packet in bytes: of the whole train, if it is a GSO one.
+    pub len: u32,
+    /// Length of the longest IP packet that goes on the wire: less than `len`
+    /// for a GSO frame.
+    pub wire_len: u32,
+}
+
+/// What an IPv4 frame holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parsed {
+    /// TCP, UDP or ICMP echo, unfragmented, without IP options.
+    Packet(Packet),
+    /// Anything else that is well-formed: the stack's business.
+    Other(Header),
+}
+
+/// Reads the IPv4 header and checks it against the frame (RFC 1812 section
+/// 5.2.2). The header's checksum is left to the receiver: translation changes
+/// it by a difference, so a wrong one stays wrong.
+///
+/// # Errors
+/// [`DropReason::Truncated`] or [`DropReason::BadHeader`].
+#[inline(always)]
+pub fn header(skb: &impl Skb) -> Result<Header, DropReason> {
+    let header = Header::load(skb).ok_or(DropReason::Truncated)?;
+    if !header.is_version_4() || header.header_len() < ipv4::MIN_LEN {
+        return Err(DropReason::BadHeader);
+    }
+    let total_len = u32::from(header.total_len);
+    // Linux writes 0 into trains of more than 64 KiB ("BIG TCP").
+    let is_big_train = total_len == 0 && skb.gso_size() != 0;
+    if !is_big_train && (total_len < header.header_len() || total_len > skb.l3_len()) {
+        return Err(DropReason::BadHeader);
+    }
+    Ok(header)
+}
+
+/// Reads the transport header of a packet whose IPv4 header is `header`.
+///
+/// # Errors
+/// [`DropReason::Truncated`] if the packet ends within its headers.
+#[inline(always)]
+pub fn packet(skb: &impl Skb, header: Header) -> Result<Parsed, DropReason> {
+    if header.has_options() || header.is_fragment() {
+        return Ok(Parsed::Other(header));
+    }
+    // Ethernet pads short frames; what counts is the packet's own length.
+    let len = match header.total_len {
+        0 => skb.l3_len(),
+        len => u32::from(len),
+    };
+    let mut tcp = Tcp::default();
+    let mut may_open = true;
+    let (sport, dport, l4_len) = match header.proto {
+        proto::TCP => {
+            let (sport, dport) = l4::ports(skb).ok_or(DropReason::Truncated)?;
+            tcp = Tcp::load(skb).ok_or(DropReason::Truncated)?;
+            if tcp.len < l4::TCP_MIN_LEN {
+                return Err(DropReason::BadHeader);
+            }
+            may_open = tcp.flags & (flag::FIN | flag::RST) == 0;
+            (sport, dport, tcp.len)
+        }
+        proto::UDP => {
+            let (sport, dport) = l4::ports(skb).ok_or(DropReason::Truncated)?;
+            (sport, dport, l4::UDP_LEN)
+        }
+        proto::ICMP => match icmp::echo(skb).ok_or(DropReason::Truncated)? {
+            Some(echo) if echo.is_request => (echo.id, Port::default(), icmp::MIN_LEN),
+            Some(echo) => {
+                may_open = false;
+                (Port::default(), echo.id, icmp::MIN_LEN)
+            }
+            None => return Ok(Parsed::Other(header)),
+        },
+        _ => return Ok(Parsed::Other(header)),
+    };
+    let headers_len = ipv4::MIN_LEN + l4_len;
+    if len < headers_len {
+        return Err(DropReason::Truncated);
+    }
+    let wire_len = match skb.gso_size() {
+        0 => len,
+        payload => headers_len + payload,
+    };
+    Ok(Parsed::Packet(Packet {
+        tuple: Tuple {
+            saddr: header.saddr,
+            daddr: header.daddr,
+            sport,
+            dport,
+            proto: header.proto,
+            pad: [0; 3],
+        },
+        header,
+        tcp,
+        may_open,
+        len,
+        wire_len,
+    }))
+}

@@ -1,0 +1,397 @@
+//! The seam over a byte buffer and the standard library's maps: for tests,
+//! models and fuzzers.
+
+use core::ops::Deref;
+use std::collections::{HashMap, VecDeque};
+use std::{cell::RefCell, rc::Rc, vec::Vec};
+
+use netbpf_common::{
+    Config, Counter, Counters, DropReason, Endpoint, EndpointId, FdbEntry, Flow, FlowVisit, Ipv4,
+    MacAddr, NextHop, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink, maps::published_word,
+};
+
+use crate::{
+    checksum,
+    seam::{Covered, Env, FlowEntry, InsertError, Neighbour, Route, Seam, Skb, Tables},
+    wire::eth,
+};
+
+/// A simulated datapath.
+pub type Sim = Seam<Frame, Maps, World>;
+
+/// A frame as bytes.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Frame {
+    /// The bytes, from the Ethernet header on.
+    pub bytes: Vec<u8>,
+    /// The device's interface index.
+    pub ifindex: u32,
+    /// Payload of each segment, if the frame is a train.
+    pub gso_size: u32,
+    /// Whether a VLAN tag goes beside the frame.
+    pub has_vlan_tag: bool,
+    /// Whether the frame is for another host.
+    pub is_to_other: bool,
+    /// Whether the checksum is left for a device to finish: it then covers the
+    /// pseudo-header only.
+    pub is_checksum_partial: bool,
+}
+
+impl Frame {
+    fn array<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.bytes.get(offset..offset + N)?.try_into().ok()
+    }
+
+    fn overwrite(&mut self, offset: usize, bytes: &[u8]) -> Option<()> {
+        self.bytes.get_mut(offset..offset + bytes.len())?.copy_from_slice(bytes);
+        Some(())
+    }
+}
+
+impl Skb for Frame {
+    fn l3_len(&self) -> u32 {
+        u32::try_from(self.bytes.len().saturating_sub(eth::LEN)).unwrap_or(u32::MAX)
+    }
+
+    fn gso_size(&self) -> u32 {
+        self.gso_size
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    fn is_to_us(&self) -> bool {
+        !self.is_to_other
+    }
+
+    fn has_vlan_tag(&self) -> bool {
+        self.has_vlan_tag
+    }
+
+    fn load_u8(&self, offset: usize) -> Option<u8> {
+        self.bytes.get(offset).copied()
+    }
+
+    fn load_u16(&self, offset: usize) -> Option<u16> {
+        Some(u16::from_ne_bytes(self.array(offset)?))
+    }
+
+    fn load_u32(&self, offset: usize) -> Option<u32> {
+        Some(u32::from_ne_bytes(self.array(offset)?))
+    }
+
+    fn store_u8(&mut self, offset: usize, value: u8) -> Option<()> {
+        self.overwrite(offset, &[value])
+    }
+
+    fn store_u16(&mut self, offset: usize, value: u16) -> Option<()> {
+        self.overwrite(offset, &value.to_ne_bytes())
+    }
+
+    fn store_u32(&mut self, offset: usize, value: u32) -> Option<()> {
+        self.overwrite(offset, &value.to_ne_bytes())
+    }
+
+    /// As `inet_proto_csum_replace_by_diff()` of `net/core/utils.c` does.
+    fn fix_l4_checksum(
+        &mut self,
+        offset: usize,
+        delta: u16,
+        covered: Covered,
+        keep_zero: bool,
+    ) -> Option<()> {
+        let old = self.load_u16(offset)?;
+        if keep_zero && old == 0 {
+            return Some(());
+        }
+        let mut new = old;
+        if !self.is_checksum_partial {
+            new = checksum::apply(old, u32::from(delta));
+        } else if covered == Covered::PseudoHeader {
+            new = checksum::fold(u32::from(old) + u32::from(delta));
+        }
+        if keep_zero && new == 0 {
+            new = 0xffff;
+        }
+        self.store_u16(offset, new)
+    }
+}
+
+/// A flow table's entry, shared with the table.
+#[derive(Clone, Debug)]
+pub struct Entry(Rc<RefCell<Flow>>);
+
+impl FlowEntry for Entry {
+    fn get(&self) -> Flow {
+        *self.0.borrow()
+    }
+
+    fn touch(&mut self, now: Ticks, bytes: u32) {
+        let mut flow = self.0.borrow_mut();
+        flow.last_seen = now;
+        flow.packets += 1;
+        flow.bytes += u64::from(bytes);
+    }
+
+    fn set_seen(&mut self, seen: Seen) {
+        self.0.borrow_mut().seen = seen;
+    }
+
+    fn set_tcp_ack(&mut self, ack: u32) {
+        self.0.borrow_mut().tcp_ack = ack;
+    }
+}
+
+/// The maps.
+#[derive(Default, Debug)]
+pub struct Maps {
+    /// `CONFIG`.
+    pub config: Config,
+    /// `ENDPOINTS`, and by their interface index `ENDPOINT_IDS`.
+    pub endpoints: HashMap<EndpointId, Endpoint>,
+    /// `ADDRESSES`.
+    pub addresses: HashMap<Ipv4, EndpointId>,
+    /// `FDB`.
+    pub fdb: HashMap<MacAddr, FdbEntry>,
+    /// `FDB_LEARNT`.
+    pub learnt: HashMap<MacAddr, FdbEntry>,
+    /// `FLOWS`.
+    pub flows: HashMap<Tuple, Rc<RefCell<Flow>>>,
+    /// Entries that `FLOWS` holds at most.
+    pub flow_entries: usize,
+    /// `FLOW_QUEUE`.
+    pub queue: VecDeque<FlowVisit>,
+    /// Elements that `FLOW_QUEUE` holds at most.
+    pub queue_len: usize,
+    /// `FLOW_COUNTS`.
+    pub flow_counts: HashMap<EndpointId, u64>,
+    /// `UPLINKS`.
+    pub uplinks: HashMap<u32, Uplink>,
+    /// `SUBNETS`: address and mask.
+    pub subnets: Vec<(Ipv4, Ipv4)>,
+    /// `NEXT_HOPS`.
+    pub next_hops: HashMap<u16, NextHop>,
+    /// `PUBLISH`, sorted; `PUBLISHED_PORTS` follows from it.
+    pub published: Vec<PublishEntry>,
+    /// `STATS`.
+    pub stats: HashMap<EndpointId, Counters>,
+}
+
+impl Maps {
+    /// Publishes these ranges and no others.
+    pub fn publish(&mut self, entries: impl IntoIterator<Item = PublishEntry>) {
+        self.published = entries.into_iter().collect();
+        self.published.sort_by_key(|entry| entry.order);
+        self.config.publish_base = 0;
+        self.config.publish_len = u32::try_from(self.published.len()).unwrap_or(u32::MAX);
+    }
+
+    /// An endpoint's counters.
+    #[must_use]
+    pub fn counters(&self, id: EndpointId) -> Counters {
+        self.stats.get(&id).copied().unwrap_or_default()
+    }
+}
+
+/// A copy of a map's value.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<V>(V);
+
+impl<V> Deref for Held<V> {
+    type Target = V;
+
+    fn deref(&self) -> &V {
+        &self.0
+    }
+}
+
+impl Tables for Maps {
+    type Flow = Entry;
+    type Ref<V: Copy> = Held<V>;
+
+    fn timeouts(&self) -> Timeouts {
+        self.config.timeouts
+    }
+
+    fn max_flows(&self) -> u64 {
+        u64::from(self.config.max_flows)
+    }
+
+    fn published_bounds(&self) -> (u32, u32) {
+        (self.config.publish_base, self.config.publish_len)
+    }
+
+    fn endpoint_id(&self, ifindex: u32) -> Option<EndpointId> {
+        self.endpoints.iter().find(|(_, e)| e.ifindex == ifindex).map(|(id, _)| *id)
+    }
+
+    fn endpoint(&self, id: EndpointId) -> Option<Held<Endpoint>> {
+        self.endpoints.get(&id).copied().map(Held)
+    }
+
+    fn address_owner(&self, addr: Ipv4) -> Option<EndpointId> {
+        self.addresses.get(&addr).copied()
+    }
+
+    fn fdb_static(&self, mac: MacAddr) -> Option<Held<FdbEntry>> {
+        self.fdb.get(&mac).copied().map(Held)
+    }
+
+    fn fdb_learnt(&self, mac: MacAddr) -> Option<Held<FdbEntry>> {
+        self.learnt.get(&mac).copied().map(Held)
+    }
+
+    fn learn(&mut self, mac: MacAddr, entry: FdbEntry) {
+        self.learnt.insert(mac, entry);
+    }
+
+    fn flow(&mut self, key: &Tuple) -> Option<Entry> {
+        self.flows.get(key).cloned().map(Entry)
+    }
+
+    fn insert_flow(&mut self, key: &Tuple, flow: &Flow) -> Result<(), InsertError> {
+        if self.flows.contains_key(key) {
+            return Err(InsertError::Exists);
+        }
+        if self.flows.len() >= self.flow_entries {
+            return Err(InsertError::Full);
+        }
+        self.flows.insert(*key, Rc::new(RefCell::new(*flow)));
+        Ok(())
+    }
+
+    fn remove_flow(&mut self, key: &Tuple) -> bool {
+        self.flows.remove(key).is_some()
+    }
+
+    fn push_visit(&mut self, visit: &FlowVisit) -> Result<(), InsertError> {
+        if self.queue.len() >= self.queue_len {
+            return Err(InsertError::Full);
+        }
+        self.queue.push_back(*visit);
+        Ok(())
+    }
+
+    fn pop_visit(&mut self) -> Option<FlowVisit> {
+        self.queue.pop_front()
+    }
+
+    fn flow_count(&self, id: EndpointId) -> u64 {
+        self.flow_counts.get(&id).copied().unwrap_or(0)
+    }
+
+    fn add_flow_count(&mut self, id: EndpointId, delta: i64) {
+        for id in [id, EndpointId::NONE] {
+            let count = self.flow_counts.entry(id).or_default();
+            *count = count.wrapping_add_signed(delta);
+        }
+    }
+
+    fn uplink(&self, ifindex: u32) -> Option<Held<Uplink>> {
+        self.uplinks.get(&ifindex).copied().map(Held)
+    }
+
+    fn is_private(&self, addr: Ipv4) -> bool {
+        self.subnets.iter().any(|(subnet, mask)| addr.is_in(*subnet, *mask))
+    }
+
+    fn next_hop(&self, slot: u16) -> NextHop {
+        self.next_hops.get(&slot).copied().unwrap_or_default()
+    }
+
+    fn set_next_hop(&mut self, slot: u16, next_hop: NextHop) {
+        self.next_hops.insert(slot, next_hop);
+    }
+
+    fn published(&self, index: u32) -> Option<Held<PublishEntry>> {
+        self.published.get(usize::try_from(index).ok()?).copied().map(Held)
+    }
+
+    fn published_word(&self, index: u32) -> u64 {
+        let mut word = 0;
+        for entry in &self.published {
+            for port in entry.first()..=entry.last {
+                if published_word(entry.proto(), port) == Some(index) {
+                    word |= 1 << (port & 63);
+                }
+            }
+        }
+        word
+    }
+
+    fn count(&mut self, id: EndpointId, counter: Counter, bytes: u32) {
+        let rows = &mut self.stats.entry(id).or_default().0;
+        rows[Counters::packets_row(counter)] += 1;
+        rows[Counters::packets_row(counter) + 1] += u64::from(bytes);
+    }
+
+    fn count_drop(&mut self, id: EndpointId, reason: DropReason) {
+        self.stats.entry(id).or_default().0[Counters::drop_row(reason)] += 1;
+    }
+}
+
+/// Clock, dice, and the host's kernel.
+#[derive(Debug)]
+pub struct World {
+    /// What the clock shows.
+    pub now: Ticks,
+    /// State of the dice.
+    pub random: u32,
+    /// Routes: subnet, mask, way; the first that fits is taken. Without a next
+    /// hop the destination is on link.
+    pub routes: Vec<(Ipv4, Ipv4, Route)>,
+    /// The neighbour table.
+    pub neighbours: HashMap<Ipv4, Neighbour>,
+    /// Local ports that sockets of the host have, with their protocol.
+    pub sockets: Vec<(u8, u16)>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            now: Ticks(1000),
+            random: 0x9e37_79b9,
+            routes: Vec::new(),
+            neighbours: HashMap::new(),
+            sockets: Vec::new(),
+        }
+    }
+}
+
+impl Env for World {
+    fn now(&self) -> Ticks {
+        self.now
+    }
+
+    /// Marsaglia's xorshift: repeatable, which is what a test wants.
+    fn random(&mut self) -> u32 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 17;
+        self.random ^= self.random << 5;
+        self.random
+    }
+
+    fn route(&mut self, _ifindex: u32, tuple: &Tuple) -> Route {
+        let fits = |(subnet, mask, _): &&(Ipv4, Ipv4, Route)| tuple.daddr.is_in(*subnet, *mask);
+        match self.routes.iter().find(fits) {
+            Some((_, _, route)) if route.next_hop == Ipv4::ANY => {
+                Route { ifindex: route.ifindex, next_hop: tuple.daddr }
+            }
+            Some((_, _, route)) => *route,
+            None => Route::STACK,
+        }
+    }
+
+    fn resolve(&mut self, _ifindex: u32, next_hop: Ipv4) -> Neighbour {
+        self.neighbours.get(&next_hop).copied().unwrap_or_default()
+    }
+
+    fn repeat<F: FnMut(u32) -> bool>(times: u32, step: F) {
+        let _ = (0..times).all(step);
+    }
+
+    fn has_socket(&mut self, tuple: &Tuple) -> bool {
+        self.sockets.contains(&(tuple.proto, tuple.dport.number()))
+    }
+}

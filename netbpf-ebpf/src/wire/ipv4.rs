@@ -1,0 +1,106 @@
+//! The IPv4 header, RFC 791.
+
+use core::mem::{offset_of, size_of};
+
+use netbpf_common::Ipv4;
+use network_types::ip::Ipv4Hdr;
+
+use super::eth;
+use crate::seam::Skb;
+
+/// Bytes of the header without options.
+pub const LEN: usize = size_of::<Ipv4Hdr>();
+/// The same as a number of bytes to calculate with.
+pub const MIN_LEN: u32 = 20;
+/// Offset of time to live and protocol in the frame: one word of the checksum.
+pub const TTL_AND_PROTO: usize = eth::LEN + offset_of!(Ipv4Hdr, ttl);
+/// Offset of the checksum.
+pub const CHECK: usize = eth::LEN + offset_of!(Ipv4Hdr, check);
+/// Offset of the source address.
+pub const SOURCE: usize = eth::LEN + offset_of!(Ipv4Hdr, src_addr);
+/// Offset of the destination address.
+pub const DESTINATION: usize = eth::LEN + offset_of!(Ipv4Hdr, dst_addr);
+
+const _: () = assert!(LEN == MIN_LEN as usize);
+const _: () = assert!(offset_of!(Ipv4Hdr, proto) == offset_of!(Ipv4Hdr, ttl) + 1);
+
+/// Flag "more fragments" in the word of flags and fragment offset.
+const MORE_FRAGMENTS: u16 = 0x2000;
+/// Flag "don't fragment".
+const DONT_FRAGMENT: u16 = 0x4000;
+/// The fragment offset's bits.
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+
+/// The header's fields that the datapath looks at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// Version and header length, as they stand in the packet.
+    pub version_ihl: u8,
+    /// Length of the packet in bytes, header included.
+    pub total_len: u16,
+    /// Flags and fragment offset.
+    pub fragment: u16,
+    /// Time to live.
+    pub ttl: u8,
+    /// Protocol number.
+    pub proto: u8,
+    /// The checksum, as the CPU loads it.
+    pub check: u16,
+    /// Source address.
+    pub saddr: Ipv4,
+    /// Destination address.
+    pub daddr: Ipv4,
+}
+
+impl Header {
+    /// Reads the header; `None` if the frame ends before.
+    #[inline(always)]
+    pub fn load(skb: &impl Skb) -> Option<Self> {
+        let [ttl, proto] = skb.load_u16(TTL_AND_PROTO)?.to_ne_bytes();
+        Some(Self {
+            version_ihl: skb.load_u8(eth::LEN)?,
+            total_len: u16::from_be(skb.load_u16(eth::LEN + offset_of!(Ipv4Hdr, tot_len))?),
+            fragment: u16::from_be(skb.load_u16(eth::LEN + offset_of!(Ipv4Hdr, frags))?),
+            ttl,
+            proto,
+            check: skb.load_u16(CHECK)?,
+            saddr: Ipv4::from_be(skb.load_u32(SOURCE)?),
+            daddr: Ipv4::from_be(skb.load_u32(DESTINATION)?),
+        })
+    }
+
+    /// Bytes of the header, options included.
+    #[must_use]
+    #[inline(always)]
+    pub const fn header_len(&self) -> u32 {
+        (self.version_ihl & 0xf) as u32 * 4
+    }
+
+    /// Whether the version is 4.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_version_4(&self) -> bool {
+        self.version_ihl >> 4 == 4
+    }
+
+    /// Whether the header has options.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_options(&self) -> bool {
+        self.version_ihl & 0xf > 5
+    }
+
+    /// Whether the packet is a fragment, the first included.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_fragment(&self) -> bool {
+        self.fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
+    }
+
+    /// Whether the packet must not be fragmented on its way.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_dont_fragment(&self) -> bool {
+        self.fragment & DONT_FRAGMENT != 0
+    }
+}

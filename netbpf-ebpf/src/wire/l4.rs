@@ -1,0 +1,78 @@
+//! TCP (RFC 9293) and UDP (RFC 768): ports first in both.
+
+use core::mem::{offset_of, size_of};
+
+use netbpf_common::Port;
+use network_types::{tcp::TcpHdr, udp::UdpHdr};
+
+use super::{eth, ipv4};
+use crate::seam::Skb;
+
+/// Offset of the transport header in the frame. Packets with IP options never
+/// get here.
+pub const OFFSET: usize = eth::LEN + ipv4::LEN;
+/// Offset of the source port.
+pub const SOURCE_PORT: usize = OFFSET + offset_of!(UdpHdr, src);
+/// Offset of the destination port.
+pub const DESTINATION_PORT: usize = OFFSET + offset_of!(UdpHdr, dst);
+/// Offset of TCP's checksum.
+pub const TCP_CHECK: usize = OFFSET + 16;
+/// Offset of UDP's checksum.
+pub const UDP_CHECK: usize = OFFSET + offset_of!(UdpHdr, check);
+/// Bytes of TCP's header without options.
+pub const TCP_MIN_LEN: u32 = 20;
+/// Bytes of UDP's header.
+pub const UDP_LEN: u32 = 8;
+
+const _: () = assert!(size_of::<TcpHdr>() == TCP_MIN_LEN as usize);
+const _: () = assert!(size_of::<UdpHdr>() == UDP_LEN as usize);
+
+/// Source and destination port of TCP or UDP.
+#[inline(always)]
+pub fn ports(skb: &impl Skb) -> Option<(Port, Port)> {
+    Some((
+        Port::from_be(skb.load_u16(SOURCE_PORT)?),
+        Port::from_be(skb.load_u16(DESTINATION_PORT)?),
+    ))
+}
+
+/// TCP's flags, as bits of the header's 14th byte.
+pub mod flag {
+    /// No more data from the sender.
+    pub const FIN: u8 = 1;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 2;
+    /// Reset the connection.
+    pub const RST: u8 = 4;
+    /// The acknowledgement field is significant.
+    pub const ACK: u8 = 16;
+}
+
+/// What connection tracking reads of a TCP header.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tcp {
+    /// Sequence number, host order.
+    pub seq: u32,
+    /// Acknowledgement number, host order.
+    pub ack: u32,
+    /// Bytes of the header, options included.
+    pub len: u32,
+    /// [`flag`] bits.
+    pub flags: u8,
+}
+
+impl Tcp {
+    /// Reads the header behind the ports; `None` if the frame ends before its 20 bytes do.
+    #[inline(always)]
+    pub fn load(skb: &impl Skb) -> Option<Self> {
+        // The urgent pointer is the header's end: it has to be there.
+        skb.load_u16(OFFSET + 18)?;
+        let [offset, flags] = skb.load_u16(OFFSET + 12)?.to_ne_bytes();
+        Some(Self {
+            seq: u32::from_be(skb.load_u32(OFFSET + 4)?),
+            ack: u32::from_be(skb.load_u32(OFFSET + 8)?),
+            len: u32::from(offset >> 4) * 4,
+            flags,
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! What the user wants, validated into a type that cannot be invalid. Pure: the
+//! host is looked at elsewhere, and given.
+
+pub mod mac;
+mod name;
+mod publish;
+mod request;
+mod subnet;
+mod validate;
+
+use std::net::Ipv4Addr;
+
+use netbpf_common::{EndpointId, MacAddr};
+use serde::{Deserialize, Serialize};
+
+use crate::bpf::LogLevel;
+
+pub use name::{LinkName, MAX_LINK_NAME, MAX_NAMESPACE_NAME, NamespaceName};
+pub use publish::{Ports, Proto, Publish, PublishSpec};
+pub use request::{Guard, NamespaceSpec, Request};
+pub use subnet::Subnet;
+pub use validate::{MAX_MAX_FLOWS, Owned};
+
+/// The interface inside each namespace.
+pub const INSIDE: &str = "eth0";
+
+/// Most namespaces of all networks of a host: the datapath's table less its
+/// unused first row.
+pub const MAX_ENDPOINTS: u16 = 4095;
+
+/// Most published ranges of all networks of a host: half of the datapath's
+/// table, the other half being for changes.
+pub const MAX_PUBLISHED: usize = 2048;
+
+/// A network that can be built: made by [`Topology::validate`], or read back
+/// from where such a one was recorded.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Topology {
+    /// Name of the network and its bridge.
+    pub name: LinkName,
+    /// The way to the outside.
+    pub uplink: LinkName,
+    /// The network's addresses.
+    pub subnet: Subnet,
+    /// Largest IP packet of its interfaces.
+    pub mtu: u32,
+    /// What namespaces may send.
+    pub guard: Guard,
+    /// Flows that each namespace may have.
+    pub flow_limit: u32,
+    /// Flows that the host's table holds.
+    pub max_flows: u32,
+    /// What the host's datapath logs.
+    pub log_level: LogLevel,
+    /// The namespaces.
+    pub endpoints: Vec<EndpointPlan>,
+    /// Published ports.
+    pub published: Vec<Publish>,
+}
+
+/// A namespace's place in the network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct EndpointPlan {
+    /// Its number, of which there is one in the host.
+    pub id: u16,
+    /// The namespace.
+    pub namespace: NamespaceName,
+    /// Its address.
+    pub addr: Ipv4Addr,
+    /// MAC of its interface.
+    #[serde(with = "mac::text")]
+    pub mac: MacAddr,
+    /// The host side of its veth, a port of the bridge.
+    pub link: LinkName,
+}
+
+impl EndpointPlan {
+    /// Its number as the datapath knows it.
+    #[must_use]
+    pub fn endpoint_id(&self) -> EndpointId {
+        EndpointId(self.id)
+    }
+
+    /// MAC of the host side of its veth.
+    #[must_use]
+    pub fn link_mac(&self) -> MacAddr {
+        mac::host_side(self.addr)
+    }
+}
+
+impl Topology {
+    /// The gateway's address, on the bridge.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.subnet.gateway()
+    }
+
+    /// The gateway's MAC: the bridge's.
+    #[must_use]
+    pub fn gateway_mac(&self) -> MacAddr {
+        mac::generated(self.gateway())
+    }
+
+    /// The bridge's alias.
+    #[must_use]
+    pub fn alias(&self) -> String {
+        format!("netbpf:{}", self.name)
+    }
+
+    /// The alias of the host side of a namespace's veth.
+    #[must_use]
+    pub fn alias_of(&self, endpoint: &EndpointPlan) -> String {
+        format!("netbpf:{}:{}", self.name, endpoint.namespace)
+    }
+
+    /// The endpoint of that namespace.
+    #[must_use]
+    pub fn endpoint(&self, namespace: &NamespaceName) -> Option<&EndpointPlan> {
+        self.endpoints.iter().find(|endpoint| endpoint.namespace == *namespace)
+    }
+
+    /// The ports that lead to that namespace.
+    pub fn published_to<'a>(
+        &'a self,
+        namespace: &'a NamespaceName,
+    ) -> impl Iterator<Item = &'a Publish> {
+        self.published.iter().filter(move |publish| publish.namespace == *namespace)
+    }
+
+    /// The first thing in which the two differ, in words; nothing if in nothing.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let differ = |what: &str, a: &dyn std::fmt::Display, b: &dyn std::fmt::Display| {
+            let (a, b) = (a.to_string(), b.to_string());
+            (a != b).then(|| format!("{what}: it has {a}, {b} was asked for"))
+        };
+        let namespaces = |topology: &Self| {
+            let all = topology.endpoints.iter();
+            all.map(|e| format!("{}={}/{}", e.namespace, e.addr, e.mac)).collect::<Vec<_>>()
+        };
+        let ports = |topology: &Self| {
+            let all = topology.published.iter();
+            let mut all: Vec<_> = all.map(|p| format!("{}:{p}", p.namespace)).collect();
+            all.sort();
+            if all.is_empty() { "none".to_owned() } else { all.join(" ") }
+        };
+        let guard = |topology: &Self| format!("{:?}", topology.guard).to_lowercase();
+        None.or_else(|| differ("subnet", &self.subnet, &other.subnet))
+            .or_else(|| {
+                let (a, b) = (namespaces(self), namespaces(other));
+                differ("number of namespaces", &a.len(), &b.len())
+                    .or_else(|| a.iter().zip(&b).find_map(|(a, b)| differ("namespace", a, b)))
+            })
+            .or_else(|| differ("published ports", &ports(self), &ports(other)))
+            .or_else(|| differ("uplink", &self.uplink, &other.uplink))
+            .or_else(|| differ("MTU", &self.mtu, &other.mtu))
+            .or_else(|| differ("source guard", &guard(self), &guard(other)))
+            .or_else(|| differ("flow limit", &self.flow_limit, &other.flow_limit))
+            .or_else(|| differ("flow table", &self.max_flows, &other.max_flows))
+            .or_else(|| differ("log level", &self.log_level.name(), &other.log_level.name()))
+    }
+}

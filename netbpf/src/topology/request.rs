@@ -1,0 +1,148 @@
+//! What was asked for, as far as it can be understood without looking at the host.
+
+use std::{net::Ipv4Addr, str::FromStr};
+
+use clap::ValueEnum;
+use netbpf_common::{MacAddr, SourceGuard};
+use serde::{Deserialize, Serialize};
+
+use super::{LinkName, NamespaceName, PublishSpec, Subnet, mac};
+use crate::{
+    bpf::LogLevel,
+    error::{Error, Result},
+};
+
+/// A network as it was asked for; what was left open is nothing.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Name of the network and its bridge.
+    pub name: LinkName,
+    /// The namespaces.
+    pub namespaces: Vec<NamespaceSpec>,
+    /// The way to the outside.
+    pub uplink: Option<LinkName>,
+    /// The network's addresses.
+    pub subnet: Option<Subnet>,
+    /// Largest IP packet.
+    pub mtu: Option<u32>,
+    /// Published ports.
+    pub publish: Vec<PublishSpec>,
+    /// Flows that the host's table holds.
+    pub max_flows: Option<u32>,
+    /// Flows that each namespace may have.
+    pub flow_limit: Option<u32>,
+    /// What namespaces may send.
+    pub guard: Option<Guard>,
+    /// What the datapath logs.
+    pub log_level: Option<LogLevel>,
+}
+
+/// A `--ns NAME[=IP[/MAC]]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NamespaceSpec {
+    /// The namespace's name.
+    pub name: NamespaceName,
+    /// Its address, if one is asked for.
+    pub addr: Option<Ipv4Addr>,
+    /// Its interface's MAC, if one is asked for.
+    pub mac: Option<MacAddr>,
+}
+
+impl NamespaceSpec {
+    /// `count` namespaces, named `prefix1`, `prefix2` and so on.
+    ///
+    /// # Errors
+    /// A usage error if the prefix makes no name.
+    pub fn numbered(prefix: &str, count: u16) -> Result<Vec<Self>> {
+        (1..=count)
+            .map(|n| {
+                let name = NamespaceName::new(&format!("{prefix}{n}"))?;
+                Ok(Self { name, addr: None, mac: None })
+            })
+            .collect()
+    }
+}
+
+impl FromStr for NamespaceSpec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, rest) = match text.split_once('=') {
+            None => (text, None),
+            Some((name, rest)) => (name, Some(rest)),
+        };
+        let name = NamespaceName::new(name)?;
+        let Some(rest) = rest else {
+            return Ok(Self { name, addr: None, mac: None });
+        };
+        let (addr, mac) = match rest.split_once('/') {
+            None => (rest, None),
+            Some((addr, mac)) => (addr, Some(mac)),
+        };
+        let addr = addr.parse().map_err(|_| {
+            Error::usage(format!("invalid namespace {text:?}"))
+                .because(format!("{addr:?} is no IPv4 address"))
+                .hint("write NAME[=IP[/MAC]], for example --ns web=172.19.0.10/02:00:00:00:00:0a")
+        })?;
+        Ok(Self { name, addr: Some(addr), mac: mac.map(mac::parse).transpose()? })
+    }
+}
+
+/// What a namespace may send: [`SourceGuard`] as people choose it.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Guard {
+    /// Its own address from its own MAC, and what belongs to nobody else
+    #[default]
+    Learn,
+    /// Its own address from its own MAC, nothing else
+    Strict,
+    /// Anything
+    Off,
+}
+
+impl From<Guard> for SourceGuard {
+    fn from(guard: Guard) -> Self {
+        match guard {
+            Guard::Learn => Self::Learn,
+            Guard::Strict => Self::Strict,
+            Guard::Off => Self::Off,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_are_read() {
+        let spec: NamespaceSpec = "web".parse().unwrap();
+        assert_eq!((spec.name.as_str(), spec.addr, spec.mac), ("web", None, None));
+        let spec: NamespaceSpec = "web=172.19.0.10".parse().unwrap();
+        assert_eq!((spec.addr, spec.mac), (Some(Ipv4Addr::new(172, 19, 0, 10)), None));
+        let spec: NamespaceSpec = "web=172.19.0.10/02:00:00:00:00:0a".parse().unwrap();
+        assert_eq!(spec.mac, Some(MacAddr::new([2, 0, 0, 0, 0, 10])));
+        for (text, why) in [
+            ("", "empty"),
+            ("=1.2.3.4", "empty"),
+            ("web=", "no IPv4 address"),
+            ("web=1.2.3", "no IPv4 address"),
+            ("web=1.2.3.4/", "not hexadecimal"),
+            ("web=1.2.3.4/24", "less than six"),
+            ("web=fd00::1", "no IPv4 address"),
+            ("a/b", "'/'"),
+        ] {
+            let error = text.parse::<NamespaceSpec>().expect_err(text);
+            assert!(error.to_string().contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn numbered_namespaces_count_from_one() {
+        let specs = NamespaceSpec::numbered("ns", 3).unwrap();
+        let names: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        assert_eq!(names, ["ns1", "ns2", "ns3"]);
+        assert!(NamespaceSpec::numbered("a/", 1).is_err());
+    }
+}

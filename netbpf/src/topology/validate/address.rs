@@ -1,0 +1,202 @@
+//! Subnets, addresses, MACs and numbers.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+};
+
+use netbpf_common::MacAddr;
+
+use super::{
+    super::{EndpointPlan, MAX_ENDPOINTS, NamespaceSpec, Request, Subnet, mac},
+    free_ids, link_name,
+};
+use crate::{
+    error::{Error, Result},
+    observe::Observed,
+};
+
+/// Subnets that mean something else.
+const RESERVED: [(Ipv4Addr, u8, &str); 3] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8, "\"this network\""),
+    (Ipv4Addr::new(127, 0, 0, 0), 8, "loopback"),
+    (Ipv4Addr::new(224, 0, 0, 0), 3, "multicast, broadcast or reserved"),
+];
+
+/// Longest prefix of a route that leads everywhere: VPNs replace the default
+/// route by two halves.
+const LEADS_EVERYWHERE: u8 = 1;
+
+/// Checks that the subnet is free and large enough.
+pub(super) fn check_subnet(subnet: Subnet, request: &Request, observed: &Observed) -> Result<()> {
+    let wanted = request.namespaces.len();
+    if subnet.room() < wanted {
+        let fits = Subnet::containing(subnet.addr(), Subnet::prefix_for(wanted));
+        return Err(Error::usage(format!("the subnet {subnet} is too small"))
+            .because(format!("it has room for {} namespaces, {wanted} were asked for", subnet.room()))
+            .hint(format!("choose a larger one, for example --subnet {fits}")));
+    }
+    let Some(why) = conflict(subnet, request, observed) else { return Ok(()) };
+    let error = Error::usage(format!("the subnet {subnet} cannot be used")).because(why);
+    Err(match suggestion(subnet.prefix_len(), request, observed) {
+        Some(free) => error.hint(format!("choose another, for example --subnet {free}")),
+        None => error.hint("choose another with --subnet"),
+    })
+}
+
+/// What is in the subnet's way.
+fn conflict(subnet: Subnet, request: &Request, observed: &Observed) -> Option<String> {
+    for (addr, prefix_len, what) in RESERVED {
+        let reserved = Subnet::containing(addr, prefix_len);
+        if reserved.overlaps(subnet) {
+            return Some(format!("{reserved} is {what}"));
+        }
+    }
+    for network in observed.others(request.name.as_str()) {
+        if network.topology.subnet.overlaps(subnet) {
+            let (name, taken) = (&network.topology.name, network.topology.subnet);
+            return Some(format!("the network {name} has {taken}"));
+        }
+    }
+    // What is on the network's own bridge is not in its way.
+    let existing = observed.network(request.name.as_str());
+    let bridge = existing.and_then(|_| observed.link(request.name.as_str()));
+    let own = |ifindex: u32| bridge.is_some_and(|bridge| bridge.index == ifindex);
+    let name_of = |ifindex: u32| {
+        let link = observed.links.iter().find(|link| link.index == ifindex);
+        link.map_or_else(|| format!("interface {ifindex}"), |link| link.name.clone())
+    };
+    let addresses = observed.addresses.iter().filter(|address| !own(address.ifindex));
+    for address in addresses {
+        if address.subnet().overlaps(subnet) {
+            let (addr, len) = (address.addr, address.prefix_len);
+            return Some(format!("{} has the address {addr}/{len}", name_of(address.ifindex)));
+        }
+    }
+    let routes = observed.routes.iter();
+    let routes = routes.filter(|route| route.destination.prefix_len() > LEADS_EVERYWHERE);
+    for route in routes {
+        let via = route.ifindex.filter(|&index| !own(index));
+        if route.destination.overlaps(subnet) && (via.is_some() || route.ifindex.is_none()) {
+            let way = via.map(|index| format!(" by {}", name_of(index))).unwrap_or_default();
+            return Some(format!("there is a route to {}{way}", route.destination));
+        }
+    }
+    None
+}
+
+/// A subnet of that size that is free.
+fn suggestion(prefix_len: u8, request: &Request, observed: &Observed) -> Option<Subnet> {
+    if !(16..=30).contains(&prefix_len) {
+        return None;
+    }
+    let in_172 = (19..32).map(|second| Ipv4Addr::new(172, second, 0, 0));
+    let in_10 = (0..=255).rev().map(|second| Ipv4Addr::new(10, second, 0, 0));
+    in_172
+        .chain(in_10)
+        .map(|addr| Subnet::containing(addr, prefix_len))
+        .find(|&subnet| conflict(subnet, request, observed).is_none())
+}
+
+/// Gives every namespace its number, address, MAC and veth.
+pub(super) fn assign(
+    request: &Request,
+    subnet: Subnet,
+    observed: &Observed,
+) -> Result<Vec<EndpointPlan>> {
+    check_specs(&request.namespaces, subnet)?;
+    let recorded = observed.network(request.name.as_str()).map(|network| &network.topology);
+    let taken: HashSet<Ipv4Addr> = request.namespaces.iter().filter_map(|spec| spec.addr).collect();
+    let mut addresses = subnet.hosts().filter(|addr| !taken.contains(addr));
+    let mut ids = free_ids(request, observed);
+    let mut endpoints = Vec::with_capacity(request.namespaces.len());
+    for (n, spec) in (1..).zip(&request.namespaces) {
+        let no_room = || Error::usage(format!("the subnet {subnet} is too small"));
+        let addr = match spec.addr {
+            Some(addr) => addr,
+            None => addresses.next().ok_or_else(no_room)?,
+        };
+        let id = ids.next().ok_or_else(|| {
+            Error::usage("too many namespaces")
+                .because(format!("all networks of a host can have {MAX_ENDPOINTS} together"))
+                .hint("take another network down, or ask for fewer")
+        })?;
+        // A network that exists keeps its numbers, whatever became free meanwhile.
+        let id = recorded.and_then(|old| old.endpoint(&spec.name)).map_or(id, |old| old.id);
+        endpoints.push(EndpointPlan {
+            id,
+            namespace: spec.name.clone(),
+            addr,
+            mac: spec.mac.unwrap_or_else(|| mac::generated(addr)),
+            link: link_name(&request.name, n)?,
+        });
+    }
+    check_macs(&endpoints, request, subnet, observed)?;
+    Ok(endpoints)
+}
+
+/// Checks names and addresses that were asked for.
+fn check_specs(specs: &[NamespaceSpec], subnet: Subnet) -> Result<()> {
+    let mut names = HashSet::new();
+    let mut owners = HashMap::new();
+    for NamespaceSpec { name, addr, .. } in specs {
+        if !names.insert(name) {
+            return Err(Error::usage(format!("the namespace {name} is named twice"))
+                .hint("give every --ns another name"));
+        }
+        let Some(addr) = *addr else { continue };
+        let wrong = |why: String| {
+            Error::usage(format!("the namespace {name} cannot have the address {addr}"))
+                .because(why)
+                .hint(match subnet.hosts().next() {
+                    Some(first) => format!("choose one of {subnet} from {first} on"),
+                    None => "choose a larger subnet".into(),
+                })
+        };
+        if !subnet.holds(addr) {
+            return Err(wrong(format!("it is not in the subnet {subnet}")));
+        }
+        if addr == subnet.addr() {
+            return Err(wrong(format!("it is the address of the subnet {subnet} itself")));
+        }
+        if addr == subnet.broadcast() {
+            return Err(wrong("it is the broadcast address".into()));
+        }
+        if addr == subnet.gateway() {
+            return Err(wrong("it is the gateway's".into()));
+        }
+        if let Some(owner) = owners.insert(addr, name) {
+            return Err(wrong(format!("the namespace {owner} has it")));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that no two interfaces have the same MAC: the datapath tells all
+/// endpoints of the host apart by it.
+fn check_macs(
+    endpoints: &[EndpointPlan],
+    request: &Request,
+    subnet: Subnet,
+    observed: &Observed,
+) -> Result<()> {
+    let mut owners: HashMap<MacAddr, String> = HashMap::new();
+    owners.insert(mac::generated(subnet.gateway()), "the bridge".into());
+    for network in observed.others(request.name.as_str()) {
+        let topology = &network.topology;
+        owners.insert(topology.gateway_mac(), format!("the bridge {}", topology.name));
+        for other in &topology.endpoints {
+            owners.insert(other.mac, format!("the namespace {}", other.namespace));
+        }
+    }
+    for endpoint in endpoints {
+        let name = &endpoint.namespace;
+        let owner = owners.insert(endpoint.mac, format!("the namespace {name}"));
+        if let Some(owner) = owner {
+            return Err(Error::usage(format!("the namespace {name} cannot have the MAC {}", endpoint.mac))
+                .because(format!("{owner} has it"))
+                .hint("choose another, or leave it out: --ns NAME=IP"));
+        }
+    }
+    Ok(())
+}

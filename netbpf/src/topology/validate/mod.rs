@@ -1,0 +1,270 @@
+//! From a request and what there is on the host to a network that can be built.
+
+mod address;
+mod ownership;
+mod ports;
+
+use std::{collections::HashSet, net::Ipv4Addr};
+
+use netbpf_common::maps::DEFAULT_MAX_FLOWS;
+
+pub use ownership::Owned;
+
+use self::{
+    address::{assign, check_subnet},
+    ownership::{check_links, check_namespaces},
+    ports::resolve,
+};
+use super::{LinkName, MAX_ENDPOINTS, MAX_LINK_NAME, Request, Subnet, Topology};
+use crate::{
+    bpf::LoadOptions,
+    error::{Error, Result},
+    net::Link,
+    observe::Observed,
+    state::Recorded,
+};
+
+/// Largest flow table: beyond it the numbers of its slots would not fit.
+pub const MAX_MAX_FLOWS: u32 = 16_777_216;
+
+/// The MTUs that an interface with IPv4 can have.
+const MTUS: std::ops::RangeInclusive<u32> = 68..=65_535;
+
+impl Topology {
+    /// Validates what was asked for against what there is. What the request
+    /// leaves open is as it is in the network of that name, if there is one,
+    /// and gets its default otherwise.
+    ///
+    /// # Errors
+    /// Usage errors for what was asked wrongly, failures for what the host lacks.
+    pub fn validate(request: &Request, observed: &Observed) -> Result<Self> {
+        let existing = observed.network(request.name.as_str());
+        let recorded = existing.map(|network| &network.topology);
+        let uplink = uplink(request, existing, observed)?;
+        let subnet = request
+            .subnet
+            .or(recorded.map(|topology| topology.subnet))
+            .unwrap_or_else(|| Subnet::containing(Ipv4Addr::new(172, 19, 0, 0), 24));
+        check_subnet(subnet, request, observed)?;
+        let options = options(request, observed)?;
+        let endpoints = assign(request, subnet, observed)?;
+        let published = resolve(request, &endpoints, uplink, observed)?;
+        let topology = Self {
+            name: request.name.clone(),
+            uplink: LinkName::existing(&uplink.name)?,
+            subnet,
+            mtu: mtu(request, uplink, recorded)?,
+            guard: request.guard.or(recorded.map(|topology| topology.guard)).unwrap_or_default(),
+            flow_limit: flow_limit(request, options.max_flows, endpoints.len(), recorded)?,
+            max_flows: options.max_flows,
+            log_level: options.log_level,
+            endpoints,
+            published,
+        };
+        let topology = match recorded {
+            None => topology,
+            Some(recorded) => match recorded.difference(&topology) {
+                None => recorded.clone(),
+                Some(difference) => return Err(exists(&topology.name, difference)),
+            },
+        };
+        check_links(&topology, existing, observed)?;
+        check_namespaces(&topology, existing, observed)?;
+        Ok(topology)
+    }
+
+    /// What is allowed, but may not be what was meant.
+    #[must_use]
+    pub fn warnings(&self, observed: &Observed) -> Vec<String> {
+        let uplink = observed.link(self.uplink.as_str());
+        let above = uplink.filter(|uplink| self.mtu > uplink.mtu).map(|uplink| {
+            format!(
+                "the MTU {} is above that of the uplink {} ({}): packets that are too large for it \
+                 are answered with \"fragmentation needed\" or dropped",
+                self.mtu, self.uplink, uplink.mtu
+            )
+        });
+        above.into_iter().collect()
+    }
+}
+
+/// A network of that name exists and is not the one that was asked for.
+fn exists(name: &LinkName, difference: String) -> Error {
+    Error::usage(format!("the network {name} exists already, and is not what was asked for"))
+        .because(difference)
+        .hint(format!("take it down first: netbpf down {name}; or choose another --name"))
+}
+
+/// The way to the outside: the one that was asked for, or that of the default route.
+fn uplink<'a>(
+    request: &Request,
+    existing: Option<&Recorded>,
+    observed: &'a Observed,
+) -> Result<&'a Link> {
+    let named = request.uplink.as_ref().or(existing.map(|network| &network.topology.uplink));
+    let link = if let Some(name) = named {
+        observed.link(name.as_str()).ok_or_else(|| {
+            Error::usage(format!("there is no interface {name} to be the uplink"))
+                .hint(format!("name one of those that there are: {}", candidates(observed)))
+        })?
+    } else {
+        default_uplink(observed).ok_or_else(|| {
+            Error::usage("no uplink")
+                .because("there is no default route that would tell, and none was named")
+                .hint(format!("name one: --uplink DEV (there are: {})", candidates(observed)))
+        })?
+    };
+    let name = &link.name;
+    if link.loopback {
+        return Err(Error::usage(format!("{name} cannot be the uplink"))
+            .because("it is the loopback interface, which leads nowhere")
+            .hint(format!("name another: {}", candidates(observed))));
+    }
+    let own = request.name.as_str() == name;
+    if own || observed.networks.iter().any(|network| network.topology.has_link(name)) {
+        return Err(Error::usage(format!("{name} cannot be the uplink"))
+            .because(if own { "it is the network's own bridge" } else { "it is part of a netbpf network" })
+            .hint(format!("name another: {}", candidates(observed))));
+    }
+    if !link.up {
+        return Err(Error::failed(format!("the uplink {name} is down"))
+            .hint(format!("switch it on: ip link set {name} up")));
+    }
+    if observed.uplink_address(link).is_none() {
+        let error = Error::failed(format!("the uplink {name} has no IPv4 address"))
+            .because("packets to the outside carry the uplink's address");
+        let bridge = observed.links.iter().find(|bridge| Some(bridge.index) == link.master);
+        return Err(error.hint(match bridge {
+            Some(bridge) => format!("it is a port of {0}: try --uplink {0}", bridge.name),
+            None => format!("give it one: ip address add ADDRESS/PREFIX dev {name}"),
+        }));
+    }
+    if link.mac.is_none() {
+        return Err(Error::failed(format!("{name} cannot be the uplink"))
+            .because("it is no Ethernet interface; others are not supported yet")
+            .hint(format!("name another: {}", candidates(observed))));
+    }
+    Ok(link)
+}
+
+/// The interface of the default route; of the best if there are several.
+fn default_uplink(observed: &Observed) -> Option<&Link> {
+    let defaults = observed.routes.iter().filter(|route| route.is_default() && route.unicast);
+    let best = defaults.min_by_key(|route| route.metric)?;
+    observed.links.iter().find(|link| Some(link.index) == best.ifindex)
+}
+
+/// The interfaces that could be an uplink, for hints.
+fn candidates(observed: &Observed) -> String {
+    let usable = observed.links.iter().filter(|link| {
+        let ours = observed.networks.iter().any(|network| network.topology.has_link(&link.name));
+        !link.loopback && !ours && link.up && observed.uplink_address(link).is_some()
+    });
+    let names: Vec<&str> = usable.map(|link| link.name.as_str()).collect();
+    if names.is_empty() { "none has an IPv4 address".into() } else { names.join(", ") }
+}
+
+fn mtu(request: &Request, uplink: &Link, recorded: Option<&Topology>) -> Result<u32> {
+    match request.mtu {
+        Some(mtu) if MTUS.contains(&mtu) => Ok(mtu),
+        Some(mtu) => Err(Error::usage(format!("invalid MTU {mtu}"))
+            .because(format!("IPv4 needs {} to {}", MTUS.start(), MTUS.end()))
+            .hint(format!("leave --mtu out for the uplink's: {}", uplink.mtu))),
+        None => Ok(recorded.map_or(uplink.mtu.min(*MTUS.end()), |topology| topology.mtu)),
+    }
+}
+
+/// What the host's datapath is or will be loaded with.
+fn options(request: &Request, observed: &Observed) -> Result<LoadOptions> {
+    if let Some(flows) = request.max_flows
+        && !(1..=MAX_MAX_FLOWS).contains(&flows)
+    {
+        return Err(Error::usage(format!("invalid --max-flows {flows}"))
+            .because(format!("the flow table holds 1 to {MAX_MAX_FLOWS} flows"))
+            .hint(format!("leave it out for {DEFAULT_MAX_FLOWS}")));
+    }
+    let loaded = observed.datapath.as_ref().map(|datapath| datapath.options);
+    // If it was lost, it is loaded again as it was.
+    let lost = observed.networks.first().map(|Recorded { topology, .. }| LoadOptions {
+        max_flows: topology.max_flows,
+        log_level: topology.log_level,
+    });
+    let Some(current) = loaded.or(lost) else {
+        let default = LoadOptions::default();
+        return Ok(LoadOptions {
+            max_flows: request.max_flows.unwrap_or(default.max_flows),
+            log_level: request.log_level.unwrap_or(default.log_level),
+        });
+    };
+    let shared = |option: &str, has: String, wanted: String| {
+        Error::usage(format!("{option} {wanted} is not what this host's datapath has"))
+            .because(format!("it has {has}, and all networks of a host share one datapath"))
+            .hint(format!("leave {option} out, or take all networks down first: netbpf down --all"))
+    };
+    match (request.max_flows, request.log_level) {
+        (Some(flows), _) if flows != current.max_flows => {
+            Err(shared("--max-flows", current.max_flows.to_string(), flows.to_string()))
+        }
+        (_, Some(level)) if level != current.log_level => {
+            Err(shared("--log-level", current.log_level.name().into(), level.name().into()))
+        }
+        _ => Ok(current),
+    }
+}
+
+/// How many flows each namespace may have: a fair share unless told otherwise.
+fn flow_limit(
+    request: &Request,
+    max_flows: u32,
+    endpoints: usize,
+    recorded: Option<&Topology>,
+) -> Result<u32> {
+    match request.flow_limit {
+        Some(limit) if (1..=max_flows).contains(&limit) => Ok(limit),
+        Some(limit) => Err(Error::usage(format!("invalid --flow-limit {limit}"))
+            .because(format!("the whole flow table holds {max_flows} flows"))
+            .hint("choose a limit from 1 to that number, or a larger table with --max-flows")),
+        None => {
+            let endpoints = u32::try_from(endpoints).unwrap_or(u32::MAX).max(1);
+            let share = (max_flows / endpoints).max(1);
+            Ok(recorded.map_or(share, |topology| {
+                let same = topology.endpoints.len() == endpoints as usize;
+                if same { topology.flow_limit } else { share }
+            }))
+        }
+    }
+}
+
+impl Topology {
+    /// Whether the host's interface of that name is part of the network.
+    #[must_use]
+    pub fn has_link(&self, name: &str) -> bool {
+        self.name.as_str() == name || self.endpoints.iter().any(|e| e.link.as_str() == name)
+    }
+}
+
+/// Name of the host side of the veth of a network's `n`th namespace: speaking
+/// if it fits, else with the network's name made short.
+fn link_name(network: &LinkName, n: usize) -> Result<LinkName> {
+    let speaking = format!("{network}-{n}");
+    if speaking.len() <= MAX_LINK_NAME {
+        return LinkName::existing(&speaking);
+    }
+    // FNV-1a, 24 bits of it: the names must be the same in every run.
+    let hash = network.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    LinkName::existing(&format!("nb{:06x}-{n}", hash >> 8))
+}
+
+/// The numbers that no endpoint of another network has, in order.
+fn free_ids(request: &Request, observed: &Observed) -> impl Iterator<Item = u16> + use<> {
+    let taken: HashSet<u16> = observed
+        .others(request.name.as_str())
+        .flat_map(|network| network.topology.endpoints.iter().map(|endpoint| endpoint.id))
+        .collect();
+    (1..=MAX_ENDPOINTS).filter(move |id| !taken.contains(id))
+}
+
+#[cfg(test)]
+mod tests;
