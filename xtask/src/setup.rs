@@ -18,8 +18,7 @@ use crate::{
     process::{cargo, is_command, output, run},
     root,
     toolchain::{
-        COMPILER_VAR, LINKER_VAR, MIN_LINKER_LLVM, TARGET, Toolchain, compilers, linkers, minor,
-        tools_dir,
+        COMPILER_VAR, LINKER_VAR, TARGET, Toolchain, compilers, linkers, minor, tools_dir,
     },
 };
 
@@ -33,8 +32,8 @@ const DEBIAN_COMPILERS: &[[&str; 2]] =
 
 const LINKER_VERSION: &str = "0.13.0";
 
-/// The LLVM majors to build it on; the newest is the newest that this version knows.
-const LINKER_LLVMS: RangeInclusive<u32> = MIN_LINKER_LLVM..=23;
+/// The LLVM majors that this version can be built on.
+const LINKER_LLVMS: RangeInclusive<u32> = 21..=23;
 
 /// Finds or installs what builds the eBPF programs, and tells of each item.
 pub(crate) fn setup() -> Result<()> {

@@ -22,9 +22,6 @@ pub(crate) const COMPILER_VAR: &str = "NETBPF_EBPF_TOOLCHAIN";
 /// Names the `bpf-linker` to use.
 pub(crate) const LINKER_VAR: &str = "NETBPF_BPF_LINKER";
 
-/// The oldest LLVM that can load an unaligned word in one instruction.
-pub(crate) const MIN_LINKER_LLVM: u32 = 22;
-
 /// How a compiler comes by `core` for a target that rustup ships none for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Core {
@@ -137,7 +134,7 @@ impl Linker {
 
     /// LLVM reads the bitcode of its own and of older majors.
     fn serves(&self, compiler: &Compiler) -> bool {
-        self.llvm >= compiler.llvm.max(MIN_LINKER_LLVM)
+        self.llvm >= compiler.llvm
     }
 }
 
