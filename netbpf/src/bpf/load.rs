@@ -11,7 +11,7 @@ use netbpf_common::{
     maps::{self, ConfigMap, FlowQueue, Flows, MapDef as _},
 };
 
-use super::{Datapath, LoadOptions, LogLevel, map::Map, pins, probe, shape};
+use super::{Datapath, LoadOptions, LogLevel, bpffs, map::Map, pins, probe, shape};
 use crate::error::{Context as _, Error, Result};
 
 /// The compiled datapath; empty where it was built without the eBPF toolchain.
@@ -43,7 +43,7 @@ impl Datapath {
             return Err(Error::usage(format!("{} flows are no sensible limit", options.max_flows))
                 .hint(format!("choose a number from 1 to {MOST_FLOWS}")));
         }
-        probe::mount_bpffs()?;
+        bpffs::ensure()?;
         pins::tidy(pin_dir)?;
         if pin_dir.exists() {
             return Err(Error::failed("a datapath is loaded already")

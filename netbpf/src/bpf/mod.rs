@@ -5,6 +5,7 @@
 //! Nothing in here knows of links, addresses or routes.
 
 mod attach;
+mod bpffs;
 mod clsact;
 mod endpoints;
 mod flows;
@@ -51,6 +52,7 @@ impl Datapath {
     /// # Errors
     /// If it is incomplete, or its maps are not laid out as this netbpf's are.
     pub fn open(pin_dir: &Path) -> Result<Option<Self>> {
+        bpffs::find()?;
         if !pin_dir.try_exists().context(format!("cannot look for {}", pin_dir.display()))? {
             return Ok(None);
         }
@@ -65,6 +67,7 @@ impl Datapath {
     /// # Errors
     /// If something cannot be removed.
     pub fn unload(pin_dir: &Path) -> Result<()> {
+        bpffs::find()?;
         pins::remove(pin_dir)
     }
 

@@ -1,16 +1,13 @@
 //! What the kernel can do, asked before anything is touched.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path, sync::OnceLock};
+use std::{fs, path::Path, sync::OnceLock};
 
 use aya::{
     programs::{SchedClassifier, TcAttachType},
     util::KernelVersion,
 };
-use nix::{
-    mount::{MsFlags, mount},
-    sys::statfs::{BPF_FS_MAGIC, statfs},
-};
 
+use super::bpffs;
 use crate::error::{Context as _, Error, Result};
 
 /// The oldest kernel that the datapath is made for.
@@ -19,9 +16,6 @@ const OLDEST: KernelVersion = KernelVersion::new(6, 1, 0);
 /// The first kernel on which a packet redirected into a peer needs no help
 /// with its type.
 const RETYPES_PEERS: KernelVersion = KernelVersion::new(6, 15, 0);
-
-/// Where the BPF file system is mounted.
-const BPFFS: &str = "/sys/fs/bpf";
 
 /// What the kernel has of what is not needed, but better.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,7 +31,8 @@ pub struct Probe {
     pub bpffs: bool,
 }
 
-/// Finds out whether the datapath can run here. Changes nothing.
+/// Finds out whether the datapath can run here. Changes nothing but what this
+/// process sees of the file system: see `bpffs`.
 ///
 /// # Errors
 /// What is lacking, and what to do about it.
@@ -55,12 +50,13 @@ pub fn probe() -> Result<Probe> {
                 "use a kernel that is built with CONFIG_DEBUG_INFO_BTF=y, as distributions' are",
             ));
     }
+    bpffs::find()?;
     Ok(Probe {
         kernel: kernel.to_string(),
         tcx: has_tcx(),
         jit: fs::read_to_string("/proc/sys/net/core/bpf_jit_enable")
             .is_ok_and(|value| value.trim() != "0"),
-        bpffs: check_bpffs()?,
+        bpffs: bpffs::is_mounted(),
     })
 }
 
@@ -113,39 +109,6 @@ fn missing_capabilities(effective: u64) -> Vec<&'static str> {
         missing.push("CAP_NET_ADMIN");
     }
     missing
-}
-
-/// Whether a BPF file system is mounted that outlives this process.
-fn check_bpffs() -> Result<bool> {
-    let mounted = is_bpffs();
-    // `ip netns exec` gives each command a /sys of its own, which goes with it.
-    let device = |path: &str| fs::metadata(path).map(|meta| meta.dev()).ok();
-    let outer = device("/proc/1/root/sys/fs/bpf");
-    if outer.is_some() && device(BPFFS) != outer {
-        return Err(Error::failed(format!("{BPFFS} is not the system's"))
-            .because("this process has a /sys of its own, and what is pinned there would not last")
-            .hint(
-                "inside a network namespace, start netbpf with `nsenter --net=/run/netns/NAME` \
-                 instead of `ip netns exec NAME`",
-            ));
-    }
-    Ok(mounted)
-}
-
-fn is_bpffs() -> bool {
-    statfs(BPFFS).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
-}
-
-/// Mounts a BPF file system where systemd would, if none is there.
-pub(super) fn mount_bpffs() -> Result<()> {
-    if check_bpffs()? {
-        return Ok(());
-    }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700"))
-        .map_err(io::Error::from)
-        .context(format!("cannot mount a BPF file system on {BPFFS}"))
-        .map_err(|error| error.hint(format!("try `mount -t bpf bpf {BPFFS}`")))
 }
 
 #[cfg(test)]
