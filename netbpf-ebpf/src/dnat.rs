@@ -9,7 +9,7 @@ use crate::{
     flow::NewFlow,
     parse::{self, Packet, Parsed},
     rewrite,
-    seam::{Env, FlowEntry, InsertError, Route, Seam, Skb, Tables},
+    seam::{Env, FlowEntry, Route, Seam, Skb, Tables},
     snat,
     wire::ipv4::Header,
 };
@@ -115,14 +115,28 @@ fn search<S, T: Tables, E>(seam: &Seam<S, T, E>, order: u64) -> Option<T::Ref<Pu
 }
 
 /// Makes a flow for a packet that [`by_flow`] found none for, if its port is
-/// published. It reads the packet anew, as `snat::open` does.
+/// published; `id` becomes the endpoint that it leads to.
 ///
 /// # Errors
 /// [`Stop::ToStack`] if the packet is the host's, or why it goes nowhere.
-#[inline(never)]
+#[inline(always)]
 pub fn open<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     id: &mut EndpointId,
+) -> Result<(), Stop> {
+    let mut new = NewFlow::default();
+    plan(seam, id, &mut new)?;
+    new.reserve(seam)?;
+    new.open(seam)?;
+    Ok(())
+}
+
+/// What the flow is to be; not inlined, as `snat::plan`.
+#[inline(never)]
+fn plan<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: &mut EndpointId,
+    new: &mut NewFlow,
 ) -> Result<(), Stop> {
     let header = parse::header(&seam.skb)?;
     let Parsed::Packet(packet) = parse::packet(&seam.skb, header)? else {
@@ -139,6 +153,7 @@ pub fn open<S: Skb, T: Tables, E: Env>(
     if seam.tables.is_private(packet.tuple.saddr) {
         return Err(DropReason::SourceAddress.into());
     }
+    flow::admit(seam, *id, &endpoint)?;
     // Answers leave where the routing table sends them, which need not be
     // where the question came in; without a route, where it came in.
     let answer = packet.tuple.reversed();
@@ -146,7 +161,7 @@ pub fn open<S: Skb, T: Tables, E: Env>(
     if route == Route::STACK {
         route = Route { ifindex: seam.skb.ifindex(), next_hop: packet.tuple.saddr };
     }
-    let new = NewFlow {
+    *new = NewFlow {
         original: packet.tuple,
         translated: Translation {
             daddr: published.target,
@@ -160,14 +175,5 @@ pub fn open<S: Skb, T: Tables, E: Env>(
         next_hop: route.next_hop,
         now: seam.env.now(),
     };
-    flow::admit(seam, *id, &endpoint)?;
-    match flow::reserve(seam, &new.reply_key(), &mut new.reply_entry()) {
-        Ok(()) => {}
-        Err(InsertError::Exists) => return Err(DropReason::TupleInUse.into()),
-        Err(InsertError::Full) => return Err(DropReason::FlowTableFull.into()),
-    }
-    match new.open(seam) {
-        Ok(()) | Err(InsertError::Exists) => Ok(()),
-        Err(InsertError::Full) => Err(DropReason::FlowTableFull.into()),
-    }
+    Ok(())
 }

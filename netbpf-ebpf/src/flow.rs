@@ -13,7 +13,7 @@ use netbpf_common::{
 use crate::{
     checksum,
     parse::Packet,
-    seam::{Env, FlowEntry, InsertError, Seam, Skb, Tables},
+    seam::{FlowEntry, InsertError, Seam, Tables},
     wire::l4::{Tcp, flag},
 };
 
@@ -23,7 +23,7 @@ use crate::{
 const RST_WINDOW: u32 = 1 << 20;
 
 /// What the two entries of a new flow have in common.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct NewFlow {
     /// The tuple that the opening packet came with.
     pub original: Tuple,
@@ -81,28 +81,40 @@ impl NewFlow {
         self.entry(&self.reply_key(), self.original.reversed().into(), kind)
     }
 
-    /// Makes the reserved flow live: inserts the opening direction's entry and
-    /// the reminder to look for its expiry, and counts it. On failure the
-    /// reservation is undone.
+    /// Reserves the flow's own outside tuple.
     ///
     /// # Errors
-    /// [`InsertError::Exists`] if another CPU has just made a flow of the same
-    /// tuple, [`InsertError::Full`].
-    #[inline(always)]
-    pub fn open<S: Skb, T: Tables, E: Env>(
-        &self,
-        seam: &mut Seam<S, T, E>,
-    ) -> Result<(), InsertError> {
+    /// [`DropReason::TupleInUse`], [`DropReason::FlowTableFull`].
+    #[inline(never)]
+    pub fn reserve<S, T: Tables, E>(&self, seam: &mut Seam<S, T, E>) -> Result<(), DropReason> {
+        reserve(seam, &self.reply_key(), &mut self.reply_entry()).map_err(|error| match error {
+            InsertError::Exists => DropReason::TupleInUse,
+            InsertError::Full => DropReason::FlowTableFull,
+        })
+    }
+
+    /// Makes the reserved flow live: inserts the opening direction's entry and
+    /// the reminder to look for its expiry, and counts it. On failure the
+    /// reservation is undone. It is no failure if another CPU has just made a
+    /// flow of the same tuple: that one serves.
+    ///
+    /// # Errors
+    /// [`DropReason::FlowTableFull`].
+    #[inline(never)]
+    pub fn open<S, T: Tables, E>(&self, seam: &mut Seam<S, T, E>) -> Result<(), DropReason> {
         let entry = self.entry(&self.original, self.translated, self.kind);
         if let Err(error) = seam.tables.insert_flow(&self.original, &entry) {
             seam.tables.remove_flow(&self.reply_key());
-            return Err(error);
+            return match error {
+                InsertError::Exists => Ok(()),
+                InsertError::Full => Err(DropReason::FlowTableFull),
+            };
         }
         let visit = FlowVisit { tuple: self.original, created: self.now, due: self.now };
-        if let Err(error) = seam.tables.push_visit(&visit) {
+        if seam.tables.push_visit(&visit).is_err() {
             seam.tables.remove_flow(&self.original);
             seam.tables.remove_flow(&self.reply_key());
-            return Err(error);
+            return Err(DropReason::FlowTableFull);
         }
         seam.tables.add_flow_count(self.endpoint, 1);
         Ok(())

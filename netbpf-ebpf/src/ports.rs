@@ -57,7 +57,7 @@ fn is_published<S, T: Tables, E>(seam: &Seam<S, T, E>, ip_proto: u8, port: Port)
 ///
 /// # Errors
 /// [`DropReason::PortsExhausted`], [`DropReason::FlowTableFull`].
-#[inline(always)]
+#[inline(never)]
 pub fn allocate<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     flow: &mut NewFlow,

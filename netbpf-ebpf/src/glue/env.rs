@@ -2,7 +2,7 @@
 
 use core::{
     ffi::c_void,
-    mem::{size_of, zeroed},
+    mem::{offset_of, size_of, zeroed},
 };
 
 use aya_ebpf::{
@@ -21,8 +21,16 @@ use netbpf_ebpf::seam::{Env, Neighbour, Route};
 use super::skb::Packet;
 
 const AF_INET: u8 = 2;
-/// Bytes of `struct bpf_sock_tuple` that make an IPv4 tuple.
+/// Bytes of `struct bpf_sock_tuple` that make an IPv4 tuple: both addresses, both
+/// ports, with which [`Tuple`] begins.
 const TUPLE_LEN: u32 = 12;
+
+const _: () = assert!(
+    offset_of!(Tuple, saddr) == 0
+        && offset_of!(Tuple, daddr) == 4
+        && offset_of!(Tuple, sport) == 8
+        && offset_of!(Tuple, dport) == 10
+);
 
 /// The kernel, asked on behalf of a packet.
 #[derive(Clone, Copy)]
@@ -112,20 +120,16 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn has_socket(&mut self, tuple: &Tuple) -> bool {
-        // SAFETY: as in `route`.
-        let mut wanted: bpf_sock_tuple = unsafe { zeroed() };
-        wanted.__bindgen_anon_1.ipv4.saddr = tuple.saddr.to_be();
-        wanted.__bindgen_anon_1.ipv4.daddr = tuple.daddr.to_be();
-        wanted.__bindgen_anon_1.ipv4.sport = tuple.sport.to_be();
-        wanted.__bindgen_anon_1.ipv4.dport = tuple.dport.to_be();
+        // Addresses and ports, in the order of the kernel's structure too.
+        let wanted = (&raw const *tuple).cast_mut().cast::<bpf_sock_tuple>();
         let ctx = self.0.raw().cast();
         let netns = i64::from(BPF_F_CURRENT_NETNS).cast_unsigned();
-        // SAFETY: pointers to the program's context and to the 12 bytes of the
-        // IPv4 tuple; a socket that is found is released at once.
+        // SAFETY: pointers to the program's context and to 12 readable bytes, of
+        // which the helper only reads; a socket that is found is released at once.
         unsafe {
             let socket = match tuple.proto {
-                proto::TCP => bpf_skc_lookup_tcp(ctx, &raw mut wanted, TUPLE_LEN, netns, 0),
-                proto::UDP => bpf_sk_lookup_udp(ctx, &raw mut wanted, TUPLE_LEN, netns, 0),
+                proto::TCP => bpf_skc_lookup_tcp(ctx, wanted, TUPLE_LEN, netns, 0),
+                proto::UDP => bpf_sk_lookup_udp(ctx, wanted, TUPLE_LEN, netns, 0),
                 _ => return false,
             };
             if socket.is_null() {

@@ -126,7 +126,9 @@ fn insert_error(errno: i32) -> InsertError {
     if errno == EEXIST { InsertError::Exists } else { InsertError::Full }
 }
 
-/// Adds to a row of this CPU's counters.
+/// Adds to a row of this CPU's counters. Callers pass a row of which the
+/// compiler knows nothing: it knows how many reasons and counters there are and
+/// would leave out the bounds check, on which the verifier insists.
 #[inline(always)]
 fn add_to_row(id: EndpointId, row: usize, amount: u64) {
     if let Some(counters) = STATS.get_ptr_mut(id.index()) {
@@ -308,15 +310,13 @@ impl Tables for KernelMaps {
 
     #[inline(always)]
     fn count(&mut self, id: EndpointId, counter: Counter, bytes: u32) {
-        let row = Counters::packets_row(counter);
+        let row = word::unknown(Counters::packets_row(counter));
         add_to_row(id, row, 1);
         add_to_row(id, row + 1, u64::from(bytes));
     }
 
     #[inline(always)]
     fn count_drop(&mut self, id: EndpointId, reason: DropReason) {
-        // The compiler knows how many reasons there are and leaves out the bounds
-        // check; the verifier does not know and insists on it.
         add_to_row(id, word::unknown(Counters::drop_row(reason)), 1);
     }
 }
