@@ -1,8 +1,26 @@
 //! netbpf's control plane: gives network namespaces a network and loads the
 //! eBPF datapath that moves their packets.
+//!
+//! `up` goes through [`topology`] (what is wanted, validated), [`observe`] (what
+//! there is), [`plan`] (the steps in between) and [`apply`] (runs them); `down`
+//! is the same with nothing wanted. [`net`] and [`bpf`] speak to the kernel and
+//! know nothing of each other.
 
+pub mod apply;
 pub mod bpf;
+pub mod cli;
 pub mod commands;
+pub mod datapath;
 pub mod error;
+pub mod host;
+mod interrupt;
+mod mounts;
 pub mod names;
+pub mod net;
+pub mod observe;
 pub mod output;
+pub mod plan;
+mod progress;
+pub mod session;
+pub mod state;
+pub mod topology;

@@ -1,2 +1,5 @@
-//! Placeholder.
-fn main() {}
+//! The `netbpf` command.
+
+fn main() -> std::process::ExitCode {
+    netbpf::cli::main()
+}

@@ -1,4 +1,9 @@
 //! The verbs, a file each: arguments, and what is done with them.
 
+pub mod down;
+pub mod exec;
+pub mod generate;
 pub mod logs;
 pub mod maps;
+pub mod status;
+pub mod up;

@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(generated(addr).to_string(), "02:6e:ac:13:00:02");
         assert_eq!(host_side(addr).to_string(), "06:6e:ac:13:00:02");
         for mac in [generated(addr), host_side(addr)] {
-            assert!(!mac.is_multicast() && mac.0[0] & 2 != 0);
+            assert!(!mac.is_multicast() && mac.octets()[0] & 2 != 0);
         }
     }
 

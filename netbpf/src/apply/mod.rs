@@ -1,0 +1,148 @@
+//! Runs steps. When one fails, those that were done are undone in reverse, and
+//! every error is reported.
+
+mod fault;
+mod remove;
+mod run;
+
+use std::fmt::Write as _;
+
+use crate::{
+    datapath::Datapath,
+    error::{Error, Result},
+    interrupt,
+    net::{Entered, Netlink, Worker},
+    plan::Step,
+    state::{Entry, Journal, Store},
+    topology::{NamespaceName, Topology},
+};
+
+pub use fault::Fault;
+
+/// Told of each step before it is run.
+pub trait Progress {
+    /// Step `n` of `total` comes now.
+    fn step(&mut self, n: usize, total: usize, step: &Step);
+}
+
+/// What steps work on.
+pub struct Apply<'a> {
+    /// A connection into the host's namespace.
+    pub netlink: &'a Netlink,
+    /// The thread that enters other namespaces.
+    pub worker: &'a Worker,
+    /// The host's datapath.
+    pub datapath: &'a mut dyn Datapath,
+    /// Where the host's networks are remembered.
+    pub store: &'a Store,
+    /// The network.
+    pub topology: &'a Topology,
+    /// What was made of it.
+    pub journal: Journal,
+    /// Who is told.
+    pub progress: &'a mut dyn Progress,
+    /// What was left alone, and why.
+    pub warnings: Vec<String>,
+    /// What is to go wrong, in tests, in the steps that are asked for; undoing
+    /// is not disturbed.
+    pub fault: Fault,
+    /// The namespace that the last step was in: the next one is likely to be, too.
+    pub entered: Option<(NamespaceName, Entered)>,
+}
+
+impl std::fmt::Debug for Apply<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Apply").field("network", &self.topology.name).finish_non_exhaustive()
+    }
+}
+
+impl Apply<'_> {
+    /// Runs all steps, or none: if one fails, or the user interrupts, what was
+    /// done is undone.
+    ///
+    /// # Errors
+    /// The failed step's, and those of undoing.
+    pub async fn build(&mut self, steps: &[Step]) -> Result<()> {
+        for (n, step) in (1..).zip(steps) {
+            self.progress.step(n, steps.len(), step);
+            let ready = interrupt::check().and_then(|()| self.fault.check(n));
+            let done = match ready {
+                Ok(()) => self.run(step).await,
+                error => error,
+            };
+            if let Err(error) = done {
+                // The failed one included: it may have been done in part.
+                let begun = steps.get(..n).unwrap_or(steps);
+                let undo: Vec<Step> = begun.iter().rev().filter_map(Step::inverse).collect();
+                let errors = self.run_all(&undo, Fault::None).await;
+                return Err(self.failure(n, steps.len(), step, &error, &errors));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs all steps, whatever becomes of some; but as long as something may
+    /// be left, the network is not forgotten.
+    ///
+    /// # Errors
+    /// Those of all steps that failed, in one.
+    pub async fn tear_down(&mut self, steps: &[Step]) -> Result<()> {
+        let errors = self.run_all(steps, self.fault).await;
+        let Some((first, others)) = errors.split_first() else { return Ok(()) };
+        let name = &self.topology.name;
+        let mut why = first.to_string();
+        append(&mut why, others);
+        Err(Error::failed(format!("cannot take all of network {name} away"))
+            .because(why)
+            .hint(format!("try again: netbpf down {name}")))
+    }
+
+    async fn run_all(&mut self, steps: &[Step], fault: Fault) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for (n, step) in (1..).zip(steps) {
+            if matches!(step, Step::Forget { .. }) && !errors.is_empty() {
+                continue;
+            }
+            self.progress.step(n, steps.len(), step);
+            let done = match fault.check(n) {
+                Ok(()) => self.run(step).await,
+                error => error,
+            };
+            if let Err(error) = done {
+                errors.push(error);
+            }
+        }
+        errors
+    }
+
+    fn failure(&self, n: usize, total: usize, step: &Step, error: &Error, undo: &[Error]) -> Error {
+        let name = &self.topology.name;
+        let mut why = error.to_string();
+        let what = format!("cannot bring up network {name}: step {n} of {total} failed: {step}");
+        if undo.is_empty() {
+            let hint = error.advice().map(|hint| format!("{hint}; ")).unwrap_or_default();
+            return Error::failed(what)
+                .because(why)
+                .hint(format!("{hint}what had been done was undone"));
+        }
+        why.push_str("; undoing it failed, too");
+        append(&mut why, undo);
+        Error::failed(what)
+            .because(why)
+            .hint(format!("take away what is left: netbpf down {name}"))
+    }
+
+    /// Writes a line to the journal, and remembers it.
+    fn note(&mut self, entry: Entry) -> Result<()> {
+        self.store.note(&self.topology.name, &entry)?;
+        self.journal.add(entry);
+        Ok(())
+    }
+}
+
+fn append(text: &mut String, errors: &[Error]) {
+    for error in errors {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "; {error}");
+    }
+}

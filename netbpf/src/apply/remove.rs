@@ -1,0 +1,87 @@
+//! What the steps do that take away. What is gone is no error, and what is not
+//! the network's stays.
+
+use crate::{
+    error::Result,
+    net::{
+        netns::{self, Named},
+        sysctl,
+    },
+    plan::Step,
+    state::Phase,
+    topology::{LinkName, NamespaceName, Owned},
+};
+
+use super::Apply;
+
+impl Apply<'_> {
+    /// Runs a step that takes something away.
+    pub(super) async fn run_removal(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::MarkRemoving => self.store.record(self.topology, Phase::Removing),
+            Step::Detach { hook, link } => match self.known_index(link).await? {
+                Some(index) => self.datapath.detach(*hook, index),
+                None => Ok(()),
+            },
+            Step::Withdraw { others } => self.datapath.withdraw(others),
+            Step::ClearUplink { link } => match self.known_index(link).await? {
+                Some(index) => self.datapath.clear_uplink(index),
+                None => Ok(()),
+            },
+            Step::ClearEndpoint { endpoint } => {
+                self.datapath.clear_endpoint(endpoint.endpoint_id())
+            }
+            Step::ClearSubnet { subnet } => self.datapath.clear_subnet(*subnet),
+            Step::ClearGateway { addr, mac } => self.datapath.clear_gateway(*addr, *mac),
+            Step::RestoreForwarding => {
+                if let Some(sysctls) = self.store.kept_sysctls()? {
+                    sysctl::restore(&sysctls)?;
+                }
+                self.store.forget_sysctls()
+            }
+            Step::DeleteLink { name, owned } => self.delete_link(name, owned).await,
+            Step::DeleteNamespace { name } => self.delete_namespace(name).await,
+            Step::UnloadDatapath => self.datapath.unload(),
+            Step::Forget { .. } => self.store.forget(&self.topology.name),
+            // The steps that make something are run elsewhere.
+            _ => Ok(()),
+        }
+    }
+
+    /// The index by which the datapath knows an interface, which may be gone.
+    async fn known_index(&self, link: &LinkName) -> Result<Option<u32>> {
+        if let Some(&index) = self.journal.links.get(link) {
+            return Ok(Some(index));
+        }
+        Ok(self.netlink.link(link.as_str()).await?.map(|link| link.index))
+    }
+
+    async fn delete_link(&mut self, name: &LinkName, owned: &Owned) -> Result<()> {
+        let Some(link) = self.netlink.link(name.as_str()).await? else { return Ok(()) };
+        let noted = self.journal.links.get(name);
+        if !owned.is(&link) || noted.is_some_and(|&index| index != link.index) {
+            self.warnings.push(format!("the interface {name} stays: it is not the one that was made"));
+            return Ok(());
+        }
+        self.netlink.delete_link(link.index).await
+    }
+
+    async fn delete_namespace(&mut self, name: &NamespaceName) -> Result<()> {
+        let Some(noted) = self.journal.namespaces.get(name).copied() else {
+            // It never got a name; if there is one, it is somebody else's.
+            return Ok(());
+        };
+        self.entered = None;
+        let ours = match netns::look_up(name.as_str())? {
+            Named::Nothing => return Ok(()),
+            // The name was made and not mounted on, or unmounted by hand.
+            Named::File => netns::is_empty(name.as_str()),
+            Named::Namespace(netns) => self.worker.enter(netns).await?.id == noted,
+        };
+        if !ours {
+            self.warnings.push(format!("the namespace {name} stays: it is not the one that was made"));
+            return Ok(());
+        }
+        netns::remove_name(name.as_str())
+    }
+}

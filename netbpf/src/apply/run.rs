@@ -1,0 +1,168 @@
+//! What each step does.
+
+use netbpf_common::Endpoint;
+
+use super::Apply;
+use crate::{
+    error::{Error, Result},
+    net::{
+        NewBridge, NewVeth,
+        netns::{self, Named},
+        sysctl,
+    },
+    plan::{Place, Step},
+    state::{Entry, Phase},
+    topology::{EndpointPlan, INSIDE, LinkName, NamespaceName},
+};
+
+impl Apply<'_> {
+    /// Runs one step.
+    pub(super) async fn run(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::Record { .. } => self.record().await,
+            Step::LoadDatapath { options } => self.datapath.load(options),
+            Step::AddBridge { name, mac, mtu, .. } => {
+                let bridge = NewBridge { name: name.as_str(), mac: *mac, mtu: *mtu };
+                self.netlink.add_bridge(bridge).await?;
+                self.adopt(name, &self.topology.alias()).await
+            }
+            Step::AddNamespace { name } => self.add_namespace(name).await,
+            Step::AddVeth { endpoint, bridge, mtu, .. } => {
+                self.add_veth(endpoint, bridge, *mtu).await
+            }
+            Step::LinkUp { place, link } => {
+                let netlink = self.enter(place).await?;
+                netlink.set_up(netlink.index(link).await?).await
+            }
+            Step::SetMtu { place, link, mtu } => {
+                let netlink = self.enter(place).await?;
+                netlink.set_mtu(netlink.index(link).await?, *mtu).await
+            }
+            Step::SetMaster { endpoint, bridge } => {
+                let port = self.netlink.index(endpoint.link.as_str()).await?;
+                self.netlink.set_master(port, self.netlink.index(bridge.as_str()).await?).await
+            }
+            Step::AddAddress { place, link, addr, prefix_len } => {
+                let netlink = self.enter(place).await?;
+                netlink.add_address(netlink.index(link).await?, *addr, *prefix_len).await
+            }
+            Step::AddDefaultRoute { namespace, gateway } => {
+                let netlink = self.enter(&Place::Inside(namespace.clone())).await?;
+                netlink.add_default_route(*gateway, netlink.index(INSIDE).await?).await
+            }
+            Step::AddFdb { endpoint } => {
+                let port = self.netlink.index(endpoint.link.as_str()).await?;
+                self.netlink.add_fdb(port, endpoint.mac).await
+            }
+            Step::EnableForwarding => {
+                // Before it is changed, so that a kill in between loses nothing.
+                self.store.keep_sysctls(&sysctl::forwarding()?)?;
+                sysctl::set(sysctl::IP_FORWARD, "1")
+            }
+            Step::SetGateway { addr, mac } => self.datapath.set_gateway(*addr, *mac),
+            Step::SetSubnet { subnet } => self.datapath.set_subnet(*subnet),
+            Step::SetEndpoint { endpoint, bridge, row } => {
+                let row = Endpoint {
+                    ifindex: self.netlink.index(endpoint.link.as_str()).await?,
+                    bridge_ifindex: self.netlink.index(bridge.as_str()).await?,
+                    ..*row
+                };
+                self.datapath.set_endpoint(endpoint.endpoint_id(), &row)
+            }
+            Step::SetUplink { link, row } => {
+                let index = self.note_index(link).await?;
+                self.datapath.set_uplink(index, row)
+            }
+            Step::SetPublished { all, .. } => self.datapath.set_published(all),
+            Step::Attach { hook, link, .. } => {
+                let index = self.note_index(link).await?;
+                self.datapath.attach(*hook, index)
+            }
+            Step::MarkUp => self.store.record(self.topology, Phase::Up),
+            step => self.run_removal(step).await,
+        }
+    }
+
+    async fn record(&mut self) -> Result<()> {
+        self.store.record(self.topology, Phase::Building)?;
+        self.note_index(&self.topology.uplink).await.map(|_| ())
+    }
+
+    /// The index of an interface that the datapath is about to know by it:
+    /// noted, because it cannot be looked up any more once the interface is gone.
+    async fn note_index(&mut self, link: &LinkName) -> Result<u32> {
+        let index = self.netlink.index(link.as_str()).await?;
+        if self.journal.links.get(link) != Some(&index) {
+            self.note(Entry::Link { name: link.clone(), index })?;
+        }
+        Ok(index)
+    }
+
+    /// Makes an interface that was just made known as the network's.
+    async fn adopt(&mut self, name: &LinkName, alias: &str) -> Result<()> {
+        let index = self.note_index(name).await?;
+        self.netlink.set_alias(index, alias).await
+    }
+
+    /// A namespace is noted while it has no name: there is no moment at which
+    /// one with a name could be anybody's.
+    async fn add_namespace(&mut self, name: &NamespaceName) -> Result<()> {
+        let entered = self.worker.create().await?;
+        match netns::look_up(name.as_str())? {
+            Named::Nothing => {}
+            // What an interrupted run of this network left.
+            Named::File if self.journal.namespaces.contains_key(name) => {
+                netns::remove_name(name.as_str())?;
+            }
+            Named::File | Named::Namespace(_) => return Err(netns::taken(name.as_str())),
+        }
+        self.note(Entry::Netns { name: name.clone(), id: entered.id })?;
+        netns::give_name(&entered.netns, name.as_str())?;
+        self.entered = Some((name.clone(), entered));
+        Ok(())
+    }
+
+    async fn add_veth(
+        &mut self,
+        endpoint: &EndpointPlan,
+        bridge: &LinkName,
+        mtu: u32,
+    ) -> Result<()> {
+        let master = self.netlink.index(bridge.as_str()).await?;
+        self.enter(&Place::Inside(endpoint.namespace.clone())).await?;
+        let Some((_, entered)) = &self.entered else {
+            return Err(Error::failed(format!("cannot enter {}", endpoint.namespace)));
+        };
+        let veth = NewVeth {
+            name: endpoint.link.as_str(),
+            mac: endpoint.link_mac(),
+            master,
+            peer: INSIDE,
+            peer_mac: endpoint.mac,
+            peer_netns: std::os::fd::AsFd::as_fd(&entered.netns),
+            mtu,
+        };
+        self.netlink.add_veth(veth).await?;
+        self.adopt(&endpoint.link, &self.topology.alias_of(endpoint)).await
+    }
+
+    /// A connection into a place.
+    async fn enter(&mut self, place: &Place) -> Result<crate::net::Netlink> {
+        let Place::Inside(name) = place else { return Ok(self.netlink.clone()) };
+        if let Some((last, entered)) = &self.entered
+            && last == name
+        {
+            return Ok(entered.netlink.clone());
+        }
+        let Named::Namespace(netns) = netns::look_up(name.as_str())? else {
+            return Err(Error::failed(format!("the namespace {name} is gone")));
+        };
+        let entered = self.worker.enter(netns).await?;
+        if self.journal.namespaces.get(name) != Some(&entered.id) {
+            return Err(netns::taken(name.as_str()));
+        }
+        let netlink = entered.netlink.clone();
+        self.entered = Some((name.clone(), entered));
+        Ok(netlink)
+    }
+}

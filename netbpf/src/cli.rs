@@ -1,0 +1,182 @@
+//! The command line: one clap definition for parsing, `--help`, man pages and
+//! completions. Each verb's arguments and its doing are in its own file below
+//! [`crate::commands`].
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use serde::Serialize;
+
+use crate::{
+    commands::{down, exec, generate, logs, maps, status, up},
+    error::{Error, Result},
+    host::{self, Host},
+    mounts,
+    output::{Format, Style},
+};
+
+/// Gives network namespaces a network in one command, and moves their packets
+/// with eBPF.
+#[derive(Parser, Debug)]
+#[command(
+    name = "netbpf",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    after_help = "\
+Try it:
+  netbpf up --namespaces 3 -p 8080:ns1:80
+  netbpf status
+  netbpf exec ns1 -- ping -c1 172.19.0.3
+  netbpf maps flows
+  netbpf down
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 differs; `exec` gives the command's own.
+netbpf acts on the network namespace that it is started in."
+)]
+pub struct Cli {
+    /// What every verb understands.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The options that every verb understands.
+#[derive(Args, Clone, Debug)]
+pub struct Globals {
+    /// How results are shown
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+    /// The same as `-o json`
+    #[arg(short, long, global = true)]
+    pub json: bool,
+    /// Say nothing but errors and what was asked for
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say what is being done
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Leave the column names out of tables
+    #[arg(long, global = true)]
+    pub no_headers: bool,
+    /// When to use colours: `NO_COLOR` is honoured
+    #[arg(long, global = true, default_value_t = ColorChoice::Auto, value_name = "WHEN")]
+    pub color: ColorChoice,
+}
+
+impl Globals {
+    /// The format of the results, whichever option asked for it.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.output }
+    }
+
+    /// How results are shown, in full.
+    #[must_use]
+    pub fn style(&self) -> Style {
+        Style { format: self.format(), headers: !self.no_headers }
+    }
+}
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Build a network of namespaces and load the datapath
+    Up(up::Args),
+    /// Take networks away, whatever state they are in
+    Down(down::Args),
+    /// Show networks and whether every piece that should exist does
+    Status(status::Args),
+    /// Run a command inside a namespace
+    Exec(exec::Args),
+    /// Show what the datapath knows, counts and carries
+    Maps(maps::Args),
+    /// Show what the datapath logged
+    Logs(logs::Args),
+    /// Write man pages or shell completions
+    #[command(hide = true)]
+    Generate(generate::Args),
+}
+
+impl Verb {
+    /// Does what was asked for.
+    fn run(self, globals: &Globals) -> Result<ExitCode> {
+        match self {
+            Self::Up(args) => args.run(globals),
+            Self::Down(args) => args.run(globals),
+            Self::Status(args) => args.run(globals),
+            Self::Exec(args) => args.run(globals),
+            Self::Maps(args) => args.run(&subject("maps")?, globals.style()),
+            Self::Logs(args) => args.run(&subject("logs")?, globals.style()),
+            Self::Generate(args) => args.run(),
+        }
+    }
+}
+
+/// The host's datapath, for the verbs that look into it.
+fn subject(verb: &str) -> Result<maps::Subject> {
+    host::require_privileges(verb)?;
+    let host = Host::here()?;
+    maps::Subject::open(&host.pins, host.names()?)
+}
+
+/// Runs netbpf with the arguments of this process. Must be called first of all,
+/// while the process has one thread.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse_in_colour();
+    let globals = cli.globals;
+    let done = match &cli.verb {
+        Verb::Generate(_) => Ok(()),
+        _ => mounts::join_outermost(),
+    };
+    match done.and_then(|()| cli.verb.run(&globals)) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error, globals.format());
+            ExitCode::from(error.code() as u8)
+        }
+    }
+}
+
+impl Cli {
+    /// Parses the arguments of this process; where help or a usage error is to
+    /// be said, says it and exits.
+    fn parse_in_colour() -> Self {
+        let matches = Self::command().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// An error in JSON.
+#[derive(Serialize)]
+struct ErrorView<'a> {
+    error: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+}
+
+/// Says on standard error what went wrong.
+pub fn report(error: &Error, format: Format) {
+    let mut text = String::new();
+    if format == Format::Json {
+        let view = ErrorView { error: error.what(), why: error.why(), hint: error.advice() };
+        text = serde_json::to_string(&view).unwrap_or_default();
+        text.push('\n');
+    } else {
+        let lines =
+            [("error", Some(error.what())), ("  why", error.why()), ("  hint", error.advice())];
+        for (name, line) in lines {
+            text.extend(line.map(|line| format!("{name}: {line}\n")));
+        }
+    }
+    // There is nowhere else to say that it cannot be said.
+    let _ = io::stderr().write_all(text.as_bytes());
+}

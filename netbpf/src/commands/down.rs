@@ -1,0 +1,93 @@
+//! `netbpf down`: takes networks away.
+
+use std::process::ExitCode;
+
+use crate::{
+    cli::Globals,
+    error::{Error, Result},
+    host, plan,
+    progress::{Teller, say},
+    session::{Session, block_on},
+    state::Recorded,
+};
+
+/// Take networks away, whatever state they are in
+///
+/// Removes all that `up` made, also when that was interrupted, and puts back
+/// what it changed. What was removed by hand is no error; what somebody else
+/// put in its place stays.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  netbpf down            the only network
+  netbpf down shop       that one
+  netbpf down --all      all of this host")]
+pub struct Args {
+    /// The network; can be left out if there is only one
+    #[arg(value_name = "NET", conflicts_with = "all")]
+    network: Option<String>,
+    /// All networks of this host
+    #[arg(long)]
+    all: bool,
+}
+
+impl Args {
+    /// Takes the networks away.
+    ///
+    /// # Errors
+    /// What is left, and why.
+    pub fn run(self, globals: &Globals) -> Result<ExitCode> {
+        host::require_privileges("down")?;
+        block_on(self.remove(globals))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn remove(self, globals: &Globals) -> Result<()> {
+        crate::interrupt::catch()?;
+        let mut session = Session::open_to_remove()?;
+        let store = session.host.store.clone();
+        let _lock = store.lock()?;
+        store.forget_earlier_boots()?;
+        let networks = store.networks()?;
+        let chosen = self.choose(&networks)?;
+        if chosen.is_empty() {
+            say(globals, match &self.network {
+                Some(name) => format!("there is no network {name}: nothing to do"),
+                None => "there is no network: nothing to do".to_owned(),
+            });
+        }
+        for name in chosen {
+            // Anew for each: what the last one of them needs is not the others'.
+            let observed = session.observe().await?;
+            let Some(network) = observed.network(&name) else { continue };
+            let steps = plan::down(network, &observed, &store);
+            let mut teller = Teller::new(globals);
+            let mut warnings = Vec::new();
+            let (topology, journal) = (&network.topology, network.journal.clone());
+            let done =
+                session.tear_down(topology, journal, &steps, &mut teller, &mut warnings).await;
+            teller.finish();
+            for warning in warnings {
+                say(globals, format_args!("warning: {warning}"));
+            }
+            done?;
+            say(globals, format_args!("network {name} is gone"));
+        }
+        Ok(())
+    }
+
+    /// The networks to be taken away.
+    fn choose(&self, networks: &[Recorded]) -> Result<Vec<String>> {
+        let names = || networks.iter().map(|network| network.topology.name.to_string());
+        match (&self.network, networks) {
+            (Some(wanted), _) => Ok(names().filter(|name| name == wanted).collect()),
+            (None, [_, _, ..]) if !self.all => {
+                let names: Vec<String> = names().collect();
+                Err(Error::usage("which network?")
+                    .because(format!("there are {}", names.join(", ")))
+                    .hint("name one: netbpf down NET; or take all: netbpf down --all"))
+            }
+            _ => Ok(names().collect()),
+        }
+    }
+}

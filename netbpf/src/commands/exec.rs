@@ -1,0 +1,141 @@
+//! `netbpf exec`: runs a command inside a namespace.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+};
+
+use crate::{
+    cli::{Globals, report},
+    error::{Context as _, Error, Result},
+    host::{self, Host},
+    net::{
+        NetnsId,
+        netns::{self, Named},
+    },
+    topology::NamespaceName,
+};
+
+/// Exit code of a command that cannot be run, as shells give it.
+const CANNOT_RUN: u8 = 126;
+
+/// Exit code of a command that does not exist, as shells give it.
+const NOT_FOUND: u8 = 127;
+
+/// Where `ip netns` has files that a namespace sees instead of those in `/etc`.
+const ETC: &str = "/etc/netns";
+
+/// What is mounted below `/sys` and not part of it.
+const SYS_MOUNTS: [&str; 2] = ["/sys/fs/bpf", "/sys/fs/cgroup"];
+
+/// Run a command inside a namespace
+///
+/// The command takes netbpf's place: its exit code is its own. As with
+/// `ip netns exec`, it sees the namespace's interfaces in /sys, and the files
+/// in /etc/netns/NS in the place of those in /etc.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  netbpf exec ns1 -- ping -c1 172.19.0.3
+  netbpf exec ns1 -- ip route
+  netbpf exec ns1 -- sh
+
+Exit codes: the command's own; 126 if it cannot be run, 127 if it does not exist.")]
+pub struct Args {
+    /// A namespace of one of this host's networks
+    #[arg(value_name = "NS")]
+    namespace: String,
+    /// The command and its arguments
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+impl Args {
+    /// Becomes the command.
+    ///
+    /// # Errors
+    /// There is no such namespace, or it cannot be entered.
+    pub fn run(self, globals: &Globals) -> Result<ExitCode> {
+        host::require_privileges("exec")?;
+        let name = self.enter()?;
+        show_namespace(&name).context(format!("cannot prepare {name}'s file systems"))?;
+        let Some((program, arguments)) = self.command.split_first() else {
+            return Ok(ExitCode::SUCCESS);
+        };
+        let error = Command::new(program).args(arguments).exec();
+        let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
+        let program = Path::new(program).display();
+        let hint = "it is looked for in the directories of PATH";
+        let error = Error::failed(format!("cannot run {program}")).because(error).hint(hint);
+        report(&error, globals.format());
+        Ok(code.into())
+    }
+
+    /// Enters the namespace, if it is of one of the host's networks and the one
+    /// that was made.
+    fn enter(&self) -> Result<NamespaceName> {
+        let networks = Host::here()?.store.networks()?;
+        let wanted = &self.namespace;
+        let all = || networks.iter().flat_map(|network| &network.topology.endpoints);
+        let Some(endpoint) = all().find(|endpoint| endpoint.namespace.as_str() == wanted) else {
+            let names: Vec<&str> = all().map(|endpoint| endpoint.namespace.as_str()).collect();
+            let error = Error::usage(format!("no network of this host has a namespace {wanted}"));
+            return Err(error.hint(if names.is_empty() {
+                "bring a network up first: netbpf up --namespaces 3".to_owned()
+            } else {
+                format!("there are {}", names.join(", "))
+            }));
+        };
+        let name = endpoint.namespace.clone();
+        let noted = networks.iter().find_map(|network| network.journal.namespaces.get(&name));
+        let gone = |why: &str| {
+            Error::failed(format!("the namespace {name} is gone"))
+                .because(why)
+                .hint("`netbpf status` shows what is missing; `netbpf up` with the same arguments mends it")
+        };
+        let Named::Namespace(netns) = netns::look_up(name.as_str())? else {
+            return Err(gone("it was removed by something else than netbpf"));
+        };
+        setns(&netns, CloneFlags::CLONE_NEWNET).context(format!("cannot enter {name}"))?;
+        if noted != Some(&NetnsId::here()?) {
+            return Err(gone("another one has its name"));
+        }
+        Ok(name)
+    }
+}
+
+/// Gives this process a view of the file system as it is in the namespace, in
+/// a mount namespace of its own.
+fn show_namespace(name: &NamespaceName) -> Result<(), Errno> {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    // What is mounted from now on stays in here; what others mount or unmount is seen.
+    mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)?;
+    let kept: Vec<(&str, File)> = SYS_MOUNTS
+        .into_iter()
+        .filter_map(|path| Some((path, File::open(path).ok()?)))
+        .collect();
+    // Over the old one instead of in its place, so that the kept can be had from it.
+    mount(Some(name.as_str()), "/sys", Some("sysfs"), MsFlags::empty(), none)?;
+    for (path, old) in kept {
+        let source = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&old)));
+        // Without them the command sees less, as with `ip netns exec`.
+        let _ = mount(Some(&source), path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none);
+    }
+    let Ok(files) = fs::read_dir(Path::new(ETC).join(name.as_str())) else { return Ok(()) };
+    for file in files.filter_map(Result::ok) {
+        let place = Path::new("/etc").join(file.file_name());
+        let _ = mount(Some(&file.path()), &place, none, MsFlags::MS_BIND, none);
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! `netbpf up`: builds a network.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use serde::Serialize;
+
+use crate::{
+    bpf::LogLevel,
+    cli::Globals,
+    commands::status,
+    error::{Context as _, Error, Result},
+    host,
+    output::{CANNOT_WRITE, Format, Sink, write_json},
+    plan::{self, Step},
+    progress::{Teller, say},
+    session::{Session, block_on},
+    topology::{
+        Guard, LinkName, MAX_ENDPOINTS, NamespaceSpec, PublishSpec, Request, Subnet, Topology,
+    },
+};
+
+/// Name of a network that is given none.
+const DEFAULT_NAME: &str = "netbpf0";
+
+/// Build a network of namespaces and load the datapath
+///
+/// Makes a bridge, namespaces with an interface each, and an eBPF datapath that
+/// moves their packets: among them, to the outside with the uplink's address
+/// (SNAT), and from the outside to published ports.
+///
+/// The same call again changes nothing. If something is missing of what it
+/// built, it is built again. If a step fails, all that was done is undone.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  netbpf up --namespaces 3
+  netbpf up --namespaces 3 --uplink eth0 -p 8080:ns1:80 -p 5000-5009:ns2:5000-5009/udp
+  netbpf up --name shop --ns web=10.8.0.10 --ns db --subnet 10.8.0.0/24
+  netbpf up --namespaces 3 --dry-run
+
+The fast path bypasses the host's netfilter: its FORWARD and NAT rules do not
+see the packets that eBPF moves.")]
+pub struct Args {
+    /// Name of the network and its bridge
+    #[arg(long, value_name = "NET", default_value = DEFAULT_NAME, value_parser = LinkName::new)]
+    name: LinkName,
+    /// Make N namespaces, named by the prefix and a number
+    #[arg(long, value_name = "N", conflicts_with = "ns", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_ENDPOINTS)))]
+    namespaces: Option<u16>,
+    /// Make this namespace; can be given many times
+    #[arg(long, value_name = "NAME[=IP[/MAC]]")]
+    ns: Vec<NamespaceSpec>,
+    /// What the names of --namespaces begin with
+    #[arg(long, value_name = "PREFIX", default_value = "ns", requires = "namespaces")]
+    ns_prefix: String,
+    /// The interface to the outside [default: that of the default route]
+    #[arg(long, value_name = "DEV", value_parser = LinkName::existing)]
+    uplink: Option<LinkName>,
+    /// The network's addresses; the first is the gateway's [default: 172.19.0.0/24]
+    #[arg(long, value_name = "SUBNET")]
+    subnet: Option<Subnet>,
+    /// Largest IP packet [default: the uplink's]
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<u32>,
+    /// Publish ports of a namespace on the uplink; can be given many times
+    #[arg(short, long, value_name = "[HOSTIP:]PORT[-END]:[NS:]PORT[-END][/PROTO]")]
+    publish: Vec<PublishSpec>,
+    /// Flows that the host's table holds [default: 262144, 78 MiB]
+    #[arg(long, value_name = "N")]
+    max_flows: Option<u32>,
+    /// Flows that each namespace may have [default: an equal share]
+    #[arg(long, value_name = "N")]
+    flow_limit: Option<u32>,
+    /// What namespaces may send [default: learn]
+    #[arg(long, value_enum, value_name = "GUARD")]
+    source_guard: Option<Guard>,
+    /// What the datapath logs [default: off]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+    /// Print the steps that would be taken, and take none
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What `-o json` tells of the steps.
+#[derive(Serialize)]
+struct DryRun {
+    network: String,
+    steps: Vec<String>,
+}
+
+impl Args {
+    /// Builds the network.
+    ///
+    /// # Errors
+    /// What was asked wrongly, what the host lacks, or what went wrong; nothing
+    /// was changed then.
+    pub fn run(self, globals: &Globals) -> Result<ExitCode> {
+        let dry_run = self.dry_run;
+        let request = self.request()?;
+        host::require_privileges("up")?;
+        block_on(async {
+            if dry_run { print_plan(&request, globals).await } else { build(&request, globals).await }
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn request(self) -> Result<Request> {
+        let namespaces = match self.namespaces {
+            Some(count) => NamespaceSpec::numbered(&self.ns_prefix, count)?,
+            None if self.ns.is_empty() => {
+                return Err(Error::usage("no namespaces")
+                    .because("neither --namespaces nor --ns says which to make")
+                    .hint("for example: netbpf up --namespaces 3"));
+            }
+            None => self.ns,
+        };
+        Ok(Request {
+            name: self.name,
+            namespaces,
+            uplink: self.uplink,
+            subnet: self.subnet,
+            mtu: self.mtu,
+            publish: self.publish,
+            max_flows: self.max_flows,
+            flow_limit: self.flow_limit,
+            guard: self.source_guard,
+            log_level: self.log_level,
+        })
+    }
+}
+
+async fn print_plan(request: &Request, globals: &Globals) -> Result<()> {
+    let session = Session::open()?;
+    let (topology, steps, _) = prepare(&session, request, globals).await?;
+    let mut out = Sink::stdout();
+    if globals.format() == Format::Json {
+        let steps = steps.iter().map(ToString::to_string).collect();
+        write_json(&mut out, &DryRun { network: topology.name.to_string(), steps })?;
+    } else if steps.is_empty() {
+        writeln!(out, "{}", nothing_to_do(&topology)).context(CANNOT_WRITE)?;
+    } else {
+        for (n, step) in (1..).zip(&steps) {
+            writeln!(out, "{n:>4}  {step}").context(CANNOT_WRITE)?;
+        }
+    }
+    out.flush().context(CANNOT_WRITE)
+}
+
+/// Looks at everything, and finds out what is to be done.
+async fn prepare(
+    session: &Session,
+    request: &Request,
+    globals: &Globals,
+) -> Result<(Topology, Vec<Step>, crate::state::Journal)> {
+    session.datapath().probe()?;
+    let observed = session.observe().await?;
+    let topology = Topology::validate(request, &observed)?;
+    for warning in topology.warnings(&observed) {
+        say(globals, format_args!("warning: {warning}"));
+    }
+    let steps = plan::up(&topology, &observed, &session.host.store);
+    let existing = observed.network(topology.name.as_str());
+    let journal = existing.map(|network| network.journal.clone()).unwrap_or_default();
+    Ok((topology, steps, journal))
+}
+
+async fn build(request: &Request, globals: &Globals) -> Result<()> {
+    crate::interrupt::catch()?;
+    let mut session = Session::open()?;
+    let store = session.host.store.clone();
+    let _lock = store.lock()?;
+    store.forget_earlier_boots()?;
+    let (topology, steps, journal) = prepare(&session, request, globals).await?;
+    if steps.is_empty() {
+        say(globals, nothing_to_do(&topology));
+    } else {
+        let mut teller = Teller::new(globals);
+        let warnings = session.build(&topology, journal, &steps, &mut teller).await?;
+        teller.finish();
+        for warning in warnings {
+            say(globals, format_args!("warning: {warning}"));
+        }
+    }
+    picture(&session, &topology, globals).await
+}
+
+fn nothing_to_do(topology: &Topology) -> String {
+    format!("network {} is up already: nothing to do", topology.name)
+}
+
+/// Shows what there is now.
+async fn picture(session: &Session, topology: &Topology, globals: &Globals) -> Result<()> {
+    if globals.format() == Format::Json || globals.quiet {
+        if globals.format() == Format::Json {
+            let observed = session.observe().await?;
+            return status::print(&observed, session, Some(&topology.name), globals);
+        }
+        return Ok(());
+    }
+    let observed = session.observe().await?;
+    status::print(&observed, session, Some(&topology.name), globals)?;
+    if !std::io::stdout().is_terminal() {
+        return Ok(());
+    }
+    let Some(endpoint) = topology.endpoints.first() else { return Ok(()) };
+    let mut out = Sink::stdout();
+    let text = format!(
+        "\nTry it:  netbpf exec {} -- ping -c1 {}\nNote:    the fast path bypasses the host's netfilter FORWARD and NAT rules.\n",
+        endpoint.namespace,
+        topology.gateway()
+    );
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context(CANNOT_WRITE)
+}

@@ -1,0 +1,93 @@
+//! The host: the network namespace that netbpf is started in, and where its
+//! things are.
+
+use std::{fs, path::PathBuf};
+
+use crate::{
+    error::{Context as _, Error, Result},
+    names::{Name, Names},
+    net::NetnsId,
+    state::Store,
+};
+
+/// Where networks are remembered, a directory per host.
+const RUN: &str = "/run/netbpf";
+
+/// Where datapaths are pinned, a directory per host.
+const PINS: &str = "/sys/fs/bpf/netbpf";
+
+/// Bits of `CapEff` in `/proc/self/status` that netbpf needs, and their names.
+const CAPABILITIES: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
+
+/// A host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its network namespace.
+    pub id: NetnsId,
+    /// Where its datapath is pinned.
+    pub pins: PathBuf,
+    /// Where its networks are remembered.
+    pub store: Store,
+}
+
+impl Host {
+    /// The host that this process is on.
+    ///
+    /// # Errors
+    /// The kernel does not tell which one it is.
+    pub fn here() -> Result<Self> {
+        let id = NetnsId::here()?;
+        let name = id.cookie.to_string();
+        Ok(Self {
+            id,
+            pins: PathBuf::from(PINS).join(&name),
+            store: Store::new(PathBuf::from(RUN).join(&name)),
+        })
+    }
+
+    /// What the endpoints of its networks are called.
+    ///
+    /// # Errors
+    /// What is remembered cannot be read.
+    pub fn names(&self) -> Result<Names> {
+        let networks = self.store.networks()?;
+        let endpoints = networks.iter().flat_map(|network| {
+            network.topology.endpoints.iter().map(|endpoint| {
+                let name = Name {
+                    network: network.topology.name.to_string(),
+                    ns: endpoint.namespace.to_string(),
+                };
+                (endpoint.endpoint_id(), name)
+            })
+        });
+        Ok(endpoints.collect())
+    }
+
+    /// Takes away the directory of all hosts' pins, if none is left in it.
+    pub fn tidy_pins(&self) {
+        if let Some(all) = self.pins.parent() {
+            // It stays as long as there is something in it.
+            let _ = fs::remove_dir(all);
+        }
+    }
+}
+
+/// Checks that this process may do what `verb` needs.
+///
+/// # Errors
+/// It may not.
+pub fn require_privileges(verb: &str) -> Result<()> {
+    let path = "/proc/self/status";
+    let status = fs::read_to_string(path).context(format!("cannot read {path}"))?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .unwrap_or_default();
+    match CAPABILITIES.iter().find(|(bit, _)| effective >> bit & 1 == 0) {
+        None => Ok(()),
+        Some((_, lacking)) => Err(Error::failed(format!("netbpf {verb} needs to be run as root"))
+            .because(format!("this process lacks {lacking}"))
+            .hint(format!("try: sudo netbpf {verb} ..."))),
+    }
+}

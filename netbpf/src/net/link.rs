@@ -1,0 +1,244 @@
+//! Network interfaces.
+
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use futures_util::TryStreamExt as _;
+use netbpf_common::MacAddr;
+use rtnetlink::{
+    LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    packet_route::link::{
+        BridgeStpState, InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    },
+};
+
+use super::{Answer as _, Netlink};
+use crate::error::{Error, Result};
+
+/// What is known of an interface.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its kind ("bridge", "veth" ...); nothing for hardware.
+    pub kind: Option<String>,
+    /// Its MAC; nothing where it has an address of another kind.
+    pub mac: Option<MacAddr>,
+    /// Largest IP packet that it takes.
+    pub mtu: u32,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// Whether it is the loopback interface.
+    pub loopback: bool,
+    /// Index of the bridge that it is a port of.
+    pub master: Option<u32>,
+    /// Its alias.
+    pub alias: Option<String>,
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            up: flags.contains(LinkFlags::Up),
+            loopback: flags.contains(LinkFlags::Loopback),
+            ..Self::default()
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(MacAddr::new),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = infos.into_iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+/// A bridge to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct NewBridge<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its MAC, which then stays whatever ports it gets.
+    pub mac: MacAddr,
+    /// Its MTU.
+    pub mtu: u32,
+}
+
+/// A veth pair to be made: one end here, the other in another namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct NewVeth<'a> {
+    /// Name of the end here.
+    pub name: &'a str,
+    /// MAC of the end here.
+    pub mac: MacAddr,
+    /// Index of the bridge that the end here becomes a port of.
+    pub master: u32,
+    /// Name of the end there.
+    pub peer: &'a str,
+    /// MAC of the end there.
+    pub peer_mac: MacAddr,
+    /// The namespace of the end there.
+    pub peer_netns: BorrowedFd<'a>,
+    /// MTU of both.
+    pub mtu: u32,
+}
+
+impl Netlink {
+    /// All interfaces.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn links(&self) -> Result<Vec<Link>> {
+        self.handle
+            .link()
+            .get()
+            .execute()
+            .map_ok(Link::from)
+            .try_collect()
+            .await
+            .or_failed(|| "cannot list the network interfaces".into())
+    }
+
+    /// The interface of that name, if there is one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn link(&self, name: &str) -> Result<Option<Link>> {
+        let found = self
+            .handle
+            .link()
+            .get()
+            .match_name(name)
+            .execute()
+            .try_next()
+            .await
+            .if_any(|| format!("cannot look up the interface {name}"))?;
+        Ok(found.flatten().map(Link::from))
+    }
+
+    /// Index of the interface of that name.
+    ///
+    /// # Errors
+    /// The kernel's, and that there is none.
+    pub async fn index(&self, name: &str) -> Result<u32> {
+        match self.link(name).await? {
+            Some(link) => Ok(link.index),
+            None => Err(Error::failed(format!("there is no interface {name}"))),
+        }
+    }
+
+    /// Makes a bridge, switched on, that forwards from the first moment:
+    /// without STP there is nothing to wait for.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn add_bridge(&self, bridge: NewBridge<'_>) -> Result<()> {
+        let message = LinkBridge::new(bridge.name)
+            .address(bridge.mac.octets().to_vec())
+            .mtu(bridge.mtu)
+            .stp_state(BridgeStpState::Disabled)
+            .forward_delay(0)
+            .build();
+        self.handle
+            .link()
+            .add(message)
+            .execute()
+            .await
+            .or_failed(|| format!("cannot create the bridge {}", bridge.name))
+    }
+
+    /// Makes a veth pair, the end here switched on, in one message: there is
+    /// never a half-configured pair.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn add_veth(&self, veth: NewVeth<'_>) -> Result<()> {
+        let peer = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(veth.peer)
+            .address(veth.peer_mac.octets().to_vec())
+            .mtu(veth.mtu)
+            .setns_by_fd(veth.peer_netns.as_raw_fd())
+            .build();
+        let message = LinkVeth::new(veth.name, veth.peer)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .address(veth.mac.octets().to_vec())
+            .mtu(veth.mtu)
+            .controller(veth.master)
+            .up()
+            .build();
+        self.handle
+            .link()
+            .add(message)
+            .execute()
+            .await
+            .or_failed(|| format!("cannot create the veth {}", veth.name))
+    }
+
+    /// Sets the alias, which `ip link` shows.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn set_alias(&self, index: u32, alias: &str) -> Result<()> {
+        self.set(LinkUnspec::new_with_index(index).alias(alias), "name").await
+    }
+
+    /// Switches the interface on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn set_up(&self, index: u32) -> Result<()> {
+        self.set(LinkUnspec::new_with_index(index).up(), "switch on").await
+    }
+
+    /// Makes the interface a port of the bridge.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn set_master(&self, index: u32, bridge: u32) -> Result<()> {
+        self.set(LinkUnspec::new_with_index(index).controller(bridge), "move to its bridge").await
+    }
+
+    /// Sets the MTU.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn set_mtu(&self, index: u32, mtu: u32) -> Result<()> {
+        self.set(LinkUnspec::new_with_index(index).mtu(mtu), "set the MTU of").await
+    }
+
+    async fn set(&self, change: LinkMessageBuilder<LinkUnspec>, doing: &str) -> Result<()> {
+        self.handle
+            .link()
+            .set(change.build())
+            .execute()
+            .await
+            .or_failed(|| format!("cannot {doing} the interface"))
+    }
+
+    /// Removes the interface; one that is gone is no error.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn delete_link(&self, index: u32) -> Result<()> {
+        self.handle
+            .link()
+            .del(index)
+            .execute()
+            .await
+            .if_any(|| "cannot remove the interface".into())
+            .map(|_| ())
+    }
+}

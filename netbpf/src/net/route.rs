@@ -1,0 +1,104 @@
+//! IPv4 routes.
+
+use std::net::Ipv4Addr;
+
+use futures_util::TryStreamExt as _;
+use rtnetlink::{
+    RouteMessageBuilder,
+    packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+};
+
+use super::{Answer as _, Netlink};
+use crate::{error::Result, topology::Subnet};
+
+/// Number of the table that holds the kernel's routes to its own addresses.
+const TABLE_LOCAL: u32 = 255;
+
+/// An IPv4 route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Where it leads.
+    pub destination: Subnet,
+    /// The router that it goes by, if there is one.
+    pub gateway: Option<Ipv4Addr>,
+    /// Index of the interface that it goes by, if there is one.
+    pub ifindex: Option<u32>,
+    /// Its table.
+    pub table: u32,
+    /// Its metric: the lowest wins.
+    pub metric: u32,
+    /// Whether packets go somewhere by it, not into a hole.
+    pub unicast: bool,
+}
+
+impl Route {
+    /// Whether it is a default route.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        self.destination.prefix_len() == 0
+    }
+
+    fn read(message: &RouteMessage) -> Self {
+        let mut destination = Ipv4Addr::UNSPECIFIED;
+        let mut route = Self {
+            destination: Subnet::containing(destination, 0),
+            gateway: None,
+            ifindex: None,
+            table: message.header.table.into(),
+            metric: 0,
+            unicast: message.header.kind == RouteType::Unicast,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(addr)) => destination = *addr,
+                RouteAttribute::Gateway(RouteAddress::Inet(addr)) => route.gateway = Some(*addr),
+                RouteAttribute::Oif(index) => route.ifindex = Some(*index),
+                RouteAttribute::Table(table) => route.table = *table,
+                RouteAttribute::Priority(metric) => route.metric = *metric,
+                RouteAttribute::MultiPath(hops) => {
+                    route.ifindex = hops.first().map(|hop| hop.interface_index);
+                }
+                _ => {}
+            }
+        }
+        route.destination =
+            Subnet::containing(destination, message.header.destination_prefix_length);
+        route
+    }
+}
+
+impl Netlink {
+    /// The IPv4 routes of all tables but the local one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn routes(&self) -> Result<Vec<Route>> {
+        let all: Vec<RouteMessage> = self
+            .handle
+            .route()
+            .get(RouteMessageBuilder::<Ipv4Addr>::new().build())
+            .execute()
+            .try_collect()
+            .await
+            .or_failed(|| "cannot list the routes".into())?;
+        Ok(all.iter().map(Route::read).filter(|route| route.table != TABLE_LOCAL).collect())
+    }
+
+    /// Adds the default route.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn add_default_route(&self, gateway: Ipv4Addr, ifindex: u32) -> Result<()> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(gateway)
+            .output_interface(ifindex)
+            .build();
+        self.handle
+            .route()
+            .add(route)
+            .replace()
+            .execute()
+            .await
+            .or_failed(|| format!("cannot add the default route by {gateway}"))
+    }
+}

@@ -1,0 +1,183 @@
+//! What there is: everything that validation and planning look at, as plain
+//! data, and how it is collected.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::Ipv4Addr,
+};
+
+use netbpf_common::{Endpoint, PublishEntry, Uplink};
+
+use crate::{
+    bpf::{Hook, LoadOptions},
+    datapath::Datapath,
+    error::Result,
+    net::{
+        Address, FdbRow, Link, Netlink, Route, Worker,
+        netns::{self, Named},
+        sysctl,
+    },
+    state::{Recorded, Store},
+    topology::NamespaceName,
+};
+
+/// What there is on the host.
+#[derive(Clone, Default, Debug)]
+pub struct Observed {
+    /// Interfaces of the host.
+    pub links: Vec<Link>,
+    /// Its IPv4 addresses.
+    pub addresses: Vec<Address>,
+    /// Its IPv4 routes.
+    pub routes: Vec<Route>,
+    /// The forwarding databases of its bridges.
+    pub fdb: Vec<FdbRow>,
+    /// Whether it routes.
+    pub forwarding: bool,
+    /// Whether that was changed for a network, and is to be put back.
+    pub forwarding_was_changed: bool,
+    /// Names of namespaces that are taken, whatever by.
+    pub namespaces: BTreeSet<String>,
+    /// The namespaces of recorded networks.
+    pub inside: BTreeMap<NamespaceName, Inside>,
+    /// The recorded networks.
+    pub networks: Vec<Recorded>,
+    /// The host's datapath; nothing if none is loaded.
+    pub datapath: Option<DatapathSeen>,
+}
+
+/// What there is under the name of a namespace of a recorded network.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Inside {
+    /// Nothing.
+    Missing,
+    /// A file that is no namespace.
+    File,
+    /// A namespace that is not the one that was made.
+    Foreign,
+    /// The namespace, and what is in it.
+    Ours {
+        /// Its interfaces.
+        links: Vec<Link>,
+        /// Its addresses.
+        addresses: Vec<Address>,
+        /// Its routes.
+        routes: Vec<Route>,
+    },
+}
+
+/// What there is of the datapath.
+#[derive(Clone, Default, Debug)]
+pub struct DatapathSeen {
+    /// What it was loaded with.
+    pub options: LoadOptions,
+    /// Its endpoints.
+    pub endpoints: HashMap<u16, Endpoint>,
+    /// Its uplinks by interface index.
+    pub uplinks: HashMap<u32, Uplink>,
+    /// The gateways whose addresses it knows.
+    pub gateways: HashSet<Ipv4Addr>,
+    /// The networks' subnets that it knows, by address and prefix.
+    pub subnets: HashSet<(Ipv4Addr, u8)>,
+    /// Its published ports.
+    pub published: Vec<PublishEntry>,
+    /// What is attached, of what was asked about.
+    pub attached: HashSet<(Hook, u32)>,
+}
+
+impl Observed {
+    /// The interface of that name.
+    #[must_use]
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The recorded network of that name.
+    #[must_use]
+    pub fn network(&self, name: &str) -> Option<&Recorded> {
+        self.networks.iter().find(|network| network.topology.name.as_str() == name)
+    }
+
+    /// The recorded networks but the one of that name.
+    pub fn others<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Recorded> {
+        self.networks.iter().filter(move |network| network.topology.name.as_str() != name)
+    }
+
+    /// The address that translated packets of the uplink carry: its primary one.
+    #[must_use]
+    pub fn uplink_address(&self, uplink: &Link) -> Option<Ipv4Addr> {
+        let all = self.addresses.iter().filter(|address| address.ifindex == uplink.index);
+        let usable = all.filter(|address| address.global && !address.secondary);
+        usable.map(|address| address.addr).next()
+    }
+
+    /// Looks at the host, its recorded networks and its datapath.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn collect(
+        netlink: &Netlink,
+        worker: &Worker,
+        datapath: &dyn Datapath,
+        store: &Store,
+    ) -> Result<Self> {
+        let networks = store.networks()?;
+        let links = netlink.links().await?;
+        let mut inside = BTreeMap::new();
+        for network in &networks {
+            for endpoint in &network.topology.endpoints {
+                let name = &endpoint.namespace;
+                inside.insert(name.clone(), look_inside(worker, network, name).await?);
+            }
+        }
+        let datapath = datapath.observe(&hooks(&networks, &links))?;
+        Ok(Self {
+            links,
+            addresses: netlink.addresses().await?,
+            routes: netlink.routes().await?,
+            fdb: netlink.fdb().await?,
+            forwarding: sysctl::get(sysctl::IP_FORWARD)? != "0",
+            forwarding_was_changed: store.kept_sysctls()?.is_some(),
+            namespaces: netns::names()?.into_iter().collect(),
+            inside,
+            networks,
+            datapath,
+        })
+    }
+}
+
+/// Where the datapath should be attached for the networks.
+fn hooks(networks: &[Recorded], links: &[Link]) -> Vec<(Hook, u32)> {
+    let index = |name: &str| links.iter().find(|link| link.name == name).map(|link| link.index);
+    let mut hooks = Vec::new();
+    for network in networks {
+        let topology = &network.topology;
+        for endpoint in &topology.endpoints {
+            hooks.extend(index(endpoint.link.as_str()).map(|index| (Hook::FromEndpoint, index)));
+        }
+        if let Some(index) = index(topology.uplink.as_str()) {
+            hooks.extend([(Hook::FromUplink, index), (Hook::ToUplink, index)]);
+        }
+    }
+    hooks
+}
+
+/// Looks at a namespace of a recorded network.
+async fn look_inside(worker: &Worker, network: &Recorded, name: &NamespaceName) -> Result<Inside> {
+    let netns = match netns::look_up(name.as_str())? {
+        Named::Nothing => return Ok(Inside::Missing),
+        Named::File => return Ok(Inside::File),
+        Named::Namespace(netns) => netns,
+    };
+    let entered = worker.enter(netns).await?;
+    // The identity is recorded before the name is given, so a namespace without
+    // a record is somebody else's.
+    if network.journal.namespaces.get(name) != Some(&entered.id) {
+        return Ok(Inside::Foreign);
+    }
+    Ok(Inside::Ours {
+        links: entered.netlink.links().await?,
+        addresses: entered.netlink.addresses().await?,
+        routes: entered.netlink.routes().await?,
+    })
+}

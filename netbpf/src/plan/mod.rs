@@ -1,0 +1,261 @@
+//! From what is wanted and what there is to the steps in between. Pure: what
+//! `--dry-run` prints is what would be done.
+
+mod rows;
+mod step;
+
+use std::path::PathBuf;
+
+pub use rows::{endpoint_row, publish_entries};
+pub use step::{Place, Step};
+
+use crate::{
+    bpf::Hook,
+    net::{Address, Link, Route},
+    observe::{Inside, Observed},
+    state::{Phase, Recorded, Store},
+    topology::{EndpointPlan, INSIDE, Owned, Topology},
+};
+
+/// The steps from what there is to the network; none if it is all there.
+#[must_use]
+pub fn up(topology: &Topology, observed: &Observed, store: &Store) -> Vec<Step> {
+    let planner = Planner {
+        topology,
+        observed,
+        existing: observed.network(topology.name.as_str()),
+        path: store.path(&topology.name),
+    };
+    planner.up()
+}
+
+/// The steps from what there is of a network to nothing of it: those that
+/// would build it from nothing, undone in reverse, but for what is gone
+/// already and what other networks need.
+#[must_use]
+pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step> {
+    let topology = &network.topology;
+    let name = topology.name.as_str();
+    let nothing = Observed {
+        // The uplink is there whoever builds; without it, its row is not asked for.
+        links: observed.links.iter().filter(|link| !topology.has_link(&link.name)).cloned().collect(),
+        addresses: observed.addresses.clone(),
+        networks: observed.others(name).cloned().collect(),
+        ..Observed::default()
+    };
+    let last = nothing.networks.is_empty();
+    let uplink_is_shared = nothing.networks.iter().any(|other| other.topology.uplink == topology.uplink);
+    let all = up(topology, &nothing, store);
+    let undone = all.iter().rev().filter_map(Step::inverse);
+    undone
+        .filter(|step| match step {
+            Step::UnloadDatapath => last,
+            Step::RestoreForwarding => last && observed.forwarding_was_changed,
+            // Rows go with the maps.
+            Step::Withdraw { .. }
+            | Step::ClearEndpoint { .. }
+            | Step::ClearSubnet { .. }
+            | Step::ClearGateway { .. } => !last,
+            Step::ClearUplink { .. } => !last && !uplink_is_shared,
+            Step::Detach { hook: Hook::FromUplink | Hook::ToUplink, .. } => !uplink_is_shared,
+            Step::DeleteLink { name, .. } => observed.link(name.as_str()).is_some(),
+            Step::DeleteNamespace { name } => {
+                !matches!(observed.inside.get(name), Some(Inside::Missing))
+            }
+            _ => true,
+        })
+        .collect()
+}
+
+struct Planner<'a> {
+    topology: &'a Topology,
+    observed: &'a Observed,
+    existing: Option<&'a Recorded>,
+    path: PathBuf,
+}
+
+impl Planner<'_> {
+    /// Links first, then the datapath's rows, and its programs last: packets
+    /// pass by it only when it knows everything.
+    fn up(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if self.existing.is_none() {
+            steps.push(Step::Record { path: self.path.clone() });
+        }
+        if self.observed.datapath.is_none() {
+            let (max_flows, log_level) = (self.topology.max_flows, self.topology.log_level);
+            let options = crate::bpf::LoadOptions { max_flows, log_level };
+            steps.push(Step::LoadDatapath { options });
+        }
+        self.bridge(&mut steps);
+        for endpoint in &self.topology.endpoints {
+            self.endpoint(endpoint, &mut steps);
+        }
+        self.rows(&mut steps);
+        if !self.observed.forwarding {
+            steps.push(Step::EnableForwarding);
+        }
+        self.attachments(&mut steps);
+        if self.existing.is_none_or(|network| network.phase != Phase::Up) {
+            steps.push(Step::MarkUp);
+        }
+        steps
+    }
+
+    /// An interface of the host, if it is the network's.
+    fn own_link(&self, name: &str, owned: &Owned) -> Option<&Link> {
+        self.existing.and(self.observed.link(name)).filter(|link| owned.is(link))
+    }
+
+    fn own_bridge(&self) -> Option<&Link> {
+        self.own_link(self.topology.name.as_str(), &Owned::bridge(self.topology))
+    }
+
+    fn own_port(&self, endpoint: &EndpointPlan) -> Option<&Link> {
+        self.own_link(endpoint.link.as_str(), &Owned::port(self.topology, endpoint))
+    }
+
+    fn bridge(&self, steps: &mut Vec<Step>) {
+        let topology = self.topology;
+        let name = topology.name.to_string();
+        let link = self.own_bridge();
+        if let Some(link) = link {
+            switch_on(link, &Place::Host, topology.mtu, steps);
+        } else {
+            steps.push(Step::AddBridge {
+                name: topology.name.clone(),
+                mac: topology.gateway_mac(),
+                mtu: topology.mtu,
+                owned: Owned::bridge(topology),
+            });
+        }
+        let has = |link: &Link| {
+            let mut all = self.observed.addresses.iter();
+            all.any(|address| address.ifindex == link.index && address.addr == topology.gateway())
+        };
+        if !link.is_some_and(has) {
+            steps.push(Step::AddAddress {
+                place: Place::Host,
+                link: name,
+                addr: topology.gateway(),
+                prefix_len: topology.subnet.prefix_len(),
+            });
+        }
+    }
+
+    fn endpoint(&self, endpoint: &EndpointPlan, steps: &mut Vec<Step>) {
+        let topology = self.topology;
+        let nothing: (&[Link], &[Address], &[Route]) = (&[], &[], &[]);
+        let inside = match self.observed.inside.get(&endpoint.namespace) {
+            Some(Inside::Ours { links, addresses, routes }) if self.existing.is_some() => {
+                Some((&links[..], &addresses[..], &routes[..]))
+            }
+            _ => None,
+        };
+        if inside.is_none() {
+            steps.push(Step::AddNamespace { name: endpoint.namespace.clone() });
+        }
+        let (links, addresses, routes) = inside.unwrap_or(nothing);
+        let place = Place::Inside(endpoint.namespace.clone());
+        let port = self.own_port(endpoint);
+        let eth0 = links.iter().find(|link| link.name == INSIDE && port.is_some());
+        match port {
+            Some(port) if eth0.is_some() => {
+                switch_on(port, &Place::Host, topology.mtu, steps);
+                if port.master.is_none() || port.master != self.own_bridge().map(|l| l.index) {
+                    let (endpoint, bridge) = (endpoint.clone(), topology.name.clone());
+                    steps.push(Step::SetMaster { endpoint, bridge });
+                }
+            }
+            _ => {
+                let owned = Owned::port(topology, endpoint);
+                if port.is_some() {
+                    // Its other end is not where it should be.
+                    let name = endpoint.link.clone();
+                    steps.push(Step::DeleteLink { name, owned: owned.clone() });
+                }
+                steps.push(Step::AddVeth {
+                    endpoint: endpoint.clone(),
+                    bridge: topology.name.clone(),
+                    mtu: topology.mtu,
+                    owned,
+                });
+            }
+        }
+        let expected = [("lo", links.iter().find(|link| link.name == "lo")), (INSIDE, eth0)];
+        for (name, link) in expected {
+            if !link.is_some_and(|link| link.up) {
+                steps.push(Step::LinkUp { place: place.clone(), link: name.into() });
+            }
+        }
+        if let Some(eth0) = eth0.filter(|eth0| eth0.mtu != topology.mtu) {
+            let (place, link) = (place.clone(), eth0.name.clone());
+            steps.push(Step::SetMtu { place, link, mtu: topology.mtu });
+        }
+        let eth0 = eth0.map(|link| link.index);
+        let same = |a: &&Address| Some(a.ifindex) == eth0 && a.addr == endpoint.addr;
+        if addresses.iter().find(same).is_none() {
+            steps.push(Step::AddAddress {
+                place,
+                link: INSIDE.into(),
+                addr: endpoint.addr,
+                prefix_len: topology.subnet.prefix_len(),
+            });
+        }
+        let gateway = topology.gateway();
+        // Without its interface, or while that is down, there is no route.
+        let lead = |r: &Route| r.is_default() && r.gateway == Some(gateway) && r.ifindex == eth0;
+        if eth0.is_none() || !routes.iter().any(lead) {
+            let namespace = endpoint.namespace.clone();
+            steps.push(Step::AddDefaultRoute { namespace, gateway });
+        }
+        let fixed = |port: &Link| {
+            let mut rows = self.observed.fdb.iter();
+            rows.any(|row| row.ifindex == port.index && row.mac == endpoint.mac && row.fixed)
+        };
+        if !port.filter(|_| eth0.is_some()).is_some_and(fixed) {
+            steps.push(Step::AddFdb { endpoint: endpoint.clone() });
+        }
+    }
+
+    fn attachments(&self, steps: &mut Vec<Step>) {
+        let attached = |hook, index| {
+            self.observed.datapath.as_ref().is_some_and(|seen| seen.attached.contains(&(hook, index)))
+        };
+        steps.extend(attachments(self.topology).filter(|step| match step {
+            Step::Attach { hook, link, .. } => {
+                let link = self.observed.link(link.as_str());
+                !link.is_some_and(|link| attached(*hook, link.index))
+            }
+            _ => true,
+        }));
+    }
+}
+
+/// The steps that attach all programs of a network.
+pub fn attachments(topology: &Topology) -> impl Iterator<Item = Step> {
+    let ports = topology.endpoints.iter().map(|endpoint| Step::Attach {
+        hook: Hook::FromEndpoint,
+        link: endpoint.link.clone(),
+        namespace: Some(endpoint.namespace.clone()),
+    });
+    let uplink = [Hook::ToUplink, Hook::FromUplink].map(|hook| Step::Attach {
+        hook,
+        link: topology.uplink.clone(),
+        namespace: None,
+    });
+    ports.chain(uplink)
+}
+
+/// The steps that make an interface what it should be.
+fn switch_on(link: &Link, place: &Place, mtu: u32, steps: &mut Vec<Step>) {
+    if link.mtu != mtu {
+        steps.push(Step::SetMtu { place: place.clone(), link: link.name.clone(), mtu });
+    }
+    if !link.up {
+        steps.push(Step::LinkUp { place: place.clone(), link: link.name.clone() });
+    }
+}
+
+#[cfg(test)]
+mod tests;

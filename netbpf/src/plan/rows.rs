@@ -1,0 +1,104 @@
+//! What the datapath should know of a network.
+
+use netbpf_common::{Endpoint, MacAddr, PublishEntry, SourceGuard, Uplink};
+
+use super::{Planner, Step};
+use crate::{
+    net::Link,
+    topology::{EndpointPlan, Topology},
+};
+
+/// The datapath's row of a namespace, but for the interface indexes.
+#[must_use]
+pub fn endpoint_row(topology: &Topology, endpoint: &EndpointPlan) -> Endpoint {
+    Endpoint {
+        addr: endpoint.addr.into(),
+        gateway: topology.gateway().into(),
+        subnet: topology.subnet.addr().into(),
+        mask: topology.subnet.mask().into(),
+        mtu: topology.mtu,
+        flow_limit: topology.flow_limit,
+        mac: endpoint.mac,
+        gateway_mac: topology.gateway_mac(),
+        guard: SourceGuard::from(topology.guard) as u8,
+        ..Endpoint::default()
+    }
+}
+
+/// The datapath's rows of a network's published ports.
+pub fn publish_entries(topology: &Topology) -> impl Iterator<Item = PublishEntry> {
+    topology.published.iter().filter_map(|publish| {
+        let endpoint = topology.endpoint(&publish.namespace)?;
+        let addr = publish.host_addr.map_or(netbpf_common::Ipv4::ANY, Into::into);
+        Some(PublishEntry {
+            order: PublishEntry::order_of(publish.proto.number(), addr, publish.host.first),
+            last: publish.host.last,
+            target_port: publish.inside.first,
+            target: endpoint.addr.into(),
+            endpoint: endpoint.endpoint_id(),
+            ..PublishEntry::default()
+        })
+    })
+}
+
+impl Planner<'_> {
+    /// The steps that tell the datapath what it does not know.
+    pub(super) fn rows(&self, steps: &mut Vec<Step>) {
+        let topology = self.topology;
+        let seen = self.observed.datapath.as_ref();
+        let (addr, mac) = (topology.gateway(), topology.gateway_mac());
+        if !seen.is_some_and(|seen| seen.gateways.contains(&addr)) {
+            steps.push(Step::SetGateway { addr, mac });
+        }
+        let subnet = topology.subnet;
+        let key = (subnet.addr(), subnet.prefix_len());
+        if !seen.is_some_and(|seen| seen.subnets.contains(&key)) {
+            steps.push(Step::SetSubnet { subnet });
+        }
+        let bridge = self.own_bridge().map(|link| link.index);
+        for endpoint in &topology.endpoints {
+            let row = endpoint_row(topology, endpoint);
+            let port = self.own_port(endpoint).map(|link| link.index);
+            let wanted = port.zip(bridge).map(|(ifindex, bridge_ifindex)| Endpoint {
+                ifindex,
+                bridge_ifindex,
+                ..row
+            });
+            let has = seen.and_then(|seen| seen.endpoints.get(&endpoint.id).copied());
+            if has.is_none() || has != wanted {
+                let (endpoint, bridge) = (endpoint.clone(), topology.name.clone());
+                steps.push(Step::SetEndpoint { endpoint, bridge, row });
+            }
+        }
+        self.uplink_row(steps);
+        self.published(steps);
+    }
+
+    fn uplink_row(&self, steps: &mut Vec<Step>) {
+        let Some(link) = self.observed.link(self.topology.uplink.as_str()) else { return };
+        let Some(row) = self.uplink(link) else { return };
+        let seen = self.observed.datapath.as_ref();
+        if seen.and_then(|seen| seen.uplinks.get(&link.index)) != Some(&row) {
+            steps.push(Step::SetUplink { link: self.topology.uplink.clone(), row });
+        }
+    }
+
+    fn uplink(&self, link: &Link) -> Option<Uplink> {
+        let addr = self.observed.uplink_address(link)?.into();
+        Some(Uplink { addr, mtu: link.mtu, mac: link.mac.unwrap_or(MacAddr::ZERO), pad: 0 })
+    }
+
+    fn published(&self, steps: &mut Vec<Step>) {
+        let others: Vec<PublishEntry> = self
+            .observed
+            .others(self.topology.name.as_str())
+            .flat_map(|network| publish_entries(&network.topology))
+            .collect();
+        let mut all: Vec<_> = publish_entries(self.topology).chain(others.clone()).collect();
+        all.sort_by_key(|entry| entry.order);
+        let has = self.observed.datapath.as_ref().map(|seen| &seen.published[..]);
+        if has.unwrap_or_default() != all {
+            steps.push(Step::SetPublished { all, others });
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The steps that build and take away networks, each of which says what it
+//! does in words that a reader of `ip`, `bridge` and `tc` understands.
+
+use std::{fmt, net::Ipv4Addr, path::PathBuf};
+
+use netbpf_common::{Endpoint, MacAddr, PublishEntry, Uplink};
+
+use crate::{
+    bpf::{Hook, LoadOptions},
+    topology::{EndpointPlan, INSIDE, LinkName, NamespaceName, Owned, Subnet},
+};
+
+/// Where an interface is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// On the host.
+    Host,
+    /// In a namespace.
+    Inside(NamespaceName),
+}
+
+/// One change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Remember the network before anything of it is made.
+    Record {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Load the datapath.
+    LoadDatapath {
+        /// With what.
+        options: LoadOptions,
+    },
+    /// Make the bridge.
+    AddBridge {
+        /// Its name.
+        name: LinkName,
+        /// Its MAC.
+        mac: MacAddr,
+        /// Its MTU.
+        mtu: u32,
+        /// What it should be.
+        owned: Owned,
+    },
+    /// Make a namespace.
+    AddNamespace {
+        /// Its name.
+        name: NamespaceName,
+    },
+    /// Make a namespace's veth.
+    AddVeth {
+        /// The namespace.
+        endpoint: EndpointPlan,
+        /// The bridge.
+        bridge: LinkName,
+        /// The MTU of both ends.
+        mtu: u32,
+        /// What its host side should be.
+        owned: Owned,
+    },
+    /// Switch an interface on.
+    LinkUp {
+        /// Where it is.
+        place: Place,
+        /// Its name.
+        link: String,
+    },
+    /// Set an interface's MTU.
+    SetMtu {
+        /// Where it is.
+        place: Place,
+        /// Its name.
+        link: String,
+        /// The MTU.
+        mtu: u32,
+    },
+    /// Make a veth a port of the bridge.
+    SetMaster {
+        /// The veth's host side.
+        endpoint: EndpointPlan,
+        /// The bridge.
+        bridge: LinkName,
+    },
+    /// Give an interface an address.
+    AddAddress {
+        /// Where it is.
+        place: Place,
+        /// Its name.
+        link: String,
+        /// The address.
+        addr: Ipv4Addr,
+        /// Bits of its prefix.
+        prefix_len: u8,
+    },
+    /// Give a namespace its default route.
+    AddDefaultRoute {
+        /// The namespace.
+        namespace: NamespaceName,
+        /// The gateway.
+        gateway: Ipv4Addr,
+    },
+    /// Tell the bridge where a namespace's MAC is.
+    AddFdb {
+        /// The namespace.
+        endpoint: EndpointPlan,
+    },
+    /// Let the host route.
+    EnableForwarding,
+    /// Tell the datapath of the gateway.
+    SetGateway {
+        /// Its address.
+        addr: Ipv4Addr,
+        /// Its MAC.
+        mac: MacAddr,
+    },
+    /// Tell the datapath of the subnet.
+    SetSubnet {
+        /// The subnet.
+        subnet: Subnet,
+    },
+    /// Tell the datapath of a namespace.
+    SetEndpoint {
+        /// The namespace.
+        endpoint: EndpointPlan,
+        /// The bridge.
+        bridge: LinkName,
+        /// The row but for the interface indexes, which are known only when
+        /// there are interfaces.
+        row: Endpoint,
+    },
+    /// Tell the datapath of the uplink.
+    SetUplink {
+        /// The uplink.
+        link: LinkName,
+        /// The row.
+        row: Uplink,
+    },
+    /// Tell the datapath of the published ports.
+    SetPublished {
+        /// Those of all networks.
+        all: Vec<PublishEntry>,
+        /// Those of all other networks.
+        others: Vec<PublishEntry>,
+    },
+    /// Attach a program.
+    Attach {
+        /// Which one, and on which side.
+        hook: Hook,
+        /// To which interface.
+        link: LinkName,
+        /// The namespace that the interface belongs to, if to one.
+        namespace: Option<NamespaceName>,
+    },
+    /// Remember that the network is complete.
+    MarkUp,
+
+    /// Remember that the network is being taken away.
+    MarkRemoving,
+    /// Detach a program.
+    Detach {
+        /// Which one, and on which side.
+        hook: Hook,
+        /// From which interface.
+        link: LinkName,
+    },
+    /// Withdraw published ports.
+    Withdraw {
+        /// Those of all other networks, which stay.
+        others: Vec<PublishEntry>,
+    },
+    /// Make the datapath forget the uplink.
+    ClearUplink {
+        /// The uplink.
+        link: LinkName,
+    },
+    /// Make the datapath forget a namespace.
+    ClearEndpoint {
+        /// The namespace.
+        endpoint: EndpointPlan,
+    },
+    /// Make the datapath forget the subnet.
+    ClearSubnet {
+        /// The subnet.
+        subnet: Subnet,
+    },
+    /// Make the datapath forget the gateway.
+    ClearGateway {
+        /// Its address.
+        addr: Ipv4Addr,
+        /// Its MAC.
+        mac: MacAddr,
+    },
+    /// Put back what [`Step::EnableForwarding`] changed.
+    RestoreForwarding,
+    /// Remove an interface that is the network's.
+    DeleteLink {
+        /// Its name.
+        name: LinkName,
+        /// What it is if it is the network's.
+        owned: Owned,
+    },
+    /// Remove a namespace that is the network's.
+    DeleteNamespace {
+        /// Its name.
+        name: NamespaceName,
+    },
+    /// Take the datapath away.
+    UnloadDatapath,
+    /// Forget the network.
+    Forget {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Step {
+    /// The step that takes away what this one makes; nothing for what goes
+    /// along with something else, and for steps that take away.
+    #[must_use]
+    pub fn inverse(&self) -> Option<Self> {
+        Some(match self.clone() {
+            Self::Record { path } => Self::Forget { path },
+            Self::LoadDatapath { .. } => Self::UnloadDatapath,
+            Self::AddBridge { name, owned, .. } => Self::DeleteLink { name, owned },
+            Self::AddNamespace { name } => Self::DeleteNamespace { name },
+            Self::AddVeth { endpoint, owned, .. } => {
+                Self::DeleteLink { name: endpoint.link, owned }
+            }
+            Self::EnableForwarding => Self::RestoreForwarding,
+            Self::SetGateway { addr, mac } => Self::ClearGateway { addr, mac },
+            Self::SetSubnet { subnet } => Self::ClearSubnet { subnet },
+            Self::SetEndpoint { endpoint, .. } => Self::ClearEndpoint { endpoint },
+            Self::SetUplink { link, .. } => Self::ClearUplink { link },
+            Self::SetPublished { others, .. } => Self::Withdraw { others },
+            Self::Attach { hook, link, .. } => Self::Detach { hook, link },
+            Self::MarkUp => Self::MarkRemoving,
+            Self::LinkUp { .. }
+            | Self::SetMtu { .. }
+            | Self::SetMaster { .. }
+            | Self::AddAddress { .. }
+            | Self::AddDefaultRoute { .. }
+            | Self::AddFdb { .. }
+            | Self::MarkRemoving
+            | Self::Detach { .. }
+            | Self::Withdraw { .. }
+            | Self::ClearUplink { .. }
+            | Self::ClearEndpoint { .. }
+            | Self::ClearSubnet { .. }
+            | Self::ClearGateway { .. }
+            | Self::RestoreForwarding
+            | Self::DeleteLink { .. }
+            | Self::DeleteNamespace { .. }
+            | Self::UnloadDatapath
+            | Self::Forget { .. } => return None,
+        })
+    }
+
+    /// The namespace that it is about.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&NamespaceName> {
+        match self {
+            Self::AddNamespace { name } | Self::DeleteNamespace { name } => Some(name),
+            Self::AddVeth { endpoint, .. }
+            | Self::SetMaster { endpoint, .. }
+            | Self::AddFdb { endpoint }
+            | Self::SetEndpoint { endpoint, .. }
+            | Self::ClearEndpoint { endpoint } => Some(&endpoint.namespace),
+            Self::AddDefaultRoute { namespace, .. } => Some(namespace),
+            Self::LinkUp { place: Place::Inside(namespace), .. }
+            | Self::SetMtu { place: Place::Inside(namespace), .. }
+            | Self::AddAddress { place: Place::Inside(namespace), .. } => Some(namespace),
+            Self::Attach { namespace, .. } => namespace.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// What is amiss as long as the step is still to be done.
+    #[must_use]
+    pub fn lack(&self) -> String {
+        match self {
+            Self::LoadDatapath { .. } => "datapath not loaded".into(),
+            Self::AddBridge { name, .. } => format!("no bridge {name}"),
+            Self::AddNamespace { .. } => "namespace gone".into(),
+            Self::AddVeth { endpoint, .. } => format!("no veth {}", endpoint.link),
+            Self::LinkUp { link, .. } => format!("{link} down"),
+            Self::SetMtu { link, .. } => format!("{link} has another MTU"),
+            Self::SetMaster { endpoint, bridge } => format!("{} not in {bridge}", endpoint.link),
+            Self::AddAddress { link, addr, .. } => format!("{link} without {addr}"),
+            Self::AddDefaultRoute { .. } => "no default route".into(),
+            Self::AddFdb { .. } => "no static FDB entry".into(),
+            Self::EnableForwarding => "ip_forward off".into(),
+            Self::SetGateway { addr, .. } => format!("datapath lacks gateway {addr}"),
+            Self::SetSubnet { subnet } => format!("datapath lacks subnet {subnet}"),
+            Self::SetEndpoint { endpoint, .. } => {
+                format!("datapath differs about endpoint {}", endpoint.id)
+            }
+            Self::SetUplink { link, .. } => format!("datapath differs about uplink {link}"),
+            Self::SetPublished { .. } => "datapath differs about ports".into(),
+            Self::Attach { hook, link, .. } => format!("{} not on {link}", hook.program()),
+            Self::MarkUp => "interrupted".into(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// The options of `ip` that choose where.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => Ok(()),
+            Self::Inside(namespace) => write!(f, "-n {namespace} "),
+        }
+    }
+}
+
+/// The side of the interface that a program is attached to.
+fn side(hook: Hook) -> &'static str {
+    match hook {
+        Hook::FromEndpoint | Hook::FromUplink => "ingress",
+        Hook::ToUplink => "egress",
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record { path } => write!(f, "remember the network in {}", path.display()),
+            Self::LoadDatapath { options } => write!(
+                f,
+                "bpf: load and pin the programs and maps, for {} flows ({} MiB)",
+                options.max_flows,
+                options.flow_memory().div_ceil(1 << 20)
+            ),
+            Self::AddBridge { name, mac, mtu, .. } => write!(
+                f,
+                "ip link add {name} address {mac} mtu {mtu} up type bridge stp_state 0 forward_delay 0"
+            ),
+            Self::AddNamespace { name } => write!(f, "ip netns add {name}"),
+            Self::AddVeth { endpoint, bridge, mtu, .. } => write!(
+                f,
+                "ip link add {} master {bridge} mtu {mtu} up type veth peer {INSIDE} netns {} address {} mtu {mtu}",
+                endpoint.link, endpoint.namespace, endpoint.mac
+            ),
+            Self::LinkUp { place, link } => write!(f, "ip {place}link set {link} up"),
+            Self::SetMtu { place, link, mtu } => write!(f, "ip {place}link set {link} mtu {mtu}"),
+            Self::SetMaster { endpoint, bridge } => {
+                write!(f, "ip link set {} master {bridge}", endpoint.link)
+            }
+            Self::AddAddress { place, link, addr, prefix_len } => {
+                write!(f, "ip {place}address add {addr}/{prefix_len} dev {link}")
+            }
+            Self::AddDefaultRoute { namespace, gateway } => {
+                write!(f, "ip -n {namespace} route add default via {gateway} dev {INSIDE}")
+            }
+            Self::AddFdb { endpoint } => {
+                write!(f, "bridge fdb add {} dev {} master static", endpoint.mac, endpoint.link)
+            }
+            Self::EnableForwarding => f.write_str("sysctl net.ipv4.ip_forward=1"),
+            Self::SetGateway { addr, mac } => write!(f, "bpf: gateway {addr} is {mac}"),
+            Self::SetSubnet { subnet } => write!(f, "bpf: {subnet} never leaves by an uplink"),
+            Self::SetEndpoint { endpoint, row, .. } => write!(
+                f,
+                "bpf: endpoint {} is {} ({}, {}) behind {}, at most {} flows",
+                endpoint.id,
+                endpoint.namespace,
+                endpoint.addr,
+                endpoint.mac,
+                endpoint.link,
+                row.flow_limit
+            ),
+            Self::SetUplink { link, row } => {
+                write!(f, "bpf: uplink {link}, outgoing packets carry {}", row.addr)
+            }
+            Self::SetPublished { all, others } => {
+                let (count, all) = (all.len() - others.len(), all.len());
+                write!(f, "bpf: publish {count} port range(s) of this network, {all} of all")
+            }
+            Self::Attach { hook, link, .. } => {
+                write!(f, "tc: attach {} to {} of {link}", hook.program(), side(*hook))
+            }
+            Self::MarkUp => f.write_str("remember that the network is complete"),
+            Self::MarkRemoving => f.write_str("remember that the network is being taken down"),
+            Self::Detach { hook, link } => {
+                write!(f, "tc: detach {} from {} of {link}", hook.program(), side(*hook))
+            }
+            Self::Withdraw { .. } => f.write_str("bpf: withdraw the network's published ports"),
+            Self::ClearUplink { link } => write!(f, "bpf: forget uplink {link}"),
+            Self::ClearEndpoint { endpoint } => write!(
+                f,
+                "bpf: forget endpoint {} ({}) and its flows",
+                endpoint.id, endpoint.namespace
+            ),
+            Self::ClearSubnet { subnet } => write!(f, "bpf: forget subnet {subnet}"),
+            Self::ClearGateway { addr, .. } => write!(f, "bpf: forget gateway {addr}"),
+            Self::RestoreForwarding => {
+                f.write_str("sysctl net.ipv4.ip_forward=0, and what changed along with it")
+            }
+            Self::DeleteLink { name, .. } => write!(f, "ip link delete {name}"),
+            Self::DeleteNamespace { name } => write!(f, "ip netns delete {name}"),
+            Self::UnloadDatapath => f.write_str("bpf: unpin and unload the programs and maps"),
+            Self::Forget { path } => write!(f, "remove {}", path.display()),
+        }
+    }
+}

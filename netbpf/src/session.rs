@@ -1,0 +1,142 @@
+//! What every verb that looks at or changes networks begins with.
+
+use tokio::runtime;
+
+use crate::{
+    apply::{Apply, Fault, Progress},
+    datapath::{Datapath, Ebpf},
+    error::{Context as _, Result},
+    host::Host,
+    net::{Netlink, Worker},
+    observe::Observed,
+    plan::Step,
+    state::Journal,
+    topology::Topology,
+};
+
+/// The host, and the means to look at and to change it.
+pub struct Session {
+    /// The host.
+    pub host: Host,
+    netlink: Netlink,
+    worker: Worker,
+    datapath: Box<dyn Datapath>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// Runs asynchronous work on this thread, which stays in the host's namespace.
+///
+/// # Errors
+/// The work's, and that there is no runtime.
+pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the asynchronous runtime")?.block_on(work)
+}
+
+impl Session {
+    /// Begins. Must be called in the context of a runtime.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn begin(host: Host, datapath: impl Datapath + 'static) -> Result<Self> {
+        let (netlink, worker) = (Netlink::here()?, Worker::spawn()?);
+        Ok(Self { host, netlink, worker, datapath: Box::new(datapath) })
+    }
+
+    /// Begins with the host's datapath, which must be one that can be used.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn open() -> Result<Self> {
+        let host = Host::here()?;
+        let datapath = Ebpf::open(&host.pins)?;
+        Self::begin(host, datapath)
+    }
+
+    /// Begins with the host's datapath, which need not be one that can be used.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open_to_remove() -> Result<Self> {
+        let host = Host::here()?;
+        let datapath = Ebpf::open_to_remove(&host.pins);
+        Self::begin(host, datapath)
+    }
+
+    /// The datapath.
+    #[must_use]
+    pub fn datapath(&self) -> &dyn Datapath {
+        &*self.datapath
+    }
+
+    /// Looks at everything.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn observe(&self) -> Result<Observed> {
+        Observed::collect(&self.netlink, &self.worker, &*self.datapath, &self.host.store).await
+    }
+
+    /// Runs the steps that build a network.
+    ///
+    /// # Errors
+    /// What went wrong; nothing was changed then, or the error says so.
+    pub async fn build(
+        &mut self,
+        topology: &Topology,
+        journal: Journal,
+        steps: &[Step],
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<String>> {
+        let mut apply = self.apply(topology, journal, progress)?;
+        let done = apply.build(steps).await;
+        let warnings = apply.warnings;
+        self.host.tidy_pins();
+        done.map(|()| warnings)
+    }
+
+    /// Runs the steps that take a network away. What was left alone is added
+    /// to `warnings`.
+    ///
+    /// # Errors
+    /// What went wrong in all of them.
+    pub async fn tear_down(
+        &mut self,
+        topology: &Topology,
+        journal: Journal,
+        steps: &[Step],
+        progress: &mut dyn Progress,
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
+        let mut apply = self.apply(topology, journal, progress)?;
+        let done = apply.tear_down(steps).await;
+        warnings.append(&mut apply.warnings);
+        self.host.tidy_pins();
+        done
+    }
+
+    fn apply<'a>(
+        &'a mut self,
+        topology: &'a Topology,
+        journal: Journal,
+        progress: &'a mut dyn Progress,
+    ) -> Result<Apply<'a>> {
+        Ok(Apply {
+            netlink: &self.netlink,
+            worker: &self.worker,
+            datapath: &mut *self.datapath,
+            store: &self.host.store,
+            topology,
+            journal,
+            progress,
+            warnings: Vec::new(),
+            fault: Fault::from_environment()?,
+            entered: None,
+        })
+    }
+}
