@@ -1,26 +1,65 @@
 //! What cargo cannot say: setting up the eBPF toolchain, running, testing and
 //! installing netbpf.
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser;
 
+mod install;
 mod process;
 mod root;
+mod run;
 mod setup;
+mod test;
 mod toolchain;
 
-/// What cargo cannot say: setting up, running, testing and installing netbpf
+/// What cargo cannot say: setting up, running, testing and installing netbpf.
+///
+/// Every command sets up what it needs by itself, so the first one may take a
+/// few minutes and each later one starts at once.
 #[derive(Parser)]
-#[command(bin_name = "cargo xtask", max_term_width = 100)]
+#[command(bin_name = "cargo xtask", max_term_width = 100, after_help = EXAMPLES)]
 enum Verb {
-    /// Find or install what builds the eBPF programs
+    /// Find or install what builds the eBPF programs, and show it
+    ///
+    /// Two things are needed: a Rust compiler with `core` for BPF, and
+    /// bpf-linker on an LLVM no older than the compiler's. What is on the
+    /// machine is taken first, then Debian's packages, then rustup. bpf-linker
+    /// is built into .tools/ in this workspace. Nothing else is installed.
+    ///
+    /// `NETBPF_EBPF_TOOLCHAIN` (a rustup toolchain or the path of a sysroot) and
+    /// `NETBPF_BPF_LINKER` (a path) choose others.
     Setup,
+    /// Build netbpf and start it, as root
+    ///
+    /// The exit code is netbpf's.
+    Run {
+        /// What netbpf is started with
+        #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Check format and lints, run all tests, and count them
+    ///
+    /// The root tests load the programs into this machine's kernel and make
+    /// network namespaces; they take away what they made. A test that cannot
+    /// run here fails: nothing is skipped in silence.
+    Test(test::Test),
+    /// Install the binary, its manual pages and shell completions
+    Install(install::Install),
 }
+
+const EXAMPLES: &str = "Examples:
+  cargo xtask run -- --help              what netbpf can do
+  cargo xtask test                       everything, as CI does
+  cargo xtask test --native-only snat    the tests of one module, without root
+  cargo xtask install --destdir /tmp/x   see what an installation consists of";
 
 fn main() -> ExitCode {
     let result = match Verb::parse() {
         Verb::Setup => setup::setup(),
+        Verb::Run { args } => run::run(&args),
+        Verb::Test(test) => return test.run(),
+        Verb::Install(install) => install.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

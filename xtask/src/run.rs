@@ -1,0 +1,18 @@
+//! `run`: netbpf as a user would start it.
+
+use std::{ffi::OsString, os::unix::process::CommandExt as _};
+
+use anyhow::{Context as _, Result};
+
+use crate::{process, root, setup};
+
+/// Builds netbpf and becomes it, so that its exit code and its signals are its own.
+pub(crate) fn run(args: &[OsString]) -> Result<()> {
+    const PURPOSE: &str = "configuring networks and loading eBPF programs";
+    root::require(PURPOSE)?;
+    setup::setup()?;
+    let binary = process::build_release()?;
+    let mut command = root::command(&binary, PURPOSE)?;
+    let error = command.args(args).exec();
+    Err(error).with_context(|| format!("cannot start {}", binary.display()))
+}

@@ -1,0 +1,206 @@
+//! `test`: every check there is, in one command, with one count at the end.
+
+use std::{
+    fmt,
+    io::{self, BufRead as _, BufReader, Write as _},
+    ops::AddAssign,
+    process::{Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    process::{self, cargo},
+    root, setup,
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Test {
+    /// Only the tests whose path contains this
+    filter: Option<String>,
+
+    /// Leave out what needs root and an eBPF toolchain
+    #[arg(long)]
+    native_only: bool,
+}
+
+impl Test {
+    /// Runs all stages, even after one has failed: one run tells everything.
+    pub(crate) fn run(&self) -> ExitCode {
+        let mut report = Report::default();
+        let filter = self.filter.as_slice();
+        if !self.native_only {
+            report.stage("setup", |_| setup::setup().and_then(|()| setup::setup_tests()));
+        }
+        report.stage("format", |_| process::run(cargo("fmt").args(["--all", "--", "--check"])));
+        report.stage("clippy", |_| {
+            let lints = ["--workspace", "--all-targets", "--", "-D", "warnings"];
+            process::run(cargo("clippy").args(lints))
+        });
+        report.stage("native tests", |counts| {
+            let natives = ["--workspace", "--exclude", "netbpf-tests", "--no-fail-fast", "--"];
+            count_tests(cargo("test").args(natives).args(filter), counts)
+        });
+        if !self.native_only {
+            let built = report.stage("release build", |_| process::build_release().map(drop));
+            report.stage("root tests", |counts| {
+                if !built {
+                    bail!("there is no release build to test");
+                }
+                count_tests(root_tests()?.args(filter), counts)
+            });
+        }
+
+        println!("\n== summary");
+        for stage in &report.0 {
+            println!("{stage}");
+        }
+        if self.native_only {
+            println!("{:14} left out (--native-only)", "root tests");
+        }
+        let Counts { passed, failed, .. } = report.total();
+        println!("{passed} passed, {failed} failed");
+        if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+}
+
+/// The tests in kernel and namespaces. Cargo itself stays an ordinary user's,
+/// so that nothing in the target directory comes to belong to root.
+fn root_tests() -> Result<Command> {
+    root::require("testing in the kernel and in network namespaces")?;
+    let mut tests = cargo("test");
+    if !root::is_root() {
+        println!("not root: using sudo, because the root tests need root");
+        tests.args(["--config", "target.'cfg(unix)'.runner=['sudo','--preserve-env=NETBPF_BIN']"]);
+    }
+    // More than two at a time disturb each other's timing on small machines.
+    tests
+        .args(["--package", "netbpf-tests", "--release", "--no-fail-fast"])
+        .args(["--", "--test-threads=2"])
+        .env("NETBPF_BIN", process::release_binary()?);
+    Ok(tests)
+}
+
+/// Runs `cargo test`, passes on what it prints, and adds up its results.
+fn count_tests(command: &mut Command, counts: &mut Counts) -> Result<()> {
+    let start = |command: &mut Command| command.stdout(Stdio::piped()).spawn();
+    let mut child = start(command).with_context(|| format!("cannot start {command:?}"))?;
+    let stdout = child.stdout.take().context("the output is piped")?;
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line?;
+        let mut out = io::stdout().lock();
+        out.write_all(&line).and_then(|()| out.write_all(b"\n"))?;
+        if let Some(results) = parse_results(&String::from_utf8_lossy(&line)) {
+            *counts += results;
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
+/// The line in which a test binary closes its run.
+fn parse_results(line: &str) -> Option<Counts> {
+    let results = line.strip_prefix("test result: ")?;
+    let words: Vec<_> = results.split_whitespace().collect();
+    let count = |name: &str| {
+        let position = words.iter().position(|word| word.trim_end_matches(';') == name)?;
+        words.get(position.checked_sub(1)?)?.parse().ok()
+    };
+    Some(Counts { passed: count("passed")?, failed: count("failed")?, ignored: count("ignored")? })
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u32,
+    failed: u32,
+    ignored: u32,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+    }
+}
+
+/// What became of each stage.
+#[derive(Default)]
+struct Report(Vec<Stage>);
+
+struct Stage {
+    name: &'static str,
+    counts: Counts,
+    succeeded: bool,
+    took: Duration,
+}
+
+impl Report {
+    /// Runs a stage, and says whether it succeeded.
+    fn stage(&mut self, name: &'static str, run: impl FnOnce(&mut Counts) -> Result<()>) -> bool {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let mut counts = Counts::default();
+        let result = run(&mut counts);
+        if let Err(error) = &result {
+            println!("error: {error:#}");
+        }
+        self.0.push(Stage { name, counts, succeeded: result.is_ok(), took: start.elapsed() });
+        result.is_ok()
+    }
+
+    fn total(&self) -> Counts {
+        let mut total = Counts::default();
+        for stage in &self.0 {
+            total += stage.counts;
+            // A stage that failed otherwise than by a test, say in the compiler,
+            // must not let the last line say that nothing did.
+            if !stage.succeeded && stage.counts.failed == 0 {
+                total.failed += 1;
+            }
+        }
+        total
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, counts: Counts { passed, failed, ignored }, succeeded, took } = self;
+        let outcome = if *succeeded { "ok" } else { "FAILED" };
+        write!(f, "{name:14} {outcome:6} {:7.1} s", took.as_secs_f64())?;
+        if passed + failed + ignored > 0 {
+            write!(f, "  {passed} passed, {failed} failed, {ignored} ignored")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_a_test_binary() {
+        let line = "test result: FAILED. 11 passed; 2 failed; 1 ignored; 0 measured; \
+                    3 filtered out; finished in 0.01s";
+        assert_eq!(parse_results(line), Some(Counts { passed: 11, failed: 2, ignored: 1 }));
+        assert_eq!(parse_results("test flow::passed ... ok"), None);
+        assert_eq!(parse_results("test result: what next"), None);
+    }
+
+    #[test]
+    fn stage_that_fails_without_tests_counts_as_one() {
+        let mut report = Report::default();
+        report.stage("native tests", |counts| {
+            *counts += Counts { passed: 3, failed: 2, ignored: 0 };
+            bail!("two of five failed")
+        });
+        report.stage("clippy", |_| bail!("a lint"));
+        report.stage("format", |_| Ok(()));
+        assert_eq!(report.total(), Counts { passed: 3, failed: 3, ignored: 0 });
+    }
+}
