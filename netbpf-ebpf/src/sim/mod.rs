@@ -1,6 +1,9 @@
 //! The seam over a byte buffer and the standard library's maps: for tests,
 //! models and fuzzers.
 
+pub mod packet;
+pub mod testbed;
+
 use core::ops::Deref;
 use std::collections::{HashMap, VecDeque};
 use std::{cell::RefCell, rc::Rc, vec::Vec};

@@ -1,0 +1,324 @@
+//! The flow table: states, time-outs, limits, ends.
+
+use netbpf_common::{DropReason, EndpointId, FlowState, Ticks, Tuple, proto};
+use netbpf_ebpf::{
+    Verdict, flow,
+    seam::FlowEntry as _,
+    seam::Tables as _,
+    sim::{
+        Sim,
+        packet::{
+            self, Segment,
+            tcp_flag::{ACK, FIN, RST, SYN},
+        },
+        testbed::{HOST, PEER, endpoint_id, inward, namespace, network, outward},
+    },
+};
+
+const CLIENT: u16 = 40000;
+const SERVER: u16 = 443;
+
+/// The tuple of the connection that these tests follow, as its client opens it.
+fn tuple() -> Tuple {
+    Tuple {
+        saddr: namespace(1).1,
+        daddr: PEER,
+        sport: netbpf_common::Port::new(CLIENT),
+        dport: netbpf_common::Port::new(SERVER),
+        proto: proto::TCP,
+        pad: [0; 3],
+    }
+}
+
+fn client(sim: &mut Sim, flags: u8, seq: u32, ack: u32) -> Result<Verdict, DropReason> {
+    let segment = Segment { sport: CLIENT, dport: SERVER, flags, seq, ack };
+    sim.from_namespace(1, &packet::tcp(outward(1, PEER), segment, b"")).result
+}
+
+fn server(sim: &mut Sim, flags: u8, seq: u32, ack: u32) -> Result<Verdict, DropReason> {
+    let segment = Segment { sport: SERVER, dport: CLIENT, flags, seq, ack };
+    sim.from_outside(&packet::tcp(inward(PEER), segment, b"")).result
+}
+
+fn state(sim: &mut Sim) -> Option<FlowState> {
+    let original = sim.tables.flow(&tuple())?.get();
+    let reply = sim.tables.flow(&original.partner(proto::TCP))?.get();
+    Some(FlowState::of(proto::TCP, original.seen, reply.seen))
+}
+
+/// A connection after its handshake.
+fn connected() -> Sim {
+    let mut sim = network(64);
+    client(&mut sim, SYN, 100, 0).unwrap();
+    server(&mut sim, SYN | ACK, 900, 101).unwrap();
+    client(&mut sim, ACK, 101, 901).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::Established));
+    sim
+}
+
+fn datagram(sim: &mut Sim, n: u8, sport: u16) -> Result<Verdict, DropReason> {
+    sim.from_namespace(n, &packet::udp(outward(n, PEER), sport, 53, b"")).result
+}
+
+fn flows(sim: &Sim) -> u64 {
+    let count = sim.tables.flow_count(EndpointId::NONE);
+    assert_eq!(sim.tables.flows.len() as u64, 2 * count, "entries go in pairs");
+    count
+}
+
+#[test]
+fn a_connection_goes_through_its_states() {
+    let mut sim = network(64);
+    client(&mut sim, SYN, 100, 0).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::SynSent));
+    server(&mut sim, SYN | ACK, 900, 101).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::SynReceived));
+    client(&mut sim, ACK, 101, 901).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::Established));
+    client(&mut sim, FIN | ACK, 101, 901).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::FinWait));
+    // Half closed: the server goes on sending for as long as it likes.
+    for _ in 0..10 {
+        sim.wait(200);
+        sim.sweep();
+        server(&mut sim, ACK, 901, 102).unwrap();
+    }
+    assert_eq!(state(&mut sim), Some(FlowState::FinWait));
+    server(&mut sim, FIN | ACK, 901, 102).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::TimeWait));
+    client(&mut sim, ACK, 102, 902).unwrap();
+    sim.wait(239);
+    sim.sweep();
+    assert_eq!(state(&mut sim), Some(FlowState::TimeWait));
+    sim.wait(20);
+    sim.sweep();
+    assert_eq!(flows(&sim), 0);
+}
+
+#[test]
+fn simultaneous_open_becomes_established() {
+    let mut sim = network(64);
+    client(&mut sim, SYN, 100, 0).unwrap();
+    server(&mut sim, SYN, 900, 0).unwrap();
+    client(&mut sim, SYN | ACK, 100, 901).unwrap();
+    server(&mut sim, SYN | ACK, 900, 101).unwrap();
+    client(&mut sim, ACK, 101, 901).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::Established));
+}
+
+#[test]
+fn an_idle_connection_lives_for_two_hours_and_four_minutes() {
+    let mut sim = connected();
+    sim.wait(7439);
+    sim.sweep();
+    assert_eq!(state(&mut sim), Some(FlowState::Established));
+    server(&mut sim, ACK, 901, 101).unwrap();
+    sim.wait(7439);
+    sim.sweep();
+    client(&mut sim, ACK, 101, 901).unwrap();
+    assert_eq!(flows(&sim), 1);
+    sim.wait(7470);
+    sim.sweep();
+    assert_eq!(flows(&sim), 0);
+}
+
+#[test]
+fn a_reset_counts_only_inside_the_window() {
+    for far in [900_u32.wrapping_sub(10), 901 + (1 << 20), 901 + (1 << 31)] {
+        let mut sim = connected();
+        // The client has acknowledged up to 901.
+        server(&mut sim, RST, far, 0).unwrap();
+        assert_eq!(state(&mut sim), Some(FlowState::Established), "{far}");
+    }
+    for near in [901, 901 + 60_000] {
+        let mut sim = connected();
+        server(&mut sim, RST, near, 0).unwrap();
+        assert_eq!(state(&mut sim), Some(FlowState::Closed), "{near}");
+    }
+    let mut sim = network(64);
+    client(&mut sim, SYN, 100, 0).unwrap();
+    server(&mut sim, RST | ACK, 0, 101).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::Closed), "a refused connection");
+}
+
+#[test]
+fn a_reset_flow_stays_for_the_transitory_time() {
+    let mut sim = connected();
+    client(&mut sim, RST, 101, 0).unwrap();
+    sim.wait(239);
+    sim.sweep();
+    assert_eq!(state(&mut sim), Some(FlowState::Closed));
+    sim.wait(20);
+    sim.sweep();
+    assert_eq!(flows(&sim), 0);
+}
+
+#[test]
+fn the_same_ports_open_a_new_connection_over_a_finished_one() {
+    let mut sim = connected();
+    client(&mut sim, FIN | ACK, 101, 901).unwrap();
+    server(&mut sim, FIN | ACK, 901, 102).unwrap();
+    client(&mut sim, SYN, 70_000, 0).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::SynSent));
+    server(&mut sim, SYN | ACK, 80_000, 70_001).unwrap();
+    client(&mut sim, ACK, 70_001, 80_001).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::Established));
+    // But a SYN does nothing to a connection that is half closed.
+    let mut sim = connected();
+    client(&mut sim, FIN | ACK, 101, 901).unwrap();
+    client(&mut sim, SYN, 70_000, 0).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::FinWait));
+}
+
+#[test]
+fn a_connection_that_was_there_before_us_is_taken_up() {
+    let mut sim = network(64);
+    client(&mut sim, ACK, 101, 901).unwrap();
+    server(&mut sim, ACK, 901, 101).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::Established));
+}
+
+#[test]
+fn datagrams_live_by_whether_they_were_answered() {
+    let mut sim = network(64);
+    datagram(&mut sim, 1, 5000).unwrap();
+    sim.wait(29);
+    sim.sweep();
+    assert_eq!(flows(&sim), 1);
+    sim.wait(3);
+    sim.sweep();
+    assert_eq!(flows(&sim), 0);
+
+    datagram(&mut sim, 1, 5000).unwrap();
+    let answer = packet::udp(inward(PEER), 53, 5000, b"");
+    sim.from_outside(&answer).result.unwrap();
+    sim.wait(119);
+    sim.sweep();
+    assert_eq!(flows(&sim), 1);
+    // Answers alone do not keep it (RFC 4787 REQ-6).
+    sim.from_outside(&answer).result.unwrap();
+    sim.wait(17);
+    sim.sweep();
+    assert_eq!(flows(&sim), 0);
+}
+
+#[test]
+fn echoes_live_for_a_minute() {
+    let mut sim = network(64);
+    sim.from_namespace(1, &packet::echo(outward(1, PEER), true, 7, b"")).result.unwrap();
+    sim.wait(59);
+    sim.sweep();
+    assert_eq!(flows(&sim), 1);
+    sim.wait(17);
+    sim.sweep();
+    assert_eq!(flows(&sim), 0);
+}
+
+#[test]
+fn late_segments_of_a_flow_that_is_gone_do_not_leave() {
+    let mut sim = connected();
+    assert!(flow::remove(&mut sim, &tuple()));
+    assert_eq!(client(&mut sim, FIN | ACK, 101, 901), Err(DropReason::NoFlow));
+    assert_eq!(client(&mut sim, RST, 101, 0), Err(DropReason::NoFlow));
+    assert_eq!(flows(&sim), 0);
+}
+
+#[test]
+fn a_flow_is_removed_once_and_with_both_halves() {
+    let mut sim = connected();
+    let reply = sim.tables.flow(&tuple()).unwrap().get().partner(proto::TCP);
+    assert_eq!(reply.daddr, HOST.1);
+    assert!(!flow::remove(&mut sim, &reply), "by its opening direction only");
+    assert_eq!(flows(&sim), 1);
+    assert!(flow::remove(&mut sim, &tuple()));
+    assert!(!flow::remove(&mut sim, &tuple()));
+    assert_eq!(flows(&sim), 0);
+    assert_eq!(sim.tables.flow_count(endpoint_id(1)), 0);
+    // Its reminder is thrown away, a new flow of the same tuple has its own.
+    sim.env.now = Ticks(sim.env.now.0 + 1);
+    client(&mut sim, SYN, 100, 0).unwrap();
+    assert_eq!(sim.tables.queue.len(), 2);
+    sim.sweep();
+    assert_eq!(sim.tables.queue.len(), 1);
+    assert_eq!(flows(&sim), 1);
+}
+
+#[test]
+fn one_endpoint_cannot_take_the_others_share() {
+    let mut sim = network(64);
+    for n in 1..=2 {
+        sim.tables.endpoints.get_mut(&endpoint_id(n)).unwrap().flow_limit = 10;
+    }
+    for sport in 2000..2010 {
+        datagram(&mut sim, 1, sport).unwrap();
+    }
+    for sport in 2010..2020 {
+        assert_eq!(datagram(&mut sim, 1, sport), Err(DropReason::FlowLimit));
+    }
+    assert_eq!(sim.tables.counters(endpoint_id(1)).dropped(DropReason::FlowLimit), 10);
+    datagram(&mut sim, 2, 2000).unwrap();
+    datagram(&mut sim, 1, 2000).unwrap();
+    assert_eq!(flows(&sim), 11);
+}
+
+#[test]
+fn a_full_table_refuses_the_new_and_keeps_the_living() {
+    let mut sim = network(8);
+    for sport in 2000..2008 {
+        datagram(&mut sim, 1, sport).unwrap();
+    }
+    for sport in 2008..2020 {
+        assert_eq!(datagram(&mut sim, 2, sport), Err(DropReason::FlowTableFull));
+    }
+    assert_eq!(flows(&sim), 8);
+    assert_eq!(sim.tables.queue.len(), 8);
+    for sport in 2000..2008 {
+        datagram(&mut sim, 1, sport).unwrap();
+    }
+    // It recovers by itself, without the sweeper.
+    sim.wait(31);
+    datagram(&mut sim, 2, 2008).unwrap();
+    assert_eq!(flows(&sim), 8);
+}
+
+#[test]
+fn a_full_table_lets_go_of_closed_connections_early() {
+    let mut sim = network(2);
+    client(&mut sim, SYN, 100, 0).unwrap();
+    server(&mut sim, RST | ACK, 0, 101).unwrap();
+    datagram(&mut sim, 2, 1).unwrap();
+    datagram(&mut sim, 2, 2).unwrap();
+    assert_eq!(state(&mut sim), None);
+    assert_eq!(datagram(&mut sim, 2, 3), Err(DropReason::FlowTableFull));
+}
+
+#[test]
+fn a_table_without_room_for_the_second_half_undoes_the_first() {
+    let mut sim = network(64);
+    for (entries, queue) in [(0, 64), (1, 64), (128, 0)] {
+        sim.tables.flow_entries = entries;
+        sim.tables.queue_len = queue;
+        assert_eq!(datagram(&mut sim, 1, 5000), Err(DropReason::FlowTableFull));
+        assert_eq!(flows(&sim), 0);
+    }
+}
+
+#[test]
+fn exhausted_ports_are_a_reason_and_pass() {
+    let mut sim = network(100_000);
+    // One destination, all from one port of different namespaces' addresses:
+    // everybody but the first needs another port, until none is left.
+    for (n, sport) in (0..).map(|i| (1 + (i % 3) as u8, 1024 + (i / 3) as u16)).take(3 * 64_512) {
+        match datagram(&mut sim, n, sport) {
+            Ok(_) => {}
+            Err(reason) => assert_eq!(reason, DropReason::PortsExhausted),
+        }
+    }
+    let given = flows(&sim);
+    assert!(given <= 65_536 - 1024 - 11, "{given}");
+    assert!(given > 64_000, "{given}");
+    sim.wait(31);
+    sim.sweep();
+    assert_eq!(flows(&sim), 0);
+    datagram(&mut sim, 2, 1024).unwrap();
+}

@@ -1,0 +1,381 @@
+//! Translation: out by the uplink, back, and in by published ports.
+
+use netbpf_common::{Counter, DropReason, EndpointId, Ipv4, MacAddr, proto};
+use netbpf_ebpf::{
+    Outcome, Verdict,
+    seam::Neighbour,
+    sim::{
+        Sim,
+        packet::{self, Addresses, Segment, has_right_checksums, tcp_flag::SYN},
+        testbed::{
+            GATEWAY, HOST, PEER, ROUTER, UPLINK, endpoint_id, inward, namespace, network, outward,
+            port, publish,
+        },
+    },
+};
+
+const TO_ROUTER: Verdict = Verdict::Neighbour { ifindex: UPLINK, next_hop: ROUTER.1 };
+
+fn went(endpoint: u8, verdict: Verdict) -> Outcome {
+    Outcome { endpoint: endpoint_id(endpoint), result: Ok(verdict) }
+}
+
+fn out() -> Verdict {
+    Verdict::Uplink { ifindex: UPLINK }
+}
+
+fn peer(n: u8) -> Verdict {
+    Verdict::Peer { ifindex: port(n) }
+}
+
+fn dropped(n: u8, reason: DropReason) -> Outcome {
+    Outcome { endpoint: endpoint_id(n), result: Err(reason) }
+}
+
+/// Addresses and ports of the frame in hand.
+fn seen(sim: &Sim) -> (Ipv4, u16, Ipv4, u16) {
+    let frame = &sim.skb.bytes;
+    let addr = |at: usize| Ipv4::new(frame[at..at + 4].try_into().unwrap());
+    let port = |at: usize| u16::from_be_bytes(frame[at..at + 2].try_into().unwrap());
+    (addr(26), port(34), addr(30), port(36))
+}
+
+/// Sends a first datagram of the first namespace, so that the way is known.
+fn warmed_up() -> Sim {
+    let mut sim = network(1024);
+    let frame = packet::udp(outward(1, PEER), 1, 1, b"");
+    assert_eq!(sim.from_namespace(1, &frame), went(1, TO_ROUTER));
+    sim
+}
+
+#[test]
+fn a_datagram_goes_out_and_its_answer_comes_back() {
+    let mut sim = warmed_up();
+    let frame = packet::udp(outward(1, PEER), 40000, 53, b"question");
+    assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
+    assert_eq!(seen(&sim), (HOST.1, 40000, PEER, 53));
+    assert_eq!(sim.skb.bytes[..6], ROUTER.0.octets());
+    assert_eq!(sim.skb.bytes[6..12], HOST.0.octets());
+    assert_eq!(sim.skb.bytes[22], 63);
+    assert!(has_right_checksums(&sim.skb.bytes));
+
+    let answer = packet::udp(inward(PEER), 53, 40000, b"answer");
+    assert_eq!(sim.from_outside(&answer), went(1, peer(1)));
+    assert_eq!(seen(&sim), (PEER, 53, namespace(1).1, 40000));
+    assert_eq!(sim.skb.bytes[..6], namespace(1).0.octets());
+    assert_eq!(sim.skb.bytes[6..12], GATEWAY.0.octets());
+    assert_eq!(sim.skb.bytes[22], 63);
+    assert!(has_right_checksums(&sim.skb.bytes));
+    let counters = sim.tables.counters(endpoint_id(1));
+    assert_eq!(counters.of(Counter::Snat), (3, 28 + 36 + 34));
+    assert_eq!(counters.of(Counter::Dnat), (0, 0));
+}
+
+#[test]
+fn the_first_packet_to_a_next_hop_goes_by_the_kernel_which_resolves_it() {
+    let mut sim = network(64);
+    sim.env.neighbours.clear();
+    let frame = packet::udp(outward(1, PEER), 40000, 53, b"");
+    // As long as the next hop is not resolved, every packet.
+    for _ in 0..3 {
+        assert_eq!(sim.from_namespace(1, &frame), went(1, TO_ROUTER));
+        assert_eq!(seen(&sim), (HOST.1, 40000, PEER, 53));
+    }
+    let neighbour = Neighbour { mac: ROUTER.0, source_mac: HOST.0 };
+    sim.env.neighbours.insert(ROUTER.1, neighbour);
+    assert_eq!(sim.from_namespace(1, &frame), went(1, TO_ROUTER));
+    assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
+}
+
+#[test]
+fn a_new_mac_of_the_next_hop_is_followed_within_a_second() {
+    let mut sim = warmed_up();
+    let frame = packet::udp(outward(1, PEER), 40000, 53, b"");
+    assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
+    let new = MacAddr::new([2, 5, 5, 5, 5, 5]);
+    sim.env.neighbours.insert(ROUTER.1, Neighbour { mac: new, source_mac: HOST.0 });
+    sim.wait(1);
+    assert_eq!(sim.from_namespace(1, &frame), went(1, TO_ROUTER));
+    assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
+    assert_eq!(sim.skb.bytes[..6], new.octets());
+}
+
+#[test]
+fn next_hops_that_share_a_slot_do_not_share_a_mac() {
+    let mut sim = warmed_up();
+    let frame = packet::udp(outward(1, PEER), 40000, 53, b"");
+    assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
+    for hop in sim.tables.next_hops.values_mut() {
+        hop.addr = Ipv4::new([203, 0, 113, 99]);
+    }
+    assert_eq!(sim.from_namespace(1, &frame), went(1, TO_ROUTER));
+}
+
+#[test]
+fn echo_is_translated_by_its_identifier() {
+    let mut sim = warmed_up();
+    // Both clients use the same identifier to the same destination.
+    let ping = |n| packet::echo(outward(n, PEER), true, 0x1234, b"ping");
+    assert_eq!(sim.from_namespace(1, &ping(1)), went(1, out()));
+    let id = |sim: &Sim| u16::from_be_bytes(sim.skb.bytes[38..40].try_into().unwrap());
+    assert_eq!(id(&sim), 0x1234);
+    assert!(has_right_checksums(&sim.skb.bytes));
+    assert_eq!(sim.from_namespace(2, &ping(2)), went(2, out()));
+    let second = id(&sim);
+    assert_ne!(second, 0x1234);
+    assert!(has_right_checksums(&sim.skb.bytes));
+    let pong = packet::echo(inward(PEER), false, second, b"ping");
+    assert_eq!(sim.from_outside(&pong), went(2, peer(2)));
+    assert_eq!(id(&sim), 0x1234);
+    assert!(has_right_checksums(&sim.skb.bytes));
+    // An answer that nobody asked for is the host's.
+    let stray = packet::echo(inward(PEER), false, 0x4321, b"");
+    let outcome = Outcome { endpoint: EndpointId::NONE, result: Ok(Verdict::Pass) };
+    assert_eq!(sim.from_outside(&stray), outcome);
+}
+
+#[test]
+fn the_clients_port_is_kept_while_free_and_its_parity_and_class_if_not() {
+    let mut sim = warmed_up();
+    for own in [40000, 40001, 999] {
+        let frame = |n| packet::udp(outward(n, PEER), own, 53, b"");
+        assert_eq!(sim.from_namespace(1, &frame(1)), went(1, out()));
+        assert_eq!(seen(&sim).1, own);
+        assert_eq!(sim.from_namespace(2, &frame(2)), went(2, out()));
+        let other = seen(&sim).1;
+        assert_ne!(other, own);
+        assert_eq!(other % 2, own % 2);
+        assert_eq!(other < 1024, own < 1024);
+        assert!(has_right_checksums(&sim.skb.bytes));
+        let answer = packet::udp(inward(PEER), 53, other, b"");
+        assert_eq!(sim.from_outside(&answer), went(2, peer(2)));
+        assert_eq!(seen(&sim), (PEER, 53, namespace(2).1, own));
+    }
+}
+
+#[test]
+fn ports_that_somebody_has_are_not_given_away() {
+    let mut sim = warmed_up();
+    sim.env.sockets.push((proto::UDP, 5000));
+    let port_for = |sim: &mut Sim, frame: &[u8]| {
+        assert_eq!(sim.from_namespace(1, frame), went(1, out()));
+        seen(sim).1
+    };
+    let udp = |own| packet::udp(outward(1, PEER), own, 53, b"");
+    assert_ne!(port_for(&mut sim, &udp(5000)), 5000);
+    for published in 9000..=9010 {
+        let got = port_for(&mut sim, &udp(published));
+        assert!(!(9000..=9010).contains(&got), "{got}");
+    }
+    // Published for TCP, free for UDP.
+    assert_eq!(port_for(&mut sim, &udp(8080)), 8080);
+}
+
+#[test]
+fn a_published_port_leads_into_the_namespace_and_keeps_the_client() {
+    let mut sim = network(64);
+    let syn = Segment { sport: 50000, dport: 8080, flags: SYN, seq: 1, ack: 0 };
+    assert_eq!(sim.from_outside(&packet::tcp(inward(PEER), syn, b"")), went(1, peer(1)));
+    assert_eq!(seen(&sim), (PEER, 50000, namespace(1).1, 80));
+    assert!(has_right_checksums(&sim.skb.bytes));
+
+    let answer = Segment { sport: 80, dport: 50000, ..syn };
+    let frame = packet::tcp(outward(1, PEER), answer, b"");
+    assert_eq!(sim.from_namespace(1, &frame), went(1, TO_ROUTER));
+    assert_eq!(seen(&sim), (HOST.1, 8080, PEER, 50000));
+    assert!(has_right_checksums(&sim.skb.bytes));
+    assert_eq!(sim.tables.counters(endpoint_id(1)).of(Counter::Dnat), (2, 80));
+    assert_eq!(sim.tables.flow_counts[&endpoint_id(1)], 1);
+}
+
+#[test]
+fn a_range_leads_to_its_range_in_step() {
+    let mut sim = network(64);
+    for step in [0, 5, 10] {
+        let frame = packet::udp(inward(PEER), 1234, 9000 + step, b"");
+        assert_eq!(sim.from_outside(&frame), went(1, peer(1)));
+        assert_eq!(seen(&sim).3, 7000 + step);
+    }
+    let beside = packet::udp(inward(PEER), 1234, 9011, b"");
+    assert_eq!(sim.from_outside(&beside).result, Ok(Verdict::Pass));
+}
+
+#[test]
+fn the_most_exact_published_address_wins() {
+    let mut sim = network(64);
+    let other = Ipv4::new([203, 0, 113, 7]);
+    sim.tables.publish([
+        publish(proto::TCP, Ipv4::ANY, 80, 80, (1, 80)),
+        publish(proto::TCP, HOST.1, 80, 90, (2, 80)),
+        publish(proto::TCP, other, 443, 443, (3, 443)),
+        publish(proto::UDP, HOST.1, 80, 80, (3, 80)),
+    ]);
+    let syn = |to, dport| {
+        let addresses = Addresses { to: (HOST.0, to), ..inward(PEER) };
+        packet::tcp(addresses, Segment { sport: 5, dport, flags: SYN, ..Segment::default() }, b"")
+    };
+    assert_eq!(sim.from_outside(&syn(HOST.1, 80)), went(2, peer(2)));
+    assert_eq!(sim.from_outside(&syn(other, 80)), went(1, peer(1)));
+    assert_eq!(sim.from_outside(&syn(other, 443)), went(3, peer(3)));
+    assert_eq!(sim.from_outside(&syn(HOST.1, 443)).result, Ok(Verdict::Pass));
+}
+
+#[test]
+fn namespaces_are_not_reachable_by_their_own_addresses() {
+    let mut sim = network(64);
+    let direct = Addresses { to: (HOST.0, namespace(1).1), ..inward(PEER) };
+    let nobody = |reason| Outcome { endpoint: EndpointId::NONE, result: Err(reason) };
+    for dport in [80, 8080] {
+        let segment = Segment { sport: 5, dport, flags: SYN, ..Segment::default() };
+        let frame = packet::tcp(direct, segment, b"");
+        assert_eq!(sim.from_outside(&frame), nobody(DropReason::NotPublished));
+    }
+    let fragment = {
+        let mut frame = packet::udp(direct, 1, 2, b"12345678");
+        frame[20] = 0x20;
+        packet::fix_checksums(&mut frame);
+        frame
+    };
+    assert_eq!(sim.from_outside(&fragment), nobody(DropReason::NotPublished));
+    // Nor does one of their addresses come from outside.
+    let spoofed = packet::udp(inward(namespace(2).1), 1, 9000, b"");
+    assert_eq!(sim.from_outside(&spoofed), dropped(1, DropReason::SourceAddress));
+    assert!(sim.tables.flows.is_empty());
+}
+
+#[test]
+fn outsiders_cannot_use_the_inside_of_a_flow() {
+    let mut sim = warmed_up();
+    let frame = packet::udp(outward(1, PEER), 40000, 53, b"");
+    assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
+    // The same tuple as the flow's opening direction, from the wrong side.
+    assert_eq!(sim.from_outside(&frame).result, Err(DropReason::SourceAddress));
+    // Another namespace cannot send into it.
+    let mut stolen = frame.clone();
+    stolen[6..12].copy_from_slice(&namespace(2).0.octets());
+    assert_eq!(sim.from_namespace(2, &stolen), dropped(2, DropReason::SourceAddress));
+}
+
+#[test]
+fn nothing_private_leaves_by_the_stack() {
+    let mut sim = network(64);
+    let forwarded = packet::udp(outward(2, PEER), 1, 2, b"");
+    assert_eq!(sim.from_stack(&forwarded), dropped(2, DropReason::PrivateSource));
+    let second = Ipv4::new([172, 19, 0, 200]);
+    let addresses = Addresses { from: (HOST.0, second), to: (ROUTER.0, PEER) };
+    let outcome = sim.from_stack(&packet::ipv4(addresses, 132, b"sctp"));
+    assert_eq!(outcome.result, Err(DropReason::PrivateSource));
+    let own = Addresses { from: HOST, to: (ROUTER.0, PEER) };
+    assert_eq!(sim.from_stack(&packet::udp(own, 1, 2, b"")).result, Ok(Verdict::Pass));
+    assert_eq!(sim.tables.counters(endpoint_id(2)).dropped(DropReason::PrivateSource), 1);
+}
+
+#[test]
+fn what_cannot_be_translated_is_left_to_the_stack() {
+    let mut sim = warmed_up();
+    let pass = went(1, Verdict::Pass);
+    let mut options = packet::udp(outward(1, PEER), 1, 2, b"12345678");
+    options[14] = 0x46;
+    assert_eq!(sim.from_namespace(1, &options), pass);
+    let mut fragment = packet::udp(outward(1, PEER), 1, 2, b"12345678");
+    fragment[20] = 0x20;
+    assert_eq!(sim.from_namespace(1, &fragment), pass);
+    for ttl in [0, 1] {
+        let mut last_hop = packet::udp(outward(1, PEER), 1, 2, b"");
+        last_hop[22] = ttl;
+        assert_eq!(sim.from_namespace(1, &last_hop), pass);
+    }
+    let gre = packet::ipv4(outward(1, PEER), 47, b"gre");
+    assert_eq!(sim.from_namespace(1, &gre), pass);
+    let to_host = packet::udp(outward(1, HOST.1), 1, 2, b"");
+    assert_eq!(sim.from_namespace(1, &to_host), pass);
+    assert_eq!(sim.tables.flows.len(), 2, "only the warm-up's");
+}
+
+#[test]
+fn packets_larger_than_the_uplink_takes_are_the_stacks() {
+    let mut sim = warmed_up();
+    let big = packet::udp(outward(1, PEER), 40000, 53, &[0; 1473]);
+    assert_eq!(sim.from_namespace(1, &big), went(1, Verdict::Pass));
+    let fits = packet::udp(outward(1, PEER), 40000, 53, &[0; 1472]);
+    assert_eq!(sim.from_namespace(1, &fits), went(1, out()));
+    assert_eq!(sim.from_namespace(1, &big), went(1, Verdict::Pass));
+    // A train of segments that fit one by one goes out whole.
+    sim.skb.bytes = big;
+    sim.skb.gso_size = 1472;
+    assert_eq!(netbpf_ebpf::from_endpoint(&mut sim), went(1, out()));
+}
+
+#[test]
+fn a_checksum_left_to_the_device_covers_the_pseudo_header_alone() {
+    let mut sim = warmed_up();
+    // Somebody else has the port, so that both address and port change.
+    let frame = packet::udp(outward(2, PEER), 40000, 53, b"data");
+    assert_eq!(sim.from_namespace(2, &frame), went(2, out()));
+    let mut frame = packet::udp(outward(1, PEER), 40000, 53, b"data");
+    let pseudo = |frame: &[u8]| -> u16 {
+        let words = [26, 28, 30, 32].map(|at| u16::from_be_bytes([frame[at], frame[at + 1]]));
+        let sum = words.iter().map(|word| u32::from(*word)).sum::<u32>()
+            + u32::from(proto::UDP)
+            + u32::from(u16::from_be_bytes([frame[38], frame[39]]));
+        netbpf_ebpf::checksum::fold(sum)
+    };
+    let check = pseudo(&frame).to_be_bytes();
+    frame[40..42].copy_from_slice(&check);
+    sim.skb.is_checksum_partial = true;
+    sim.skb.bytes = frame;
+    sim.skb.ifindex = port(1);
+    assert_eq!(netbpf_ebpf::from_endpoint(&mut sim), went(1, out()));
+    assert_ne!(seen(&sim).1, 40000);
+    assert_eq!(sim.skb.bytes[40..42], pseudo(&sim.skb.bytes).to_be_bytes());
+}
+
+#[test]
+fn a_udp_checksum_of_zero_stays_zero() {
+    let mut sim = warmed_up();
+    let mut frame = packet::udp(outward(1, PEER), 40000, 53, b"data");
+    frame[40..42].fill(0);
+    assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
+    assert_eq!(sim.skb.bytes[40..42], [0, 0]);
+    assert!(has_right_checksums(&sim.skb.bytes));
+}
+
+#[test]
+fn a_namespace_that_is_gone_gets_nothing() {
+    let mut sim = warmed_up();
+    let frame = packet::udp(outward(2, PEER), 40000, 53, b"");
+    assert_eq!(sim.from_namespace(2, &frame), went(2, out()));
+    sim.tables.endpoints.remove(&endpoint_id(2));
+    let answer = packet::udp(inward(PEER), 53, 40000, b"");
+    assert_eq!(sim.from_outside(&answer), dropped(2, DropReason::EndpointGone));
+}
+
+#[test]
+fn what_ends_or_answers_the_unknown_opens_nothing() {
+    use packet::tcp_flag::{ACK, FIN, RST};
+    let mut sim = warmed_up();
+    for flags in [RST, FIN | ACK, RST | ACK] {
+        let segment = Segment { sport: 7, dport: 8080, flags, ..Segment::default() };
+        let late = packet::tcp(outward(1, PEER), segment, b"");
+        assert_eq!(sim.from_namespace(1, &late), dropped(1, DropReason::NoFlow));
+        let late = packet::tcp(inward(PEER), segment, b"");
+        assert_eq!(sim.from_outside(&late), dropped(1, DropReason::NoFlow));
+    }
+    let answer = packet::echo(outward(1, PEER), false, 9, b"");
+    assert_eq!(sim.from_namespace(1, &answer), dropped(1, DropReason::NoFlow));
+    assert_eq!(sim.tables.flows.len(), 2, "only the warm-up's");
+}
+
+#[test]
+fn tuples_of_published_ports_are_not_taken_twice() {
+    let mut sim = network(64);
+    sim.tables.publish([
+        publish(proto::UDP, Ipv4::ANY, 9000, 9000, (1, 7000)),
+        publish(proto::UDP, Ipv4::ANY, 9001, 9001, (1, 7000)),
+    ]);
+    let to = |dport| packet::udp(inward(PEER), 1234, dport, b"");
+    assert_eq!(sim.from_outside(&to(9000)), went(1, peer(1)));
+    // The same client port to the same target: answers could not be told apart.
+    assert_eq!(sim.from_outside(&to(9001)), dropped(1, DropReason::TupleInUse));
+    assert_eq!(sim.tables.flows.len(), 2);
+}
