@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions};
-use nix::{errno::Errno, net::if_::if_indextoname};
+use nix::net::if_::if_indextoname;
 
 use super::{Datapath, bpffs, clsact, pins, probe, rcu::ExpeditedRcu, sys};
 use crate::error::{Context as _, Error, Result};
@@ -124,14 +124,10 @@ fn remove_pin(path: &Path) -> Result<()> {
 }
 
 /// The interface's name in this network namespace; nothing if there is none.
-fn interface(ifindex: u32) -> Result<Option<String>> {
-    match if_indextoname(ifindex) {
-        Ok(name) => Ok(Some(name.to_string_lossy().into_owned())),
-        Err(Errno::ENXIO | Errno::ENODEV) => Ok(None),
-        Err(error) => {
-            Err(Error::failed(format!("cannot look up interface {ifindex}")).because(error))
-        }
-    }
+pub(super) fn interface(ifindex: u32) -> Option<String> {
+    let name = if_indextoname(ifindex).ok()?;
+    // nix takes the failure for a success, and returns its empty buffer.
+    (!name.is_empty()).then(|| name.to_string_lossy().into_owned())
 }
 
 /// Whether the program of this kernel-wide number is on a device by TCX.
@@ -161,7 +157,7 @@ impl Datapath {
     /// If the interface is not there, or the kernel refuses.
     pub fn attach_by(&self, means: Attachment, hook: Hook, ifindex: u32) -> Result<()> {
         let what = format!("cannot attach {} to interface {ifindex}", hook.program());
-        let Some(device) = interface(ifindex)? else {
+        let Some(device) = interface(ifindex) else {
             return Err(Error::failed(what).because("there is no such interface"));
         };
         let mut program = self.program(hook.program())?;
@@ -209,7 +205,7 @@ impl Datapath {
     /// # Errors
     /// If the kernel does not answer.
     pub fn attached(&self, hook: Hook, ifindex: u32) -> Result<bool> {
-        let Some(device) = interface(ifindex)? else { return Ok(false) };
+        let Some(device) = interface(ifindex) else { return Ok(false) };
         let info = self.program(hook.program())?.info();
         let id = info.context(format!("cannot ask about program {}", hook.program()))?.id();
         if is_on_tcx(&device, hook.side(), id)? {

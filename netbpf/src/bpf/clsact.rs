@@ -15,7 +15,7 @@ use aya::programs::{
     Link as _, SchedClassifier, TcAttachType,
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
 };
-use nix::{errno::Errno, net::if_::if_indextoname};
+use nix::errno::Errno;
 use rtnetlink::{
     packet_core::{
         NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -27,7 +27,7 @@ use rtnetlink::{
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 
-use super::Hook;
+use super::{Hook, attach::interface};
 use crate::error::{Context as _, Result};
 
 /// The priority of our filters: the letters "nb". No other program uses it by default.
@@ -80,10 +80,9 @@ pub(super) fn attach(
 
 /// Removes the filter, our qdisc with the last one, and the marks.
 pub(super) fn detach(pin: &Path, hook: Hook, ifindex: u32) -> Result<()> {
-    if let Ok(device) = if_indextoname(ifindex) {
+    if let Some(device) = interface(ifindex) {
         let ours = filters(ifindex, hook.side())?.iter().any(|f| f.priority == PRIORITY);
         if ours {
-            let device = device.to_string_lossy();
             SchedClassifierLink::attached(&device, hook.side(), PRIORITY, HANDLE, None)
                 .context("filter")?
                 .detach()

@@ -55,7 +55,7 @@ impl Datapath {
         if self.flow_count(id)? == 0 {
             return Ok(0);
         }
-        self.flush(|_, flow| flow.endpoint == id)
+        self.flush(|flow| flow.endpoint == id)
     }
 
     /// Removes the address and the MAC, if they are the endpoint's.
@@ -136,6 +136,6 @@ impl Datapath {
     /// What the maps say.
     pub fn clear_uplink(&self, ifindex: u32) -> Result<()> {
         self.map::<Uplinks>()?.remove(&ifindex)?;
-        self.flush(|_, flow| flow.uplink == ifindex).map(drop)
+        self.flush(|flow| flow.uplink == ifindex).map(drop)
     }
 }

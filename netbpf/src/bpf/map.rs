@@ -21,7 +21,7 @@ use crate::error::{Context as _, Error, Result};
 
 /// Elements that a batch look-up asks for at a time: enough to make the system
 /// call's price vanish, and little enough to stay in the second-level cache.
-const BATCH: usize = 4096;
+const BATCH: usize = 1024;
 
 /// An open map.
 ///
@@ -126,6 +126,19 @@ impl<D: MapDef<Key: Pod, Value: Pod>> Map<D> {
     /// # Errors
     /// What the kernel says, and the first error of `visit`, which ends the walk.
     pub fn for_each(&self, mut visit: impl FnMut(&D::Key, &D::Value) -> Result<()>) -> Result<()> {
+        self.for_each_batch(|keys, values| {
+            keys.iter().zip(values).try_for_each(|(key, value)| visit(key, value))
+        })
+    }
+
+    /// [`Map::for_each`], some elements at a time: keys and their values.
+    ///
+    /// # Errors
+    /// What the kernel says, and the first error of `visit`, which ends the walk.
+    pub(super) fn for_each_batch(
+        &self,
+        mut visit: impl FnMut(&[D::Key], &[D::Value]) -> Result<()>,
+    ) -> Result<()> {
         let mut keys: Vec<D::Key> = Vec::with_capacity(BATCH);
         let mut values: Vec<D::Value> = Vec::with_capacity(BATCH);
         let mut position = None;
@@ -135,28 +148,25 @@ impl<D: MapDef<Key: Pod, Value: Pod>> Map<D> {
             let batch = unsafe {
                 sys::lookup_batch(self.as_fd(), position.as_ref(), &mut keys, &mut values)
             };
-            let next = match batch.map_err(|error| failed::<D>("read", &error))? {
-                Batch::More(next) => Some(next),
-                Batch::End => None,
+            match batch.map_err(|error| failed::<D>("read", &error))? {
+                Batch::More(next) => position = Some(next),
+                Batch::End => return visit(&keys, &values),
                 Batch::TooSmall => {
                     keys.reserve(2 * keys.capacity());
                     values.reserve(2 * values.capacity());
                     continue;
                 }
                 Batch::Unsupported => return self.for_each_key(visit),
-            };
-            for (key, value) in keys.iter().zip(&values) {
-                visit(key, value)?;
             }
-            if next.is_none() {
-                return Ok(());
-            }
-            position = next;
+            visit(&keys, &values)?;
         }
     }
 
-    /// [`Map::for_each`] with two system calls an element.
-    fn for_each_key(&self, mut visit: impl FnMut(&D::Key, &D::Value) -> Result<()>) -> Result<()> {
+    /// [`Map::for_each_batch`] with two system calls an element.
+    fn for_each_key(
+        &self,
+        mut visit: impl FnMut(&[D::Key], &[D::Value]) -> Result<()>,
+    ) -> Result<()> {
         let mut last: Option<D::Key> = None;
         loop {
             // SAFETY: `open` has compared the sizes.
@@ -166,7 +176,7 @@ impl<D: MapDef<Key: Pod, Value: Pod>> Map<D> {
             };
             // Gone between the two calls: nothing to visit.
             if let Some(value) = self.get(&key)? {
-                visit(&key, &value)?;
+                visit(&[key], &[value])?;
             }
             last = Some(key);
         }

@@ -31,7 +31,7 @@ use netbpf_common::{
 use crate::error::{Context as _, Result};
 
 pub use attach::{Attachment, Hook};
-pub use flows::FlowRow;
+pub use flows::{FlowHead, FlowRow};
 pub use map::{Map, PerCpuMap};
 pub use options::{LoadOptions, LogLevel};
 pub use probe::{Probe, probe};
@@ -92,6 +92,16 @@ impl Datapath {
     pub fn config(&self) -> Result<Config> {
         let config = self.map::<ConfigMap>()?.get(&0)?;
         config.ok_or_else(|| pins::damaged(&self.pin_dir, "its configuration is empty"))
+    }
+
+    /// Whether the programs run as machine code; interpreted, as where
+    /// `net.core.bpf_jit_enable` is 0, they are many times slower.
+    ///
+    /// # Errors
+    /// If a program cannot be asked.
+    pub fn is_compiled(&self) -> Result<bool> {
+        let info = self.program(Hook::FromEndpoint.program())?.info();
+        Ok(info.context("cannot ask about the datapath's programs")?.size_jitted() > 0)
     }
 
     /// The kernel-wide number of a program that writes to the log.

@@ -10,7 +10,7 @@
 //!
 //! A bpffs holds no ordinary files, but symbolic links, whose targets are as
 //! good a place for a word. A datapath is made beside its place, in
-//! `<pin dir>.loading`, and renamed; it is renamed to `<pin dir>.unloading`
+//! `<pin dir>-loading`, and renamed; it is renamed to `<pin dir>-unloading`
 //! before it is cleared away. So what is in the pin directory is complete, and
 //! what an interrupted run left is recognised by its name.
 
@@ -51,14 +51,15 @@ pub(super) fn log_level(pin_dir: &Path) -> PathBuf {
 
 /// Where a datapath is made before it takes its place.
 pub(super) fn loading(pin_dir: &Path) -> PathBuf {
-    beside(pin_dir, ".loading")
+    beside(pin_dir, "-loading")
 }
 
 /// Where a datapath is cleared away.
 fn unloading(pin_dir: &Path) -> PathBuf {
-    beside(pin_dir, ".unloading")
+    beside(pin_dir, "-unloading")
 }
 
+/// A sibling; a bpffs takes no dots in names.
 fn beside(pin_dir: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(pin_dir);
     name.push(suffix);
@@ -134,6 +135,6 @@ mod tests {
             link(dir, Hook::ToUplink, 12),
             Path::new("/sys/fs/bpf/netbpf/7/links/to_uplink-12")
         );
-        assert_eq!(loading(dir), Path::new("/sys/fs/bpf/netbpf/7.loading"));
+        assert_eq!(loading(dir), Path::new("/sys/fs/bpf/netbpf/7-loading"));
     }
 }

@@ -25,8 +25,6 @@ pub struct Probe {
     /// Whether programs attach by TCX links: kernel 6.6 and later. Otherwise
     /// they are filters on a clsact qdisc.
     pub tcx: bool,
-    /// Whether programs run as machine code. Interpreted, they are many times slower.
-    pub jit: bool,
     /// Whether a BPF file system is mounted; if not, loading mounts one.
     pub bpffs: bool,
 }
@@ -51,13 +49,7 @@ pub fn probe() -> Result<Probe> {
             ));
     }
     bpffs::find()?;
-    Ok(Probe {
-        kernel: kernel.to_string(),
-        tcx: has_tcx(),
-        jit: fs::read_to_string("/proc/sys/net/core/bpf_jit_enable")
-            .is_ok_and(|value| value.trim() != "0"),
-        bpffs: bpffs::is_mounted(),
-    })
+    Ok(Probe { kernel: kernel.to_string(), tcx: has_tcx(), bpffs: bpffs::is_mounted() })
 }
 
 fn kernel() -> Result<KernelVersion> {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use netbpf_common::{
-    Config, Flow, PublishEntry, Tuple,
+    Config, EndpointId, Ipv4, PublishEntry,
     maps::{ConfigMap, MapDef as _, Publish, PublishedPorts, published_word},
 };
 
-use super::{Datapath, Map};
+use super::{Datapath, FlowHead, Map};
 use crate::error::{Error, Result};
 
 /// Entries in a half of the array.
@@ -18,8 +18,8 @@ const NOTHING: PublishEntry = PublishEntry {
     order: u64::MAX,
     last: 0,
     target_port: 0,
-    target: netbpf_common::Ipv4::ANY,
-    endpoint: netbpf_common::EndpointId::NONE,
+    target: Ipv4::ANY,
+    endpoint: EndpointId::NONE,
     pad: [0; 3],
 };
 
@@ -53,7 +53,7 @@ impl Datapath {
             words.set(word, &new_bits.get(word).copied().unwrap_or_default())?;
         }
         if old.iter().any(|entry| !new.contains(entry)) {
-            self.flush(|tuple, flow| flow.kind.is_dnat() && !leads(&new, tuple, flow))?;
+            self.flush(|flow| flow.is_dnat && !leads(&new, flow))?;
         }
         Ok(())
     }
@@ -123,9 +123,10 @@ fn bits(entries: &[PublishEntry]) -> BTreeMap<u32, u64> {
 }
 
 /// Whether a flow still leads where the published ports say.
-fn leads(entries: &[PublishEntry], tuple: &Tuple, flow: &Flow) -> bool {
+fn leads(entries: &[PublishEntry], flow: &FlowHead) -> bool {
+    let tuple = &flow.tuple;
     let port = tuple.dport.number();
-    [tuple.daddr, netbpf_common::Ipv4::ANY].into_iter().any(|addr| {
+    [tuple.daddr, Ipv4::ANY].into_iter().any(|addr| {
         let order = PublishEntry::order_of(tuple.proto, addr, port);
         let found = entries.partition_point(|entry| entry.order <= order).checked_sub(1);
         found.is_some_and(|index| {
@@ -140,7 +141,7 @@ fn leads(entries: &[PublishEntry], tuple: &Tuple, flow: &Flow) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use netbpf_common::{EndpointId, Ipv4, Port, proto};
+    use netbpf_common::{Port, Translation, Tuple, proto};
 
     use super::*;
 
@@ -208,13 +209,15 @@ mod tests {
             proto: proto::TCP,
             pad: [0; 3],
         };
-        let mut flow = Flow { endpoint: EndpointId(1), ..Flow::default() };
-        flow.translated.daddr = Ipv4::new([172, 19, 0, 2]);
-        flow.translated.dport = Port::new(82);
-        assert!(leads(&[entry(proto::TCP, HOST, 8000, 8010)], &tuple, &flow));
-        assert!(leads(&[entry(proto::TCP, [0; 4], 8000, 8010)], &tuple, &flow));
-        assert!(!leads(&[entry(proto::TCP, HOST, 8003, 8010)], &tuple, &flow));
-        assert!(!leads(&[entry(proto::TCP, HOST, 8001, 8010)], &tuple, &flow));
-        assert!(!leads(&[], &tuple, &flow));
+        let mut translated = Translation::from(tuple);
+        translated.daddr = Ipv4::new([172, 19, 0, 2]);
+        translated.dport = Port::new(82);
+        let flow =
+            FlowHead { tuple, translated, endpoint: EndpointId(1), is_dnat: true, uplink: 1 };
+        assert!(leads(&[entry(proto::TCP, HOST, 8000, 8010)], &flow));
+        assert!(leads(&[entry(proto::TCP, [0; 4], 8000, 8010)], &flow));
+        assert!(!leads(&[entry(proto::TCP, HOST, 8003, 8010)], &flow));
+        assert!(!leads(&[entry(proto::TCP, HOST, 8001, 8010)], &flow));
+        assert!(!leads(&[], &flow));
     }
 }

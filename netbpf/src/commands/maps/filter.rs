@@ -2,10 +2,10 @@
 
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
-use netbpf_common::{EndpointId, Flow, Ipv4, Port, Tuple, proto};
+use netbpf_common::{EndpointId, Ipv4, Port, proto};
 
 use super::Subject;
-use crate::error::Result;
+use crate::{bpf::FlowHead, error::Result};
 
 /// An IP protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,7 +103,7 @@ impl Options {
     }
 }
 
-/// Chooses flows by their opening direction.
+/// Chooses flows.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Filter {
     endpoint: Option<EndpointId>,
@@ -113,28 +113,28 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Whether the flow with this key and this opening direction is meant.
-    pub(super) fn matches(&self, tuple: &Tuple, flow: &Flow) -> bool {
-        let after = flow.translated;
+    /// Whether the flow is meant.
+    pub(super) fn matches(&self, flow: &FlowHead) -> bool {
+        let (before, after) = (flow.tuple, flow.translated);
         self.endpoint.is_none_or(|id| id == flow.endpoint)
-            && self.proto.is_none_or(|proto| proto.0 == tuple.proto)
+            && self.proto.is_none_or(|proto| proto.0 == before.proto)
             && self.port.is_none_or(|port| {
-                [tuple.sport, tuple.dport, after.sport, after.dport].contains(&port)
+                [before.sport, before.dport, after.sport, after.dport].contains(&port)
             })
-            && self
-                .to
-                .is_none_or(|to| to.is(tuple.daddr, tuple.dport) || to.is(after.daddr, after.dport))
+            && self.to.is_none_or(|to| {
+                to.is(before.daddr, before.dport) || to.is(after.daddr, after.dport)
+            })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use netbpf_common::Translation;
+    use netbpf_common::{Translation, Tuple};
 
     use super::*;
 
     /// ns 1 (172.19.0.2:40000) to 203.0.113.2:443, translated to 203.0.113.1:50000.
-    fn flow() -> (Tuple, Flow) {
+    fn flow() -> FlowHead {
         let tuple = Tuple {
             saddr: Ipv4::new([172, 19, 0, 2]),
             daddr: Ipv4::new([203, 0, 113, 2]),
@@ -148,12 +148,11 @@ mod tests {
             sport: Port::new(50000),
             ..Translation::from(tuple)
         };
-        (tuple, Flow { endpoint: EndpointId(1), translated, ..Flow::default() })
+        FlowHead { tuple, translated, endpoint: EndpointId(1), is_dnat: false, uplink: 2 }
     }
 
     fn matches(filter: Filter) -> bool {
-        let (tuple, flow) = flow();
-        filter.matches(&tuple, &flow)
+        filter.matches(&flow())
     }
 
     fn to(text: &str) -> Filter {

@@ -77,7 +77,7 @@ impl FlushArgs {
                 .hint("choose some with --ns, --proto, --port or --to, or end all with --all"));
         }
         let filter = self.options.resolve(subject)?;
-        let removed = subject.datapath.flush(|tuple, flow| filter.matches(tuple, flow))?;
+        let removed = subject.datapath.flush(|flow| filter.matches(flow))?;
         match style.format {
             Format::Json => write_json(out, &Flushed { removed }),
             Format::Table => {
@@ -105,17 +105,17 @@ fn show(subject: &Subject, filter: &Filter, style: Style, out: &mut dyn Write) -
             let mut table = Table::new(out, COLUMNS, style.headers);
             walk(subject, filter, |line| {
                 table.row(|row| {
-                    row.cell(Proto(line.row.tuple.proto))
+                    row.cell(Proto(line.row.head.tuple.proto))
                         .cell(Side::source(line.original()))
                         .cell(Side::destination(line.original()))
-                        .cell(Side::source(line.row.original.translated))
-                        .cell(Side::destination(line.row.original.translated))
+                        .cell(Side::source(line.row.head.translated))
+                        .cell(Side::destination(line.row.head.translated))
                         .cell(line.state.name())
                         .cell(Span(clock::span(line.age)))
                         .cell(Span(clock::span(line.expires)))
                         .cell(line.packets())
                         .cell(Bytes(line.bytes()))
-                        .cell(subject.names.ns(line.row.original.endpoint));
+                        .cell(subject.names.ns(line.row.head.endpoint));
                 })
             })?;
             table.end()
@@ -132,7 +132,7 @@ fn walk(
     let timeouts = subject.datapath.config()?.timeouts;
     let now = clock::now()?;
     subject.datapath.for_each_flow(
-        |tuple, flow| filter.matches(tuple, flow),
+        |flow| filter.matches(flow),
         |row| match Line::of(*row, now, &timeouts) {
             Some(line) => each(&line),
             None => Ok(()),
@@ -152,16 +152,16 @@ impl Line {
     /// Nothing if the flow has expired: it is over, though the datapath has not
     /// come by to remove it.
     fn of(row: FlowRow, now: Ticks, timeouts: &Timeouts) -> Option<Self> {
-        let FlowRow { tuple, original, reply } = &row;
-        let expires = original.expires_in(tuple.proto, reply, now, timeouts);
-        let state = FlowState::of(tuple.proto, original.seen, reply.seen);
+        let FlowRow { head, original, reply } = &row;
+        let expires = original.expires_in(head.tuple.proto, reply, now, timeouts);
+        let state = FlowState::of(head.tuple.proto, original.seen, reply.seen);
         let age = now.since(original.created);
         (expires.0 > 0).then_some(Self { row, state, age, expires })
     }
 
     /// The opening packet's addresses and ports.
     fn original(&self) -> Translation {
-        self.row.tuple.into()
+        self.row.head.tuple.into()
     }
 
     /// Packets of both directions.
@@ -246,22 +246,22 @@ struct BothWays {
 
 impl<'a> View<'a> {
     fn of(line: &Line, subject: &'a Subject) -> Self {
-        let FlowRow { tuple, original, reply } = &line.row;
-        let name = subject.names.get(original.endpoint);
+        let FlowRow { head, original, reply } = &line.row;
+        let name = subject.names.get(head.endpoint);
         Self {
-            proto: Proto(tuple.proto).name(),
-            kind: if original.kind.is_dnat() { "dnat" } else { "snat" },
+            proto: Proto(head.tuple.proto).name(),
+            kind: if head.is_dnat { "dnat" } else { "snat" },
             original: line.original().into(),
-            translated: original.translated.into(),
+            translated: head.translated.into(),
             state: line.state.name(),
             age_ms: line.age.as_millis(),
             expires_ms: line.expires.as_millis(),
             packets: BothWays { original: original.packets, reply: reply.packets },
             bytes: BothWays { original: original.bytes, reply: reply.bytes },
-            endpoint: original.endpoint.0,
+            endpoint: head.endpoint.0,
             network: name.map(|name| name.network.as_str()),
             ns: name.map(|name| name.ns.as_str()),
-            uplink_ifindex: original.uplink,
+            uplink_ifindex: head.uplink,
         }
     }
 }
@@ -271,6 +271,7 @@ mod tests {
     use netbpf_common::{Flow, Seen, Tuple, proto};
 
     use super::*;
+    use crate::bpf::FlowHead;
 
     fn row() -> FlowRow {
         let tuple = Tuple {
@@ -291,7 +292,7 @@ mod tests {
             ..Flow::default()
         };
         let reply = Flow { packets: 2, bytes: 200, seen: Seen(Seen::ANY), ..original };
-        FlowRow { tuple, original, reply }
+        FlowRow { head: FlowHead::of(&tuple, &original), original, reply }
     }
 
     #[test]
@@ -311,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_side_without_port_is_an_address() {
-        assert_eq!(Side::source(row().tuple.into()).to_string(), "172.19.0.2:40000");
+        assert_eq!(Side::source(row().head.tuple.into()).to_string(), "172.19.0.2:40000");
         let ping = Side(Ipv4::new([203, 0, 113, 2]), Port::default());
         assert_eq!(ping.to_string(), "203.0.113.2");
     }
