@@ -3,11 +3,11 @@
 //! [`crate::commands`].
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
-use clap::{Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, ColorChoice, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::{
@@ -48,6 +48,7 @@ pub struct Cli {
 
 /// The options that every verb understands.
 #[derive(Args, Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Globals {
     /// How results are shown
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
@@ -74,6 +75,18 @@ impl Globals {
     #[must_use]
     pub fn format(&self) -> Format {
         if self.json { Format::Json } else { self.output }
+    }
+
+    /// Whether errors are shown in colours.
+    fn colours(&self) -> bool {
+        match self.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => {
+                let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                io::stderr().is_terminal() && !refused
+            }
+        }
     }
 
     /// How results are shown, in full.
@@ -129,7 +142,7 @@ fn subject(verb: &str) -> Result<maps::Subject> {
 /// while the process has one thread.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse_in_colour();
+    let cli = Cli::parse();
     let globals = cli.globals;
     let done = match &cli.verb {
         Verb::Generate(_) => Ok(()),
@@ -138,18 +151,9 @@ pub fn main() -> ExitCode {
     match done.and_then(|()| cli.verb.run(&globals)) {
         Ok(code) => code,
         Err(error) => {
-            report(&error, globals.format());
+            report(&error, &globals);
             ExitCode::from(error.code() as u8)
         }
-    }
-}
-
-impl Cli {
-    /// Parses the arguments of this process; where help or a usage error is to
-    /// be said, says it and exits.
-    fn parse_in_colour() -> Self {
-        let matches = Self::command().get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 }
 
@@ -164,18 +168,17 @@ struct ErrorView<'a> {
 }
 
 /// Says on standard error what went wrong.
-pub fn report(error: &Error, format: Format) {
-    let mut text = String::new();
-    if format == Format::Json {
+pub fn report(error: &Error, globals: &Globals) {
+    let mut text;
+    if globals.format() == Format::Json {
         let view = ErrorView { error: error.what(), why: error.why(), hint: error.advice() };
         text = serde_json::to_string(&view).unwrap_or_default();
         text.push('\n');
     } else {
-        let lines =
-            [("error", Some(error.what())), ("  why", error.why()), ("  hint", error.advice())];
-        for (name, line) in lines {
-            text.extend(line.map(|line| format!("{name}: {line}\n")));
-        }
+        let (red, plain) = if globals.colours() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        text = format!("{red}error{plain}: {}\n", error.what());
+        text.extend(error.why().map(|why| format!("  why: {why}\n")));
+        text.extend(error.advice().map(|hint| format!("  hint: {hint}\n")));
     }
     // There is nowhere else to say that it cannot be said.
     let _ = io::stderr().write_all(text.as_bytes());

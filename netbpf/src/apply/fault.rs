@@ -59,9 +59,7 @@ impl Fault {
                 let _ = kill(Pid::this(), Signal::SIGKILL);
                 Ok(())
             }
-            Self::Fail(n) if n == step => {
-                Err(Error::failed(format!("{VARIABLE} asked for it")))
-            }
+            Self::Fail(n) if n == step => Err(Error::failed(format!("{VARIABLE} asked for it"))),
             _ => Ok(()),
         }
     }

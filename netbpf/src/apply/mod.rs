@@ -127,9 +127,7 @@ impl Apply<'_> {
         }
         why.push_str("; undoing it failed, too");
         append(&mut why, undo);
-        Error::failed(what)
-            .because(why)
-            .hint(format!("take away what is left: netbpf down {name}"))
+        Error::failed(what).because(why).hint(format!("take away what is left: netbpf down {name}"))
     }
 
     /// Writes a line to the journal, and remembers it.

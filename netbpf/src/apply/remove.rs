@@ -60,7 +60,8 @@ impl Apply<'_> {
         let Some(link) = self.netlink.link(name.as_str()).await? else { return Ok(()) };
         let noted = self.journal.links.get(name);
         if !owned.is(&link) || noted.is_some_and(|&index| index != link.index) {
-            self.warnings.push(format!("the interface {name} stays: it is not the one that was made"));
+            self.warnings
+                .push(format!("the interface {name} stays: it is not the one that was made"));
             return Ok(());
         }
         self.netlink.delete_link(link.index).await
@@ -79,7 +80,8 @@ impl Apply<'_> {
             Named::Namespace(netns) => self.worker.enter(netns).await?.id == noted,
         };
         if !ours {
-            self.warnings.push(format!("the namespace {name} stays: it is not the one that was made"));
+            self.warnings
+                .push(format!("the namespace {name} stays: it is not the one that was made"));
             return Ok(());
         }
         netns::remove_name(name.as_str())

@@ -148,7 +148,10 @@ impl Apply<'_> {
 
     /// A connection into a place.
     async fn enter(&mut self, place: &Place) -> Result<crate::net::Netlink> {
-        let Place::Inside(name) = place else { return Ok(self.netlink.clone()) };
+        let name = match place {
+            Place::Host | Place::HostSide(_) => return Ok(self.netlink.clone()),
+            Place::Inside(name) => name,
+        };
         if let Some((last, entered)) = &self.entered
             && last == name
         {

@@ -51,10 +51,13 @@ impl Args {
         let networks = store.networks()?;
         let chosen = self.choose(&networks)?;
         if chosen.is_empty() {
-            say(globals, match &self.network {
-                Some(name) => format!("there is no network {name}: nothing to do"),
-                None => "there is no network: nothing to do".to_owned(),
-            });
+            say(
+                globals,
+                match &self.network {
+                    Some(name) => format!("there is no network {name}: nothing to do"),
+                    None => "there is no network: nothing to do".to_owned(),
+                },
+            );
         }
         for name in chosen {
             // Anew for each: what the last one of them needs is not the others'.

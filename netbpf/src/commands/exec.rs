@@ -56,7 +56,12 @@ pub struct Args {
     #[arg(value_name = "NS")]
     namespace: String,
     /// The command and its arguments
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     command: Vec<OsString>,
 }
 
@@ -73,11 +78,16 @@ impl Args {
             return Ok(ExitCode::SUCCESS);
         };
         let error = Command::new(program).args(arguments).exec();
-        let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
-        let program = Path::new(program).display();
-        let hint = "it is looked for in the directories of PATH";
-        let error = Error::failed(format!("cannot run {program}")).because(error).hint(hint);
-        report(&error, globals.format());
+        let what = format!("cannot run {}", Path::new(program).display());
+        let failed = Error::failed(what).because(&error);
+        let (code, failed) = match error.kind() {
+            io::ErrorKind::NotFound => {
+                (NOT_FOUND, failed.hint("it is looked for in the directories of PATH"))
+            }
+            io::ErrorKind::PermissionDenied => (CANNOT_RUN, failed.hint("is it executable?")),
+            _ => (CANNOT_RUN, failed),
+        };
+        report(&failed, globals);
         Ok(code.into())
     }
 
@@ -121,14 +131,13 @@ fn show_namespace(name: &NamespaceName) -> Result<(), Errno> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     // What is mounted from now on stays in here; what others mount or unmount is seen.
     mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)?;
-    let kept: Vec<(&str, File)> = SYS_MOUNTS
-        .into_iter()
-        .filter_map(|path| Some((path, File::open(path).ok()?)))
-        .collect();
+    let kept: Vec<(&str, File)> =
+        SYS_MOUNTS.into_iter().filter_map(|path| Some((path, File::open(path).ok()?))).collect();
     // Over the old one instead of in its place, so that the kept can be had from it.
     mount(Some(name.as_str()), "/sys", Some("sysfs"), MsFlags::empty(), none)?;
     for (path, old) in kept {
-        let source = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&old)));
+        let source =
+            PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&old)));
         // Without them the command sees less, as with `ip netns exec`.
         let _ = mount(Some(&source), path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none);
     }

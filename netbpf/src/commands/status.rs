@@ -108,7 +108,10 @@ fn print_table(out: &mut Sink, views: &[NetworkView], globals: &Globals) -> Resu
         let bridge = [&view.network[..], "", &view.network, &view.bridge.mac, &view.bridge.ipv4];
         let gateway = format!("uplink {} {}", view.uplink.name, view.uplink.ipv4);
         table.row(|row| {
-            cells(row, &bridge).cell(gateway.trim_end()).cell(view.datapath).cell(state(&view.missing));
+            cells(row, &bridge)
+                .cell(gateway.trim_end())
+                .cell(view.datapath)
+                .cell(state(&view.missing));
         })?;
         for ns in &view.namespaces {
             let known = [&view.network[..], &ns.name, ns.iface, &ns.mac, &ns.ipv4];
@@ -211,9 +214,10 @@ impl NetworkView {
         let missing = lacks.get(&None).cloned().unwrap_or_default();
         let prefix_len = topology.subnet.prefix_len();
         let bridge = observed.link(topology.name.as_str());
-        let members = observed.links.iter().filter(|link| {
-            bridge.is_some_and(|bridge| link.master == Some(bridge.index))
-        });
+        let members = observed
+            .links
+            .iter()
+            .filter(|link| bridge.is_some_and(|bridge| link.master == Some(bridge.index)));
         let uplink = observed.link(topology.uplink.as_str());
         let uplink_addr = uplink.and_then(|uplink| observed.uplink_address(uplink));
         Self {

@@ -103,7 +103,11 @@ impl Args {
         let request = self.request()?;
         host::require_privileges("up")?;
         block_on(async {
-            if dry_run { print_plan(&request, globals).await } else { build(&request, globals).await }
+            if dry_run {
+                print_plan(&request, globals).await
+            } else {
+                build(&request, globals).await
+            }
         })?;
         Ok(ExitCode::SUCCESS)
     }

@@ -127,9 +127,7 @@ pub fn names() -> Result<Vec<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.context(format!("cannot list {DIR}"))?,
     };
-    Ok(entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect())
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
 }
 
 /// Gives the namespace a name that is free.
@@ -192,5 +190,9 @@ fn prepare_dir() -> Result<()> {
 pub fn taken(name: &str) -> Error {
     Error::usage(format!("the namespace name {name} is taken"))
         .because(format!("{} exists and is not of this network", path(name).display()))
-        .hint("choose other names with --ns or --ns-prefix, or remove it: ip netns delete ".to_owned() + name)
+        .hint(
+            "choose other names with --ns or --ns-prefix, or remove it: ip netns delete "
+                .to_owned()
+                + name,
+        )
 }

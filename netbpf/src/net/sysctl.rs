@@ -57,10 +57,7 @@ pub fn forwarding() -> Result<Vec<Sysctl>> {
             names.push(format!("conf/{device}/forwarding"));
         }
     }
-    names
-        .into_iter()
-        .map(|name| Ok(Sysctl { value: get(&name)?, name }))
-        .collect()
+    names.into_iter().map(|name| Ok(Sysctl { value: get(&name)?, name })).collect()
 }
 
 /// Puts sysctls back to what they were, in the given order. Those of devices

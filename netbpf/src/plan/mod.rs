@@ -38,13 +38,19 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
     let name = topology.name.as_str();
     let nothing = Observed {
         // The uplink is there whoever builds; without it, its row is not asked for.
-        links: observed.links.iter().filter(|link| !topology.has_link(&link.name)).cloned().collect(),
+        links: observed
+            .links
+            .iter()
+            .filter(|link| !topology.has_link(&link.name))
+            .cloned()
+            .collect(),
         addresses: observed.addresses.clone(),
         networks: observed.others(name).cloned().collect(),
         ..Observed::default()
     };
     let last = nothing.networks.is_empty();
-    let uplink_is_shared = nothing.networks.iter().any(|other| other.topology.uplink == topology.uplink);
+    let uplink_is_shared =
+        nothing.networks.iter().any(|other| other.topology.uplink == topology.uplink);
     let all = up(topology, &nothing, store);
     let undone = all.iter().rev().filter_map(Step::inverse);
     undone
@@ -161,7 +167,8 @@ impl Planner<'_> {
         let eth0 = links.iter().find(|link| link.name == INSIDE && port.is_some());
         match port {
             Some(port) if eth0.is_some() => {
-                switch_on(port, &Place::Host, topology.mtu, steps);
+                let place = Place::HostSide(endpoint.namespace.clone());
+                switch_on(port, &place, topology.mtu, steps);
                 if port.master.is_none() || port.master != self.own_bridge().map(|l| l.index) {
                     let (endpoint, bridge) = (endpoint.clone(), topology.name.clone());
                     steps.push(Step::SetMaster { endpoint, bridge });
@@ -220,7 +227,10 @@ impl Planner<'_> {
 
     fn attachments(&self, steps: &mut Vec<Step>) {
         let attached = |hook, index| {
-            self.observed.datapath.as_ref().is_some_and(|seen| seen.attached.contains(&(hook, index)))
+            self.observed
+                .datapath
+                .as_ref()
+                .is_some_and(|seen| seen.attached.contains(&(hook, index)))
         };
         steps.extend(attachments(self.topology).filter(|step| match step {
             Step::Attach { hook, link, .. } => {

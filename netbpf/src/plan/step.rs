@@ -15,6 +15,8 @@ use crate::{
 pub enum Place {
     /// On the host.
     Host,
+    /// On the host, the host side of a namespace's veth.
+    HostSide(NamespaceName),
     /// In a namespace.
     Inside(NamespaceName),
 }
@@ -266,9 +268,13 @@ impl Step {
             | Self::AddFdb { endpoint }
             | Self::SetEndpoint { endpoint, .. }
             | Self::ClearEndpoint { endpoint } => Some(&endpoint.namespace),
-            Self::AddDefaultRoute { namespace, .. } => Some(namespace),
-            Self::LinkUp { place: Place::Inside(namespace), .. }
-            | Self::SetMtu { place: Place::Inside(namespace), .. }
+            Self::AddDefaultRoute { namespace, .. }
+            | Self::LinkUp {
+                place: Place::HostSide(namespace) | Place::Inside(namespace), ..
+            }
+            | Self::SetMtu {
+                place: Place::HostSide(namespace) | Place::Inside(namespace), ..
+            }
             | Self::AddAddress { place: Place::Inside(namespace), .. } => Some(namespace),
             Self::Attach { namespace, .. } => namespace.as_ref(),
             _ => None,
@@ -308,7 +314,7 @@ impl Step {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Host => Ok(()),
+            Self::Host | Self::HostSide(_) => Ok(()),
             Self::Inside(namespace) => write!(f, "-n {namespace} "),
         }
     }

@@ -1,0 +1,352 @@
+//! Plans, without a host.
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use netbpf_common::{Endpoint, Uplink};
+
+use super::{Step, attachments, down, endpoint_row, publish_entries, up};
+use crate::{
+    bpf::LoadOptions,
+    net::{Address, FdbRow, Link, Route},
+    observe::{DatapathSeen, Inside, Observed},
+    state::{Journal, Phase, Recorded, Store},
+    topology::{INSIDE, LinkName, NamespaceName, NamespaceSpec, Request, Subnet, Topology},
+};
+
+fn store() -> Store {
+    Store::new(PathBuf::from("/run/netbpf/1"))
+}
+
+fn link(index: u32, name: &str, kind: &str) -> Link {
+    let mac = Some(netbpf_common::MacAddr::new([2, 0, 0, 0, 0, 9]));
+    let (name, kind) = (name.to_owned(), Some(kind.to_owned()));
+    Link { index, name, kind, mac, mtu: 1500, up: true, ..Link::default() }
+}
+
+fn address(ifindex: u32, addr: Ipv4Addr) -> Address {
+    Address { ifindex, addr, prefix_len: 24, global: true, secondary: false }
+}
+
+/// A host with nothing but an uplink.
+fn bare() -> Observed {
+    Observed {
+        links: vec![link(2, "up0", "veth")],
+        addresses: vec![address(2, Ipv4Addr::new(203, 0, 113, 1))],
+        ..Observed::default()
+    }
+}
+
+fn topology(name: &str, prefix: &str, third: u8, observed: &Observed) -> Topology {
+    let request = Request {
+        name: LinkName::new(name).unwrap(),
+        namespaces: NamespaceSpec::numbered(prefix, 2).unwrap(),
+        uplink: None,
+        subnet: Some(Subnet::containing(Ipv4Addr::new(172, 19, third, 0), 24)),
+        mtu: None,
+        publish: vec![format!("80{third}:{prefix}1:80").parse().unwrap()],
+        max_flows: None,
+        flow_limit: None,
+        guard: None,
+        log_level: None,
+    };
+    let request = Request { uplink: Some(LinkName::existing("up0").unwrap()), ..request };
+    Topology::validate(&request, observed).unwrap()
+}
+
+/// The host after everything that the network consists of was made.
+fn complete(topology: &Topology, before: &Observed) -> Observed {
+    let mut seen = before.clone();
+    let base = 100 * (1 + u32::try_from(before.networks.len()).unwrap());
+    let bridge =
+        Link { mac: Some(topology.gateway_mac()), ..link(base, topology.name.as_str(), "bridge") };
+    seen.links.push(bridge);
+    seen.addresses.push(address(base, topology.gateway()));
+    seen.forwarding = true;
+    seen.forwarding_was_changed = true;
+    let options = LoadOptions { max_flows: topology.max_flows, log_level: topology.log_level };
+    let mut datapath = seen.datapath.take().unwrap_or_default();
+    datapath.options = options;
+    datapath.gateways.insert(topology.gateway());
+    datapath.subnets.insert((topology.subnet.addr(), topology.subnet.prefix_len()));
+    let uplink = Uplink {
+        addr: Ipv4Addr::new(203, 0, 113, 1).into(),
+        mtu: 1500,
+        mac: before.links[0].mac.unwrap(),
+        pad: 0,
+    };
+    datapath.uplinks.insert(2, uplink);
+    datapath.published.extend(publish_entries(topology));
+    datapath.published.sort_by_key(|entry| entry.order);
+    for endpoint in &topology.endpoints {
+        let index = base + u32::from(endpoint.id);
+        let name = endpoint.link.as_str();
+        let port = Link {
+            mac: Some(endpoint.link_mac()),
+            master: Some(base),
+            ..link(index, name, "veth")
+        };
+        seen.links.push(port);
+        seen.fdb.push(FdbRow { ifindex: index, mac: endpoint.mac, fixed: true });
+        let route = Route {
+            destination: Subnet::containing(Ipv4Addr::UNSPECIFIED, 0),
+            gateway: Some(topology.gateway()),
+            ifindex: Some(2),
+            table: 254,
+            metric: 0,
+            unicast: true,
+        };
+        let inside = Inside::Ours {
+            links: vec![link(1, "lo", "loopback"), link(2, INSIDE, "veth")],
+            addresses: vec![address(2, endpoint.addr)],
+            routes: vec![route],
+        };
+        seen.inside.insert(endpoint.namespace.clone(), inside);
+        seen.namespaces.insert(endpoint.namespace.to_string());
+        let row = endpoint_row(topology, endpoint);
+        let row = Endpoint { ifindex: index, bridge_ifindex: base, ..row };
+        datapath.endpoints.insert(endpoint.id, row);
+    }
+    seen.datapath = Some(datapath);
+    let attach: Vec<Step> = attachments(topology).collect();
+    for step in attach {
+        let Step::Attach { hook, link, .. } = step else { continue };
+        let index = seen.link(link.as_str()).unwrap().index;
+        seen.datapath.as_mut().unwrap().attached.insert((hook, index));
+    }
+    seen.networks.push(Recorded {
+        topology: topology.clone(),
+        phase: Phase::Up,
+        journal: Journal::default(),
+    });
+    seen
+}
+
+fn texts(steps: &[Step]) -> Vec<String> {
+    steps.iter().map(ToString::to_string).collect()
+}
+
+fn one_network() -> (Topology, Observed) {
+    let topology = topology("net0", "a", 0, &bare());
+    let observed = complete(&topology, &bare());
+    (topology, observed)
+}
+
+#[test]
+fn from_nothing_links_come_first_and_attachments_last() {
+    let topology = topology("net0", "a", 0, &bare());
+    let steps = up(&topology, &bare(), &store());
+    assert_eq!(
+        texts(&steps),
+        [
+            "remember the network in /run/netbpf/1/net0.json",
+            "bpf: load and pin the programs and maps, for 262144 flows (78 MiB)",
+            "ip link add net0 address 02:6e:ac:13:00:01 mtu 1500 up type bridge stp_state 0 forward_delay 0",
+            "ip address add 172.19.0.1/24 dev net0",
+            "ip netns add a1",
+            "ip link add net0-1 master net0 mtu 1500 up type veth peer eth0 netns a1 address 02:6e:ac:13:00:02 mtu 1500",
+            "ip -n a1 link set lo up",
+            "ip -n a1 link set eth0 up",
+            "ip -n a1 address add 172.19.0.2/24 dev eth0",
+            "ip -n a1 route add default via 172.19.0.1 dev eth0",
+            "bridge fdb add 02:6e:ac:13:00:02 dev net0-1 master static",
+            "ip netns add a2",
+            "ip link add net0-2 master net0 mtu 1500 up type veth peer eth0 netns a2 address 02:6e:ac:13:00:03 mtu 1500",
+            "ip -n a2 link set lo up",
+            "ip -n a2 link set eth0 up",
+            "ip -n a2 address add 172.19.0.3/24 dev eth0",
+            "ip -n a2 route add default via 172.19.0.1 dev eth0",
+            "bridge fdb add 02:6e:ac:13:00:03 dev net0-2 master static",
+            "bpf: gateway 172.19.0.1 is 02:6e:ac:13:00:01",
+            "bpf: 172.19.0.0/24 never leaves by an uplink",
+            "bpf: endpoint 1 is a1 (172.19.0.2, 02:6e:ac:13:00:02) behind net0-1, at most 131072 flows",
+            "bpf: endpoint 2 is a2 (172.19.0.3, 02:6e:ac:13:00:03) behind net0-2, at most 131072 flows",
+            "bpf: uplink up0, outgoing packets carry 203.0.113.1",
+            "bpf: publish 1 port range(s) of this network, 1 of all",
+            "sysctl net.ipv4.ip_forward=1",
+            "tc: attach from_endpoint to ingress of net0-1",
+            "tc: attach from_endpoint to ingress of net0-2",
+            "tc: attach to_uplink to egress of up0",
+            "tc: attach from_uplink to ingress of up0",
+            "remember that the network is complete",
+        ]
+    );
+}
+
+#[test]
+fn what_is_all_there_needs_no_step() {
+    let (topology, observed) = one_network();
+    assert_eq!(texts(&up(&topology, &observed, &store())), [""; 0]);
+}
+
+/// A change to what is inside a namespace.
+type Inner<'a> = &'a mut dyn FnMut(&mut Vec<Link>, &mut Vec<Address>, &mut Vec<Route>);
+
+/// The step that is to be planned, and what makes it necessary.
+type Case<'a> = (&'a str, &'a dyn Fn(&mut Observed));
+
+#[test]
+fn every_missing_piece_is_one_step() {
+    let (topology, complete) = one_network();
+    let a1 = || NamespaceName::new("a1").unwrap();
+    let port = complete.link("net0-1").unwrap().index;
+    let inside = |seen: &mut Observed, change: Inner<'_>| {
+        let Some(Inside::Ours { links, addresses, routes }) = seen.inside.get_mut(&a1()) else {
+            panic!("a1 is there");
+        };
+        change(links, addresses, routes);
+    };
+    let set = |seen: &mut Observed, name: &str, change: fn(&mut Link)| {
+        change(seen.links.iter_mut().find(|link| link.name == name).unwrap());
+    };
+    let cases: [Case<'_>; 19] = [
+        ("ip link set net0 up", &|s| set(s, "net0", |l| l.up = false)),
+        ("ip link set net0 mtu 1500", &|s| set(s, "net0", |l| l.mtu = 9000)),
+        ("ip address add 172.19.0.1/24 dev net0", &|s| s.addresses.truncate(1)),
+        ("ip link set net0-1 up", &|s| set(s, "net0-1", |l| l.up = false)),
+        ("ip link set net0-1 master net0", &|s| set(s, "net0-1", |l| l.master = None)),
+        ("ip link set net0-1 master net0", &|s| set(s, "net0-1", |l| l.master = Some(7))),
+        ("ip -n a1 link set lo up", &|s| inside(s, &mut |l, _, _| l[0].up = false)),
+        ("ip -n a1 link set eth0 up", &|s| inside(s, &mut |l, _, _| l[1].up = false)),
+        ("ip -n a1 link set eth0 mtu 1500", &|s| inside(s, &mut |l, _, _| l[1].mtu = 1280)),
+        ("ip -n a1 address add 172.19.0.2/24 dev eth0", &|s| inside(s, &mut |_, a, _| a.clear())),
+        ("ip -n a1 route add default via 172.19.0.1 dev eth0", &|s| {
+            inside(s, &mut |_, _, r| r.clear());
+        }),
+        ("bridge fdb add 02:6e:ac:13:00:02 dev net0-1 master static", &|s| {
+            s.fdb.retain(|row| row.ifindex != port);
+        }),
+        ("sysctl net.ipv4.ip_forward=1", &|s| s.forwarding = false),
+        ("bpf: gateway 172.19.0.1 is 02:6e:ac:13:00:01", &|s| {
+            s.datapath.as_mut().unwrap().gateways.clear();
+        }),
+        ("bpf: 172.19.0.0/24 never leaves by an uplink", &|s| {
+            s.datapath.as_mut().unwrap().subnets.clear();
+        }),
+        (
+            "bpf: endpoint 1 is a1 (172.19.0.2, 02:6e:ac:13:00:02) behind net0-1, at most 131072 flows",
+            &|s| s.datapath.as_mut().unwrap().endpoints.retain(|id, _| *id != 1),
+        ),
+        ("bpf: uplink up0, outgoing packets carry 203.0.113.7", &|s| {
+            s.addresses[0].addr = Ipv4Addr::new(203, 0, 113, 7);
+        }),
+        ("bpf: publish 1 port range(s) of this network, 1 of all", &|s| {
+            s.datapath.as_mut().unwrap().published.clear();
+        }),
+        ("tc: attach from_uplink to ingress of up0", &|s| {
+            let seen = s.datapath.as_mut().unwrap();
+            seen.attached.retain(|(hook, _)| hook.program() != "from_uplink");
+        }),
+    ];
+    for (text, remove) in cases {
+        let mut seen = complete.clone();
+        remove(&mut seen);
+        let steps = up(&topology, &seen, &store());
+        assert_eq!(texts(&steps), [text]);
+        assert!(!steps[0].lack().is_empty());
+        let about_a1 = text.contains("a1") || text.contains("net0-1");
+        assert_eq!(steps[0].namespace().is_some(), about_a1, "{text}");
+    }
+}
+
+#[test]
+fn what_goes_along_with_a_piece_is_made_again_with_it() {
+    let (topology, complete) = one_network();
+    let mut seen = complete.clone();
+    seen.inside.insert(NamespaceName::new("a1").unwrap(), Inside::Missing);
+    seen.links.retain(|link| link.name != "net0-1");
+    let steps = texts(&up(&topology, &seen, &store()));
+    assert_eq!(steps.len(), 9, "{steps:#?}");
+    assert_eq!(steps.first().unwrap(), "ip netns add a1");
+    assert_eq!(steps.last().unwrap(), "tc: attach from_endpoint to ingress of net0-1");
+    // The veth's other end is not where it should be: it is made anew.
+    let mut seen = complete;
+    seen.inside.insert(NamespaceName::new("a1").unwrap(), Inside::Missing);
+    let steps = texts(&up(&topology, &seen, &store()));
+    assert_eq!(steps[..2], ["ip netns add a1", "ip link delete net0-1"]);
+}
+
+#[test]
+fn an_interrupted_network_is_completed() {
+    let (topology, mut observed) = one_network();
+    observed.networks[0].phase = Phase::Building;
+    let steps = up(&topology, &observed, &store());
+    assert_eq!(texts(&steps), ["remember that the network is complete"]);
+}
+
+#[test]
+fn the_last_network_takes_everything_with_it() {
+    let (_, observed) = one_network();
+    let steps = down(&observed.networks[0], &observed, &store());
+    assert_eq!(
+        texts(&steps),
+        [
+            "remember that the network is being taken down",
+            "tc: detach from_uplink from ingress of up0",
+            "tc: detach to_uplink from egress of up0",
+            "tc: detach from_endpoint from ingress of net0-2",
+            "tc: detach from_endpoint from ingress of net0-1",
+            "sysctl net.ipv4.ip_forward=0, and what changed along with it",
+            "ip link delete net0-2",
+            "ip netns delete a2",
+            "ip link delete net0-1",
+            "ip netns delete a1",
+            "ip link delete net0",
+            "bpf: unpin and unload the programs and maps",
+            "remove /run/netbpf/1/net0.json",
+        ]
+    );
+}
+
+#[test]
+fn what_another_network_needs_stays() {
+    let (_, first) = one_network();
+    let second = topology("net1", "b", 1, &first);
+    let both = complete(&second, &first);
+    assert_eq!(texts(&up(&second, &both, &store())), [""; 0]);
+    let steps = texts(&down(&both.networks[0], &both, &store()));
+    assert_eq!(
+        steps,
+        [
+            "remember that the network is being taken down",
+            "tc: detach from_endpoint from ingress of net0-2",
+            "tc: detach from_endpoint from ingress of net0-1",
+            "bpf: withdraw the network's published ports",
+            "bpf: forget endpoint 2 (a2) and its flows",
+            "bpf: forget endpoint 1 (a1) and its flows",
+            "bpf: forget subnet 172.19.0.0/24",
+            "bpf: forget gateway 172.19.0.1",
+            "ip link delete net0-2",
+            "ip netns delete a2",
+            "ip link delete net0-1",
+            "ip netns delete a1",
+            "ip link delete net0",
+            "remove /run/netbpf/1/net0.json",
+        ]
+    );
+    let again = down(&both.networks[0], &both, &store());
+    let Some(Step::Withdraw { others }) = again.into_iter().nth(3) else { panic!("it withdraws") };
+    assert_eq!(others, publish_entries(&second).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_second_network_loads_and_attaches_nothing_twice() {
+    let (_, first) = one_network();
+    let second = topology("net1", "b", 1, &first);
+    let steps = texts(&up(&second, &first, &store()));
+    for text in ["load and pin", "up0", "ip_forward"] {
+        assert!(!steps.iter().any(|step| step.contains(text)), "{text}: {steps:#?}");
+    }
+    assert!(steps.contains(&"bpf: publish 1 port range(s) of this network, 2 of all".to_owned()));
+}
+
+#[test]
+fn pieces_that_are_gone_are_not_taken_away_again() {
+    let (_, mut observed) = one_network();
+    observed.links.retain(|link| link.name == "up0");
+    observed.inside.values_mut().for_each(|inside| *inside = Inside::Missing);
+    observed.datapath = None::<DatapathSeen>;
+    observed.forwarding_was_changed = false;
+    let steps = texts(&down(&observed.networks[0], &observed, &store()));
+    assert!(steps.iter().all(|step| !step.starts_with("ip ") && !step.starts_with("sysctl")));
+    assert!(steps.contains(&"bpf: unpin and unload the programs and maps".to_owned()));
+}

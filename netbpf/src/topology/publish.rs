@@ -118,9 +118,8 @@ impl FromStr for PublishSpec {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = |why: &str| {
-            Error::usage(format!("invalid publish {text:?}")).because(why).hint(SYNTAX)
-        };
+        let wrong =
+            |why: &str| Error::usage(format!("invalid publish {text:?}")).because(why).hint(SYNTAX);
         if text.contains('[') || text.contains("::") && !text.starts_with("::") {
             return Err(wrong("IPv6 addresses and empty parts are not supported"));
         }
@@ -225,12 +224,40 @@ mod tests {
             ("8080:80", None, ports(8080, 8080), None, ports(80, 80), Proto::Tcp),
             ("8080:ns1:80", None, ports(8080, 8080), Some("ns1"), ports(80, 80), Proto::Tcp),
             ("53:ns2:53/udp", None, ports(53, 53), Some("ns2"), ports(53, 53), Proto::Udp),
-            ("8080:172.19.0.2:80", None, ports(8080, 8080), Some("172.19.0.2"), ports(80, 80), Proto::Tcp),
+            (
+                "8080:172.19.0.2:80",
+                None,
+                ports(8080, 8080),
+                Some("172.19.0.2"),
+                ports(80, 80),
+                Proto::Tcp,
+            ),
             ("203.0.113.1:8080:80/tcp", addr, ports(8080, 8080), None, ports(80, 80), Proto::Tcp),
-            ("203.0.113.1:1-9:ns1:11-19", addr, ports(1, 9), Some("ns1"), ports(11, 19), Proto::Tcp),
-            ("203.0.113.1:1:172.19.0.2:2", addr, ports(1, 1), Some("172.19.0.2"), ports(2, 2), Proto::Tcp),
+            (
+                "203.0.113.1:1-9:ns1:11-19",
+                addr,
+                ports(1, 9),
+                Some("ns1"),
+                ports(11, 19),
+                Proto::Tcp,
+            ),
+            (
+                "203.0.113.1:1:172.19.0.2:2",
+                addr,
+                ports(1, 1),
+                Some("172.19.0.2"),
+                ports(2, 2),
+                Proto::Tcp,
+            ),
             ("0.0.0.0:1:2", None, ports(1, 1), None, ports(2, 2), Proto::Tcp),
-            ("1-65535:ns1:1-65535", None, ports(1, 65535), Some("ns1"), ports(1, 65535), Proto::Tcp),
+            (
+                "1-65535:ns1:1-65535",
+                None,
+                ports(1, 65535),
+                Some("ns1"),
+                ports(1, 65535),
+                Proto::Tcp,
+            ),
             ("8080:80:90", None, ports(8080, 8080), Some("80"), ports(90, 90), Proto::Tcp),
         ] {
             let spec: PublishSpec = text.parse().expect(text);

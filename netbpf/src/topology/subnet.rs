@@ -56,7 +56,8 @@ impl Subnet {
     /// The addresses that namespaces can have: all but the subnet's own, the
     /// gateway and the broadcast address.
     pub fn hosts(self) -> impl Iterator<Item = Ipv4Addr> {
-        let (first, end) = (u64::from(self.addr.to_bits()) + 2, u64::from(self.broadcast().to_bits()));
+        let (first, end) =
+            (u64::from(self.addr.to_bits()) + 2, u64::from(self.broadcast().to_bits()));
         (first..end).filter_map(|bits| u32::try_from(bits).ok()).map(Ipv4Addr::from_bits)
     }
 
@@ -154,17 +155,23 @@ mod tests {
         assert_eq!(net.hosts().next(), Some(Ipv4Addr::new(172, 19, 0, 2)));
         assert_eq!(net.hosts().last(), Some(Ipv4Addr::new(172, 19, 0, 254)));
         assert_eq!((net.room(), net.hosts().count()), (253, 253));
-        assert!(net.holds(Ipv4Addr::new(172, 19, 0, 9)) && !net.holds(Ipv4Addr::new(172, 19, 1, 0)));
+        assert!(
+            net.holds(Ipv4Addr::new(172, 19, 0, 9)) && !net.holds(Ipv4Addr::new(172, 19, 1, 0))
+        );
     }
 
     #[test]
     fn small_and_large_subnets_have_the_room_they_have() {
-        for (text, room) in [("10.0.0.0/32", 0), ("10.0.0.0/31", 0), ("10.0.0.0/30", 1), ("10.0.0.0/29", 5)] {
+        for (text, room) in
+            [("10.0.0.0/32", 0), ("10.0.0.0/31", 0), ("10.0.0.0/30", 1), ("10.0.0.0/29", 5)]
+        {
             assert_eq!((subnet(text).room(), subnet(text).hosts().count()), (room, room), "{text}");
         }
         assert_eq!(subnet("0.0.0.0/0").room(), (1 << 32) - 3);
         assert_eq!(subnet("255.255.255.248/29").hosts().count(), 5);
-        for (count, prefix) in [(1, 30), (2, 29), (5, 29), (6, 28), (253, 24), (254, 23), (4095, 19)] {
+        for (count, prefix) in
+            [(1, 30), (2, 29), (5, 29), (6, 28), (253, 24), (254, 23), (4095, 19)]
+        {
             assert_eq!(Subnet::prefix_for(count), prefix, "{count}");
         }
     }

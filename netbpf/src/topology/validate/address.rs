@@ -18,7 +18,7 @@ use crate::{
 
 /// Subnets that mean something else.
 const RESERVED: [(Ipv4Addr, u8, &str); 3] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8, "\"this network\""),
+    (Ipv4Addr::UNSPECIFIED, 8, "\"this network\""),
     (Ipv4Addr::new(127, 0, 0, 0), 8, "loopback"),
     (Ipv4Addr::new(224, 0, 0, 0), 3, "multicast, broadcast or reserved"),
 ];
@@ -33,7 +33,10 @@ pub(super) fn check_subnet(subnet: Subnet, request: &Request, observed: &Observe
     if subnet.room() < wanted {
         let fits = Subnet::containing(subnet.addr(), Subnet::prefix_for(wanted));
         return Err(Error::usage(format!("the subnet {subnet} is too small"))
-            .because(format!("it has room for {} namespaces, {wanted} were asked for", subnet.room()))
+            .because(format!(
+                "it has room for {} namespaces, {wanted} were asked for",
+                subnet.room()
+            ))
             .hint(format!("choose a larger one, for example --subnet {fits}")));
     }
     let Some(why) = conflict(subnet, request, observed) else { return Ok(()) };
@@ -193,9 +196,12 @@ fn check_macs(
         let name = &endpoint.namespace;
         let owner = owners.insert(endpoint.mac, format!("the namespace {name}"));
         if let Some(owner) = owner {
-            return Err(Error::usage(format!("the namespace {name} cannot have the MAC {}", endpoint.mac))
-                .because(format!("{owner} has it"))
-                .hint("choose another, or leave it out: --ns NAME=IP"));
+            return Err(Error::usage(format!(
+                "the namespace {name} cannot have the MAC {}",
+                endpoint.mac
+            ))
+            .because(format!("{owner} has it"))
+            .hint("choose another, or leave it out: --ns NAME=IP"));
         }
     }
     Ok(())

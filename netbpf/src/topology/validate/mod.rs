@@ -123,7 +123,11 @@ fn uplink<'a>(
     let own = request.name.as_str() == name;
     if own || observed.networks.iter().any(|network| network.topology.has_link(name)) {
         return Err(Error::usage(format!("{name} cannot be the uplink"))
-            .because(if own { "it is the network's own bridge" } else { "it is part of a netbpf network" })
+            .because(if own {
+                "it is the network's own bridge"
+            } else {
+                "it is part of a netbpf network"
+            })
             .hint(format!("name another: {}", candidates(observed))));
     }
     if !link.up {
@@ -251,9 +255,10 @@ fn link_name(network: &LinkName, n: usize) -> Result<LinkName> {
         return LinkName::existing(&speaking);
     }
     // FNV-1a, 24 bits of it: the names must be the same in every run.
-    let hash = network.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = network
+        .as_str()
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     LinkName::existing(&format!("nb{:06x}-{n}", hash >> 8))
 }
 

@@ -66,7 +66,9 @@ fn check_address(spec: &PublishSpec, uplink: &Link, observed: &Observed) -> Resu
         format!("{addr} is not an address of the uplink {name}; others are not supported yet")
     };
     let has = of_uplink.next().map_or_else(|| "0.0.0.0".to_owned(), |a| a.addr.to_string());
-    Err(spec.wrong(why).hint(format!("publish on {has}, or leave the address out for all of {name}")))
+    Err(spec
+        .wrong(why)
+        .hint(format!("publish on {has}, or leave the address out for all of {name}")))
 }
 
 /// The namespace that the ports lead to.
@@ -74,9 +76,14 @@ fn target<'a>(spec: &PublishSpec, endpoints: &'a [EndpointPlan]) -> Result<&'a E
     let Some(target) = &spec.target else {
         return match endpoints {
             [only] => Ok(only),
-            _ => Err(spec
-                .wrong("it does not say which namespace, and there are several")
-                .hint(format!("name it, for example -p {}:{}:{}", spec.host, first(endpoints), spec.inside))),
+            _ => Err(spec.wrong("it does not say which namespace, and there are several").hint(
+                format!(
+                    "name it, for example -p {}:{}:{}",
+                    spec.host,
+                    first(endpoints),
+                    spec.inside
+                ),
+            )),
         };
     };
     endpoints
