@@ -158,6 +158,27 @@ impl Host {
         self.before.assert_same(&self.listing());
     }
 
+    /// Prints what there is, for whoever wonders why a test has failed.
+    fn explain(&self) {
+        for arguments in
+            ["status", "maps endpoints", "maps fdb", "maps publish", "maps flows", "maps stats"]
+        {
+            let command = &mut self.command(arguments);
+            if let Ok(output) = command.output() {
+                let (stdout, stderr) = (&output.stdout, &output.stderr);
+                eprintln!(
+                    "{arguments}\n{}",
+                    String::from_utf8_lossy(&[&stdout[..], stderr].concat())
+                );
+            }
+        }
+        for arguments in ["address", "route", "neigh"] {
+            if let Ok(output) = self.machine.command("ip").arg(arguments).output() {
+                eprintln!("ip {arguments}\n{}", String::from_utf8_lossy(&output.stdout));
+            }
+        }
+    }
+
     /// Lets go of a host that the test has destroyed.
     pub fn forget(mut self) {
         self.forgotten = true;
@@ -179,8 +200,10 @@ impl Default for Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // In a test that has failed the kernel cleans up, with the sandbox.
-        if !thread::panicking() && !self.forgotten {
+        if thread::panicking() {
+            // The kernel cleans up, with the sandbox.
+            self.explain();
+        } else if !self.forgotten {
             self.down();
         }
     }

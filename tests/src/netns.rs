@@ -85,6 +85,19 @@ impl Netns {
         command
     }
 
+    /// A shell inside that is all that there is: no process outside of the
+    /// sandbox is visible to it, as on a machine of its own. It runs the words
+    /// added to the command.
+    ///
+    /// It matters to what goes by the mounts of its ancestors.
+    pub fn shell(&self) -> Command {
+        let mut command = self.command("unshare");
+        command.args(["--pid", "--fork", "--mount-proc", "--propagation", "unchanged"]);
+        // A shell that has more to do afterwards waits for the command.
+        command.args(["sh", "-c", "\"$@\"; exit $?", "sh"]);
+        command
+    }
+
     /// Runs `ip ARGUMENTS` inside, arguments split at blanks; it must succeed.
     pub fn ip(&self, arguments: &str) -> String {
         finish_ip(self.command("ip").args(arguments.split_whitespace())).stdout

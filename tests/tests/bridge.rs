@@ -210,7 +210,7 @@ fn says_hello(port: &FrameSocket) {
 #[test]
 fn a_mac_that_moves_is_followed_where_nobody_is_on_guard() {
     let host = Host::new();
-    host.up("--namespaces 3 --guard off");
+    host.up("--namespaces 3 --source-guard off");
     let [ns1, ns2, ns3] = ["ns1", "ns2", "ns3"].map(|name| host.ns(name));
     let ports = [&ns1, &ns2, &ns3].map(|ns| FrameSocket::open(ns, "eth0"));
     let to_stranger = packet::ethernet(STRANGER, ns3.mac("eth0"), 0x88b5, b"to the stranger");

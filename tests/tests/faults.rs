@@ -34,6 +34,11 @@ type Damage = (&'static str, fn(&Host));
 /// What people and other programs do to a network behind netbpf's back.
 const DAMAGES: &[Damage] = &[
     ("a veth", |host| ip(&host.ns("ns1"), "link del eth0")),
+    ("an interface of that name", |host| {
+        let ns2 = host.ns("ns2");
+        ip(&ns2, "link set eth0 down");
+        ip(&ns2, "link set eth0 name else0");
+    }),
     ("a namespace", |host| ip(host.netns(), "netns del ns2")),
     ("the bridge", |host| ip(host.netns(), "link del netbpf0")),
     ("a port", |host| {
@@ -73,14 +78,23 @@ fn up_repairs_what_is_broken() {
         host.up(arguments);
         damage(&host);
         let outcome = host.netbpf(&format!("up --uplink up0 {arguments}"));
+        if what.ends_with("pin") && outcome.code == Some(1) {
+            // A datapath in pieces is not mended, but it is said what to do.
+            outcome.complains("netbpf down --all");
+            host.down();
+            continue;
+        }
         assert_eq!(outcome.code, Some(0), "without {what}: {outcome}");
         for (name, neighbour) in [("ns1", NS2), ("ns2", NS1)] {
             let ns = host.ns(name);
             assert!(reaches_outside(&ns), "{name} without {what}: {outcome}");
-            assert!(ping(&ns, neighbour, Echo::default()).is_reply(), "{name} without {what}");
+            assert!(
+                ping(&ns, neighbour, Echo::default()).is_reply(),
+                "{name} without {what}: {outcome}"
+            );
         }
         host.netbpf("down").ok();
-        eprintln!("repaired {what}:");
+        eprintln!("repaired {what}: {outcome}");
         host.assert_as_before();
     }
 }
@@ -119,7 +133,13 @@ fn status_tells_what_is_missing() {
     }
     host.ns("ns2").ip("link del eth0");
     let broken = host.netbpf("status");
-    assert!(broken.stdout.to_lowercase().contains("missing"), "{broken}");
+    let line = |name: &str| {
+        let found = broken.stdout.lines().find(|line| line.contains(name));
+        found.unwrap_or_else(|| panic!("no {name} in {broken}")).to_owned()
+    };
+    assert!(line("ns1").trim_end().ends_with("up"), "{broken}");
+    assert!(!line("ns2").trim_end().ends_with("up"), "{broken}");
+    assert!(line("ns2").contains("veth"), "{broken}");
 }
 
 /// Runs `up` with a fault at each step in turn; `after` looks at what is left.

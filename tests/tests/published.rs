@@ -72,6 +72,7 @@ fn the_namespace_itself_is_not_reachable_by_its_own_address_from_outside() {
     connect(host.outside(), at(UPLINK, 8080)).expect("8080").echo(b"x").expect("echo");
     assert!(udp.peers().is_empty(), "{:?}", udp.peers());
     host.wait_dropped("", "not_published", 2);
+    host.outside().ip("route del 172.19.0.0/24");
 }
 
 #[test]

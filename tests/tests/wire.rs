@@ -99,12 +99,18 @@ fn a_time_to_live_that_runs_out_is_told_by_the_gateway() {
 }
 
 #[test]
-fn a_closed_port_outside_is_told_as_connection_refused() {
+fn a_closed_tcp_port_outside_is_told_as_connection_refused() {
+    let host = honest_host();
+    host.up("--namespaces 1");
+    let error = connect(&host.ns("ns1"), at(OUTSIDE, 4)).err().map(|e| e.kind());
+    assert_eq!(error, Some(io::ErrorKind::ConnectionRefused));
+}
+
+#[test]
+fn a_closed_udp_port_outside_is_told_as_connection_refused() {
     let host = honest_host();
     host.up("--namespaces 1");
     let ns1 = host.ns("ns1");
-    let error = connect(&ns1, at(OUTSIDE, 4)).err().map(|e| e.kind());
-    assert_eq!(error, Some(io::ErrorKind::ConnectionRefused), "TCP");
     let client = UdpClient::new(&ns1);
     client.connect(at(OUTSIDE, 4));
     wait::until_true("UDP is refused", || {
@@ -125,15 +131,18 @@ fn the_next_hops_mac_is_found_and_followed() {
     let client = UdpClient::new(&ns1);
     client.exchange(at(OUTSIDE, server.port()), b"before");
 
-    // The router is replaced by another with the same address.
-    host.outside().ip("link set out0 down");
-    host.outside().ip("link set out0 address 02:00:00:00:77:01");
-    host.outside().ip("link set out0 up");
-    host.netns().ip("neigh flush dev up0");
-    host.netns().ip(&format!("neigh replace {OUTSIDE} lladdr 02:00:00:00:77:01 dev up0"));
-    wait::until_true("the flow goes to the new MAC", || {
-        client.send(at(OUTSIDE, server.port()), b"after").expect("send");
-        client.receive_brief().is_some_and(|answer| answer == b"after")
-    });
+    // The router is replaced by another with the same address, and back.
+    let old = host.outside().link("out0")["address"].as_str().expect("a MAC").to_owned();
+    for mac in ["02:00:00:00:77:01", &old] {
+        for change in ["down", &format!("address {mac}"), "up"] {
+            host.outside().ip(&format!("link set out0 {change}"));
+        }
+        // As the announcement of the new router (a gratuitous ARP) would do.
+        host.netns().ip(&format!("neigh replace {OUTSIDE} lladdr {mac} dev up0 nud stale"));
+        wait::until_true("the flow goes to the new MAC", || {
+            client.send(at(OUTSIDE, server.port()), mac.as_bytes()).expect("send");
+            client.receive_brief().is_some_and(|answer| answer == mac.as_bytes())
+        });
+    }
     assert_eq!(server.peers().len(), 1, "the same flow as before");
 }

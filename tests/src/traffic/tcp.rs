@@ -93,6 +93,8 @@ fn serve(mut stream: TcpStream, peer: SocketAddr) {
             }
         }
     })();
+    // The handle that the server keeps would hold the connection open.
+    let _ = stream.shutdown(Shutdown::Both);
 }
 
 /// A connection to a [`TcpServer`].
