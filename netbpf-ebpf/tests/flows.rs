@@ -308,7 +308,8 @@ fn exhausted_ports_are_a_reason_and_pass() {
     let mut sim = network(100_000);
     // One destination, all from one port of different namespaces' addresses:
     // everybody but the first needs another port, until none is left.
-    for (n, sport) in (0..).map(|i| (1 + (i % 3) as u8, 1024 + (i / 3) as u16)).take(3 * 64_512) {
+    let everybody = (1024..=u16::MAX).flat_map(|sport| [(1, sport), (2, sport), (3, sport)]);
+    for (n, sport) in everybody {
         match datagram(&mut sim, n, sport) {
             Ok(_) => {}
             Err(reason) => assert_eq!(reason, DropReason::PortsExhausted),

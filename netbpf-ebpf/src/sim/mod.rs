@@ -3,6 +3,7 @@
 
 pub mod packet;
 pub mod testbed;
+pub mod vectors;
 
 use core::ops::Deref;
 use std::collections::{HashMap, VecDeque};

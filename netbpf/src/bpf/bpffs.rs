@@ -34,7 +34,7 @@ const MOVE_MOUNT_F_EMPTY_PATH: libc::c_int = 4;
 const PLACE: &CStr = c"/sys/fs/bpf";
 
 /// Whether a BPF file system is in its place, as this process sees it.
-pub(super) fn is_mounted() -> bool {
+pub(crate) fn is_mounted() -> bool {
     statfs(PLACE).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
 }
 
@@ -127,7 +127,7 @@ fn put_in_place(tree: &OwnedFd) -> Result<()> {
 }
 
 /// The mount namespace whose mounts outlive this process.
-enum Home {
+pub(crate) enum Home {
     /// This process's own.
     Here,
     /// The one that this process's is a passing copy of.
@@ -135,7 +135,8 @@ enum Home {
 }
 
 impl Home {
-    fn find() -> Result<Self> {
+    /// Finds it.
+    pub(crate) fn find() -> Result<Self> {
         let own = Root::of("thread-self")?;
         let Some(group) = own.master else {
             if own.shared.is_some() {

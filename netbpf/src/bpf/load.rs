@@ -17,6 +17,13 @@ use crate::error::{Context as _, Error, Result};
 /// The compiled datapath; empty where it was built without the eBPF toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netbpf-datapath"));
 
+/// The compiled datapath, an ELF object; empty where this was built without the
+/// eBPF toolchain.
+#[must_use]
+pub fn object() -> &'static [u8] {
+    OBJECT
+}
+
 /// The ring buffer of the log, which its library names.
 pub(super) const LOG_MAP: &str = "AYA_LOGS";
 

@@ -5,7 +5,7 @@
 //! Nothing in here knows of links, addresses or routes.
 
 mod attach;
-mod bpffs;
+pub(crate) mod bpffs;
 mod clsact;
 mod endpoints;
 mod flows;
@@ -32,6 +32,7 @@ use crate::error::{Context as _, Result};
 
 pub use attach::{Attachment, Hook};
 pub use flows::{FlowHead, FlowRow};
+pub use load::object;
 pub use map::{Map, PerCpuMap};
 pub use options::{LoadOptions, LogLevel};
 pub use probe::{Probe, probe};

@@ -1,0 +1,161 @@
+//! Test vectors: frames that the simulation and the kernel must treat alike.
+//!
+//! They are run in order against the [`testbed`](super::testbed)'s network,
+//! each on top of what those before it have left in the tables. None of them
+//! needs a port chosen at random.
+
+use std::vec::Vec;
+
+use netbpf_common::{Ipv4, MacAddr, proto};
+
+use super::{
+    packet::{
+        self, Addresses, Segment,
+        tcp_flag::{ACK, FIN, RST, SYN},
+    },
+    testbed::{GATEWAY, HOST, PEER, ROUTER, across, inward, namespace, outward},
+};
+
+/// Where a frame comes in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// At the bridge port of the n-th namespace.
+    Namespace(u8),
+    /// At the uplink, from outside.
+    Outside,
+    /// At the uplink, from the host's stack.
+    Stack,
+}
+
+/// A frame that comes in somewhere.
+#[derive(Clone, Debug)]
+pub struct Vector {
+    /// What it is about.
+    pub name: &'static str,
+    /// Where it comes in.
+    pub place: Place,
+    /// Its bytes.
+    pub frame: Vec<u8>,
+}
+
+/// A frame with some bytes overwritten, its checksums left as they are.
+fn with(mut frame: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
+    for (at, value) in changes {
+        frame[*at] = *value;
+    }
+    frame
+}
+
+/// A segment of a connection from the first namespace.
+fn sent(flags: u8, seq: u32, ack: u32, data: &[u8]) -> Vec<u8> {
+    let segment = Segment { sport: 41000, dport: 443, flags, seq, ack };
+    packet::tcp(outward(1, PEER), segment, data)
+}
+
+/// A segment of its answers.
+fn answered(flags: u8, seq: u32, ack: u32, data: &[u8]) -> Vec<u8> {
+    let segment = Segment { sport: 443, dport: 41000, flags, seq, ack };
+    packet::tcp(inward(PEER), segment, data)
+}
+
+/// All of them, in order.
+#[must_use]
+pub fn all() -> Vec<Vector> {
+    use Place::{Namespace, Outside, Stack};
+    let stranger = MacAddr::new([2, 9, 9, 9, 9, 9]);
+    let spare = Ipv4::new([172, 19, 0, 77]);
+    let near = ROUTER.1;
+    let lie = |from| packet::udp(Addresses { from, to: namespace(2) }, 1, 2, b"");
+    let direct = Addresses { to: (HOST.0, namespace(1).1), ..inward(near) };
+    let leak = Addresses { from: (HOST.0, namespace(2).1), to: (ROUTER.0, PEER) };
+    let own = Addresses { from: HOST, to: (ROUTER.0, PEER) };
+    let asked = Segment { sport: 50000, dport: 8080, flags: SYN, seq: 7, ack: 0 };
+    let reply = Segment { sport: 80, dport: 50000, flags: SYN | ACK, seq: 70, ack: 8 };
+    let udp = |sport, data: &[u8]| packet::udp(outward(1, PEER), sport, 53, data);
+    let list: Vec<(&'static str, Place, Vec<u8>)> = Vec::from([
+        ("bridged", Namespace(1), packet::udp(across(1, 2), 1, 2, b"data")),
+        ("bridged, odd length", Namespace(3), packet::udp(across(3, 2), 1, 2, b"odd")),
+        ("bridged to itself", Namespace(1), packet::udp(across(1, 1), 1, 2, b"")),
+        ("bridged ping", Namespace(2), packet::echo(across(2, 1), true, 9, b"ping")),
+        ("unknown unicast", Namespace(1), lie((namespace(1).0, namespace(1).1))),
+        ("broadcast", Namespace(1), {
+            let to = (MacAddr::BROADCAST, Ipv4::new([172, 19, 0, 255]));
+            packet::udp(Addresses { from: namespace(1), to }, 68, 67, b"")
+        }),
+        ("arp", Namespace(1), packet::arp(namespace(1).0, namespace(1), GATEWAY.1)),
+        ("arp for the gateway", Namespace(1), {
+            packet::arp(namespace(1).0, (namespace(1).0, GATEWAY.1), namespace(2).1)
+        }),
+        ("stolen mac", Namespace(1), lie((namespace(2).0, namespace(1).1))),
+        ("stolen address", Namespace(1), lie((namespace(1).0, namespace(3).1))),
+        ("foreign address", Namespace(1), lie((namespace(1).0, PEER))),
+        ("second mac and address", Namespace(1), lie((stranger, spare))),
+        ("to the second mac", Namespace(2), {
+            packet::udp(Addresses { from: namespace(2), to: (stranger, spare) }, 2, 1, b"")
+        }),
+        ("second mac elsewhere", Namespace(3), lie((stranger, spare))),
+        ("to the gateway", Namespace(1), {
+            packet::echo(Addresses { from: namespace(1), to: GATEWAY }, true, 5, b"")
+        }),
+        ("to the host's address", Namespace(1), packet::udp(outward(1, HOST.1), 1, 2, b"")),
+        ("first datagram", Namespace(1), udp(40000, b"first")),
+        ("second datagram", Namespace(1), udp(40000, b"second")),
+        ("odd datagram", Namespace(1), udp(40000, b"odd")),
+        ("without checksum", Namespace(1), with(udp(40000, b"none"), &[(40, 0), (41, 0)])),
+        ("answer", Outside, packet::udp(inward(PEER), 53, 40000, b"answer")),
+        ("answer without checksum", Outside, {
+            with(packet::udp(inward(PEER), 53, 40000, b"answer"), &[(40, 0), (41, 0)])
+        }),
+        ("answer to nobody", Outside, packet::udp(inward(PEER), 53, 40001, b"answer")),
+        ("answer at the end of its life", Outside, {
+            with(packet::udp(inward(PEER), 53, 40000, b"answer"), &[(22, 1)])
+        }),
+        ("to a neighbour", Namespace(3), packet::udp(outward(3, near), 6000, 7, b"on link")),
+        ("ping out", Namespace(2), packet::echo(outward(2, PEER), true, 0x1111, b"ping")),
+        ("pong", Outside, packet::echo(inward(PEER), false, 0x1111, b"ping")),
+        ("stray pong", Outside, packet::echo(inward(PEER), false, 0x2222, b"ping")),
+        ("syn", Namespace(1), sent(SYN, 100, 0, b"")),
+        ("syn ack", Outside, answered(SYN | ACK, 900, 101, b"")),
+        ("ack", Namespace(1), sent(ACK, 101, 901, b"")),
+        ("data", Namespace(1), sent(ACK, 101, 901, &[0x5a; 1000])),
+        ("data back", Outside, answered(ACK, 901, 1101, &[0xa5; 999])),
+        ("reset outside the window", Outside, answered(RST, 17, 0, b"")),
+        ("fin", Namespace(1), sent(FIN | ACK, 1101, 1900, b"")),
+        ("fin back", Outside, answered(FIN | ACK, 1900, 1102, b"")),
+        ("the same ports again", Namespace(1), sent(SYN, 70_000, 0, b"")),
+        ("reset", Outside, answered(RST | ACK, 0, 70_001, b"")),
+        ("unknown fin", Namespace(2), {
+            let segment = Segment { sport: 1, dport: 2, flags: FIN | ACK, seq: 1, ack: 1 };
+            packet::tcp(outward(2, PEER), segment, b"")
+        }),
+        ("published", Outside, packet::tcp(inward(near), asked, b"")),
+        ("published, answer", Namespace(1), packet::tcp(outward(1, near), reply, b"")),
+        ("published range", Outside, packet::udp(inward(near), 1234, 9005, b"range")),
+        ("beside the range", Outside, packet::udp(inward(near), 1234, 9011, b"range")),
+        ("published, to the wrong protocol", Outside, packet::udp(inward(near), 1, 8080, b"")),
+        ("a namespace's own address", Outside, packet::udp(direct, 1, 7000, b"")),
+        ("from a namespace's address", Outside, {
+            packet::udp(inward(namespace(2).1), 1, 9005, b"")
+        }),
+        ("leak", Stack, packet::udp(leak, 1, 2, b"")),
+        ("leak of another protocol", Stack, packet::ipv4(leak, 132, b"sctp")),
+        ("the host's own", Stack, packet::udp(own, 1, 2, b"")),
+        ("last hop", Namespace(1), with(udp(40000, b""), &[(22, 1)])),
+        ("options", Namespace(1), with(udp(40000, b"12345678"), &[(14, 0x46)])),
+        ("fragment", Namespace(1), with(udp(40000, b"12345678"), &[(20, 0x20)])),
+        ("other protocol", Namespace(1), packet::ipv4(outward(1, PEER), 47, b"gre")),
+        ("version 5", Namespace(1), with(udp(40000, b""), &[(14, 0x55)])),
+        ("short header", Namespace(1), with(udp(40000, b""), &[(14, 0x44)])),
+        ("longer than its frame", Namespace(1), with(udp(40000, b""), &[(16, 0xff)])),
+        ("short tcp header", Namespace(1), with(sent(ACK, 1, 1, b""), &[(46, 0x40)])),
+        ("truncated tcp", Namespace(1), packet::ipv4(outward(1, PEER), proto::TCP, &[0; 12])),
+        ("icmp error", Namespace(1), packet::ipv4(outward(1, PEER), proto::ICMP, &[3; 36])),
+        (
+            "ipv6",
+            Namespace(1),
+            with(packet::udp(across(1, 2), 1, 2, b""), &[(12, 0x86), (13, 0xdd)]),
+        ),
+        ("truncated header", Namespace(1), packet::udp(across(1, 2), 1, 2, b"")[..30].to_vec()),
+    ]);
+    list.into_iter().map(|(name, place, frame)| Vector { name, place, frame }).collect()
+}

@@ -1,0 +1,298 @@
+//! The programs in the kernel: they do to the same frames what the simulation
+//! does, their maps are those that are defined, and they fit their budget.
+
+use std::{collections::BTreeMap, fmt::Write as _, path::Path};
+
+use aya::{
+    TestRun as _, TestRunOptions,
+    maps::{MapData, MapInfo},
+    programs::SchedClassifier,
+};
+use netbpf::bpf::{Datapath, LoadOptions, LogLevel};
+use netbpf_common::{Counters, DropReason, EndpointId, Uplink, maps};
+use netbpf_ebpf::{
+    Verdict,
+    sim::{
+        Sim,
+        testbed::{self, BRIDGE, GATEWAY, HOST, NAMESPACES, ROUTER, SUBNET, UPLINK, endpoint_id},
+        vectors::{self, Place, Vector},
+    },
+};
+use netbpf_tests::{Netns, Sandbox};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
+
+const PIN_DIR: &str = "/sys/fs/bpf/programs";
+const MAX_FLOWS: u32 = 1024;
+
+/// A TC code (`linux/pkt_cls.h`) as `BPF_PROG_TEST_RUN` returns it.
+const TC_ACT_UNSPEC: u32 = u32::MAX;
+const TC_ACT_SHOT: u32 = 2;
+const TC_ACT_REDIRECT: u32 = 7;
+
+/// The testbed's network with real devices, of the same indices and MACs, so
+/// that the kernel's routing table answers what the simulation's does.
+fn machine() -> Netns {
+    let sandbox = Sandbox::new();
+    let ns = Netns::create(&sandbox, "machine");
+    let up = format!("link add up0 index {UPLINK} address {} type veth peer name out0", HOST.0);
+    ns.ip(&up);
+    ns.ip(&format!("link add br0 index {BRIDGE} address {} type bridge", GATEWAY.0));
+    for n in 1..=NAMESPACES {
+        let port = testbed::port(n);
+        ns.ip(&format!("link add port{n} index {port} type veth peer name inside{n}"));
+        ns.ip(&format!("link set port{n} up master br0"));
+    }
+    for device in ["up0", "out0", "br0"] {
+        ns.ip(&format!("link set {device} up"));
+    }
+    ns.ip(&format!("addr add {}/24 dev up0", HOST.1));
+    ns.ip(&format!("addr add {}/24 dev br0", GATEWAY.1));
+    ns.ip(&format!("neigh replace {} lladdr {} dev up0", ROUTER.1, ROUTER.0));
+    ns.ip(&format!("route add default via {}", ROUTER.1));
+    ns.sysctl("net/ipv4/ip_forward", "1");
+    ns
+}
+
+/// Loads the datapath and fills its maps as the testbed's are.
+fn load(sim: &Sim) -> Datapath {
+    let options = LoadOptions { max_flows: MAX_FLOWS, log_level: LogLevel::Off };
+    let datapath = Datapath::load(Path::new(PIN_DIR), &options).unwrap();
+    for n in 1..=NAMESPACES {
+        datapath.set_endpoint(endpoint_id(n), &testbed::endpoint(n)).unwrap();
+    }
+    datapath.set_gateway(GATEWAY.1, GATEWAY.0).unwrap();
+    datapath.set_subnet(SUBNET, 24).unwrap();
+    let uplink = Uplink { addr: HOST.1, mtu: 1500, mac: HOST.0, pad: 0 };
+    datapath.set_uplink(UPLINK, &uplink).unwrap();
+    datapath.set_published(&sim.tables.published).unwrap();
+    datapath
+}
+
+fn program(name: &str) -> SchedClassifier {
+    SchedClassifier::from_pin(format!("{PIN_DIR}/programs/{name}")).unwrap()
+}
+
+/// Runs a program of the kernel on a vector: its code, and the frame afterwards.
+fn in_kernel(vector: &Vector) -> (u32, Vec<u8>) {
+    let (name, ifindex) = match vector.place {
+        Place::Namespace(n) => ("from_endpoint", testbed::port(n)),
+        Place::Outside => ("from_uplink", UPLINK),
+        Place::Stack => ("to_uplink", UPLINK),
+    };
+    // `struct __sk_buff`: zero but for the device.
+    let mut context = [0; 192];
+    context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+    let mut out = vec![0; vector.frame.len() + 64];
+    let result = program(name)
+        .test_run(TestRunOptions {
+            data_in: Some(&vector.frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        })
+        .unwrap_or_else(|e| panic!("{}: {e}", vector.name));
+    out.truncate(usize::try_from(result.data_size_out).unwrap());
+    (result.return_value, out)
+}
+
+/// Runs the simulation on a vector.
+fn in_simulation(sim: &mut Sim, vector: &Vector) -> Result<Verdict, DropReason> {
+    match vector.place {
+        Place::Namespace(n) => sim.from_namespace(n, &vector.frame),
+        Place::Outside => sim.from_outside(&vector.frame),
+        Place::Stack => sim.from_stack(&vector.frame),
+    }
+    .result
+}
+
+fn tc_code(result: Result<Verdict, DropReason>) -> u32 {
+    match result {
+        Ok(Verdict::Pass) => TC_ACT_UNSPEC,
+        Ok(Verdict::Peer { .. } | Verdict::Uplink { .. } | Verdict::Neighbour { .. }) => {
+            TC_ACT_REDIRECT
+        }
+        Err(_) => TC_ACT_SHOT,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+#[test]
+fn the_kernel_does_what_the_simulation_does() {
+    machine().run(|| {
+        let mut sim = testbed::network(MAX_FLOWS);
+        let datapath = load(&sim);
+        for vector in vectors::all() {
+            let outcome = in_simulation(&mut sim, &vector);
+            let simulated = &sim.skb.bytes;
+            let (code, frame) = in_kernel(&vector);
+            assert_eq!(code, tc_code(outcome), "{}: {outcome:?}", vector.name);
+            // On the uplink the MACs may be left to the kernel's neighbour output,
+            // at other times than in the simulation: its clock stands still.
+            let is_out = matches!(outcome, Ok(Verdict::Uplink { .. } | Verdict::Neighbour { .. }));
+            let from = if is_out { 14 } else { 0 };
+            assert_eq!(hex(&frame[from..]), hex(&simulated[from..]), "{}", vector.name);
+        }
+        // Counters and flows of both have become the same.
+        let stats = datapath_counters();
+        for n in 0..=NAMESPACES {
+            let id = EndpointId(u16::from(n));
+            assert_eq!(stats(id), sim.tables.counters(id), "counters of endpoint {n}");
+        }
+        let mut flows = 0;
+        datapath
+            .for_each_flow(
+                |_| true,
+                |_| {
+                    flows += 1;
+                    Ok(())
+                },
+            )
+            .unwrap();
+        assert_eq!(flows, sim.tables.flows.len() / 2);
+    });
+}
+
+/// Reads an endpoint's counters, summed up over the CPUs.
+fn datapath_counters() -> impl Fn(EndpointId) -> Counters {
+    let map = netbpf::bpf::PerCpuMap::<maps::Stats>::open(Path::new(PIN_DIR)).unwrap();
+    move |id| {
+        let mut sum = Counters::default();
+        for cpu in map.get(&id.index()).unwrap().unwrap() {
+            for (total, part) in sum.0.iter_mut().zip(cpu.0) {
+                *total += part;
+            }
+        }
+        sum
+    }
+}
+
+#[test]
+fn the_maps_are_those_that_are_defined() {
+    fn check<D: maps::MapDef>(max_entries: u32) {
+        let info: MapInfo = MapData::from_pin(format!("{PIN_DIR}/maps/{}", D::NAME))
+            .and_then(|map| map.info())
+            .unwrap_or_else(|e| panic!("{}: {e}", D::NAME));
+        assert_eq!(info.name_as_str(), Some(D::NAME));
+        assert_eq!(info.key_size() as usize, size_of::<D::Key>(), "key of {}", D::NAME);
+        assert_eq!(info.value_size() as usize, size_of::<D::Value>(), "value of {}", D::NAME);
+        assert_eq!(info.max_entries(), max_entries, "size of {}", D::NAME);
+    }
+    fn check_own<D: maps::MapDef>() {
+        check::<D>(D::MAX_ENTRIES);
+    }
+    machine().run(|| {
+        load(&testbed::network(MAX_FLOWS));
+        check::<maps::Flows>(2 * MAX_FLOWS);
+        check::<maps::FlowQueue>(MAX_FLOWS);
+        check_own::<maps::ConfigMap>();
+        check_own::<maps::Endpoints>();
+        check_own::<maps::EndpointIds>();
+        check_own::<maps::Addresses>();
+        check_own::<maps::Fdb>();
+        check_own::<maps::FdbLearnt>();
+        check_own::<maps::FlowCounts>();
+        check_own::<maps::Publish>();
+        check_own::<maps::PublishedPorts>();
+        check_own::<maps::Uplinks>();
+        check_own::<maps::NextHops>();
+        check_own::<maps::Subnets>();
+        check_own::<maps::Stats>();
+        check_own::<maps::Sweeper>();
+        let pinned = std::fs::read_dir(format!("{PIN_DIR}/maps")).unwrap();
+        let mut names: Vec<_> =
+            pinned.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut defined: Vec<_> = maps::NAMES.iter().map(|name| (*name).to_owned()).collect();
+        defined.push("AYA_LOGS".into());
+        names.sort();
+        defined.sort();
+        assert_eq!(names, defined);
+    });
+}
+
+#[test]
+fn every_program_loads_with_every_log_level() {
+    for log_level in [LogLevel::Off, LogLevel::Info, LogLevel::Trace] {
+        machine().run(|| {
+            let options = LoadOptions { max_flows: 16, log_level };
+            Datapath::load(Path::new(PIN_DIR), &options).unwrap();
+            Datapath::unload(Path::new(PIN_DIR)).unwrap();
+        });
+    }
+}
+
+/// Instructions and largest stack frame of a function of the object.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct Size {
+    instructions: usize,
+    frame: usize,
+}
+
+/// What each function of the object takes, as compiled.
+fn sizes() -> BTreeMap<String, Size> {
+    let file = object::File::parse(netbpf::bpf::object()).expect("built with the datapath");
+    let mut sizes = BTreeMap::new();
+    for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
+        let Some(section) = symbol.section_index() else { continue };
+        let data = file.section_by_index(section).unwrap().data().unwrap();
+        let start = usize::try_from(symbol.address()).unwrap();
+        let code = &data[start..start + usize::try_from(symbol.size()).unwrap()];
+        let size = Size { instructions: code.len() / 8, frame: frame(code) };
+        sizes.insert(symbol.name().unwrap().to_owned(), size);
+    }
+    sizes
+}
+
+/// The lowest offset from the frame pointer (register 10) that code uses: as the
+/// base of a load or store, or added to a copy of it.
+fn frame(code: &[u8]) -> usize {
+    const FRAME_POINTER: u8 = 10;
+    let mut lowest = 0_i32;
+    let mut copies = [false; 16];
+    for instruction in code.chunks_exact(8) {
+        let (op, dst, src) = (instruction[0], instruction[1] & 0xf, instruction[1] >> 4);
+        let offset = i32::from(i16::from_le_bytes([instruction[2], instruction[3]]));
+        let constant = i32::from_le_bytes(instruction[4..].try_into().unwrap());
+        match op & 7 {
+            // Loads (class 1) have their base in src, stores (2, 3) in dst.
+            1 if src == FRAME_POINTER => lowest = lowest.min(offset),
+            2 | 3 if dst == FRAME_POINTER => lowest = lowest.min(offset),
+            7 if op == 0xbf => copies[usize::from(dst)] = src == FRAME_POINTER,
+            7 if op == 0x07 && copies[usize::from(dst)] => lowest = lowest.min(constant),
+            _ => {}
+        }
+    }
+    lowest.unsigned_abs().try_into().unwrap()
+}
+
+/// What the programs may take: `name instructions frame`, a line each. A change
+/// of it is a change to be seen in review.
+const BUDGET: &str = include_str!("budget.txt");
+
+#[test]
+fn every_program_fits_its_budget() {
+    let sizes = sizes();
+    let mut report = String::new();
+    let mut is_over = false;
+    for line in BUDGET.lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let name = words.next().expect("a name");
+        let mut number = || words.next().and_then(|word| word.parse().ok()).expect("a number");
+        let budget = Size { instructions: number(), frame: number() };
+        let size = sizes.get(name).copied().unwrap_or_else(|| panic!("no program {name}"));
+        writeln!(report, "{name}: {size:?} of {budget:?}").unwrap();
+        is_over |= size.instructions > budget.instructions || size.frame > budget.frame;
+        // A budget that is far from what it is for guards nothing.
+        is_over |= size.instructions * 5 < budget.instructions * 4;
+    }
+    print!("{report}");
+    assert!(!is_over, "set tests/tests/budget.txt anew:\n{report}");
+    for name in ["from_endpoint", "from_uplink", "to_uplink", "start_sweeper", "flush_flows"] {
+        assert!(BUDGET.contains(name), "{name} has no budget");
+    }
+}
