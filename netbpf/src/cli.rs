@@ -142,11 +142,14 @@ fn subject(verb: &str) -> Result<maps::Subject> {
 /// while the process has one thread.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misunderstood(&error),
+    };
     let globals = cli.globals;
     let done = match &cli.verb {
         Verb::Generate(_) => Ok(()),
-        _ => mounts::join_outermost(),
+        _ => mounts::join_lasting(),
     };
     match done.and_then(|()| cli.verb.run(&globals)) {
         Ok(code) => code,
@@ -155,6 +158,30 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.code() as u8)
         }
     }
+}
+
+/// Says what clap says: help and the version, or in what the command line is
+/// wrong, in JSON if the results were to be.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    let arguments = || std::env::args().skip(1).take_while(|argument| argument != "--");
+    let mut pairs = arguments().zip(arguments().skip(1));
+    let json = arguments().any(|argument| {
+        matches!(argument.as_str(), "-j" | "--json" | "-ojson" | "-o=json" | "--output=json")
+    }) || pairs
+        .any(|(option, value)| matches!(option.as_str(), "-o" | "--output") && value == "json");
+    if !(json && error.use_stderr()) {
+        // There is nowhere else to say that it cannot be said.
+        let _ = error.print();
+        return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+    }
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let what = lines.next().unwrap_or_default();
+    let what = what.strip_prefix("error: ").unwrap_or(what);
+    let hint = lines.find_map(|line| line.strip_prefix("tip: "));
+    let error = Error::usage(what).hint(hint.unwrap_or("netbpf --help shows how it is used"));
+    write_json_error(&error);
+    ExitCode::from(error.code() as u8)
 }
 
 /// An error in JSON.
@@ -169,17 +196,23 @@ struct ErrorView<'a> {
 
 /// Says on standard error what went wrong.
 pub fn report(error: &Error, globals: &Globals) {
-    let mut text;
     if globals.format() == Format::Json {
-        let view = ErrorView { error: error.what(), why: error.why(), hint: error.advice() };
-        text = serde_json::to_string(&view).unwrap_or_default();
-        text.push('\n');
-    } else {
-        let (red, plain) = if globals.colours() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-        text = format!("{red}error{plain}: {}\n", error.what());
-        text.extend(error.why().map(|why| format!("  why: {why}\n")));
-        text.extend(error.advice().map(|hint| format!("  hint: {hint}\n")));
+        return write_json_error(error);
     }
+    let (red, plain) = if globals.colours() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+    let mut text = format!("{red}error{plain}: {}\n", error.what());
+    text.extend(error.why().map(|why| format!("  why: {why}\n")));
+    text.extend(error.advice().map(|hint| format!("  hint: {hint}\n")));
+    write_error(&text);
+}
+
+fn write_json_error(error: &Error) {
+    let view = ErrorView { error: error.what(), why: error.why(), hint: error.advice() };
+    // Texts can always be written as JSON.
+    write_error(&(serde_json::to_string(&view).unwrap_or_default() + "\n"));
+}
+
+fn write_error(text: &str) {
     // There is nowhere else to say that it cannot be said.
     let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -1,11 +1,15 @@
 //! `netbpf down`: takes networks away.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
+
+use serde::Serialize;
 
 use crate::{
     cli::Globals,
-    error::{Error, Result},
-    host, plan,
+    error::{Context as _, Error, Result},
+    host,
+    output::{CANNOT_WRITE, Format, Sink, write_json},
+    plan,
     progress::{Teller, say},
     session::{Session, block_on},
     state::Recorded,
@@ -29,6 +33,12 @@ pub struct Args {
     /// All networks of this host
     #[arg(long)]
     all: bool,
+}
+
+/// What `-o json` tells.
+#[derive(Serialize)]
+struct Removed {
+    removed: Vec<String>,
 }
 
 impl Args {
@@ -59,6 +69,7 @@ impl Args {
                 },
             );
         }
+        let mut removed = Vec::with_capacity(chosen.len());
         for name in chosen {
             // Anew for each: what the last one of them needs is not the others'.
             let observed = session.observe().await?;
@@ -75,6 +86,12 @@ impl Args {
             }
             done?;
             say(globals, format_args!("network {name} is gone"));
+            removed.push(name);
+        }
+        if globals.format() == Format::Json {
+            let mut out = Sink::stdout();
+            write_json(&mut out, &Removed { removed })?;
+            out.flush().context(CANNOT_WRITE)?;
         }
         Ok(())
     }

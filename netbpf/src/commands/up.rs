@@ -3,6 +3,7 @@
 use std::{
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
+    str::FromStr,
 };
 
 use serde::Serialize;
@@ -17,9 +18,7 @@ use crate::{
     plan::{self, Step},
     progress::{Teller, say},
     session::{Session, block_on},
-    topology::{
-        Guard, LinkName, MAX_ENDPOINTS, NamespaceSpec, PublishSpec, Request, Subnet, Topology,
-    },
+    topology::{Guard, LinkName, MAX_ENDPOINTS, NamespaceSpec, Request, Topology},
 };
 
 /// Name of a network that is given none.
@@ -44,30 +43,32 @@ Examples:
 The fast path bypasses the host's netfilter: its FORWARD and NAT rules do not
 see the packets that eBPF moves.")]
 pub struct Args {
+    // Names and addresses are read by this program and not by clap, so that
+    // their errors look like all others.
     /// Name of the network and its bridge
-    #[arg(long, value_name = "NET", default_value = DEFAULT_NAME, value_parser = LinkName::new)]
-    name: LinkName,
+    #[arg(long, value_name = "NET", default_value = DEFAULT_NAME)]
+    name: String,
     /// Make N namespaces, named by the prefix and a number
     #[arg(long, value_name = "N", conflicts_with = "ns", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_ENDPOINTS)))]
     namespaces: Option<u16>,
     /// Make this namespace; can be given many times
     #[arg(long, value_name = "NAME[=IP[/MAC]]")]
-    ns: Vec<NamespaceSpec>,
+    ns: Vec<String>,
     /// What the names of --namespaces begin with
     #[arg(long, value_name = "PREFIX", default_value = "ns", requires = "namespaces")]
     ns_prefix: String,
     /// The interface to the outside [default: that of the default route]
-    #[arg(long, value_name = "DEV", value_parser = LinkName::existing)]
-    uplink: Option<LinkName>,
+    #[arg(long, value_name = "DEV")]
+    uplink: Option<String>,
     /// The network's addresses; the first is the gateway's [default: 172.19.0.0/24]
     #[arg(long, value_name = "SUBNET")]
-    subnet: Option<Subnet>,
+    subnet: Option<String>,
     /// Largest IP packet [default: the uplink's]
     #[arg(long, value_name = "BYTES")]
     mtu: Option<u32>,
     /// Publish ports of a namespace on the uplink; can be given many times
     #[arg(short, long, value_name = "[HOSTIP:]PORT[-END]:[NS:]PORT[-END][/PROTO]")]
-    publish: Vec<PublishSpec>,
+    publish: Vec<String>,
     /// Flows that the host's table holds [default: 262144, 78 MiB]
     #[arg(long, value_name = "N")]
     max_flows: Option<u32>,
@@ -112,6 +113,7 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// What was asked for.
     fn request(self) -> Result<Request> {
         let namespaces = match self.namespaces {
             Some(count) => NamespaceSpec::numbered(&self.ns_prefix, count)?,
@@ -120,21 +122,25 @@ impl Args {
                     .because("neither --namespaces nor --ns says which to make")
                     .hint("for example: netbpf up --namespaces 3"));
             }
-            None => self.ns,
+            None => parse_all(&self.ns)?,
         };
         Ok(Request {
-            name: self.name,
+            name: LinkName::new(&self.name)?,
             namespaces,
-            uplink: self.uplink,
-            subnet: self.subnet,
+            uplink: self.uplink.as_deref().map(LinkName::existing).transpose()?,
+            subnet: self.subnet.as_deref().map(str::parse).transpose()?,
             mtu: self.mtu,
-            publish: self.publish,
+            publish: parse_all(&self.publish)?,
             max_flows: self.max_flows,
             flow_limit: self.flow_limit,
             guard: self.source_guard,
             log_level: self.log_level,
         })
     }
+}
+
+fn parse_all<T: FromStr<Err = Error>>(texts: &[String]) -> Result<Vec<T>> {
+    texts.iter().map(|text| text.parse()).collect()
 }
 
 async fn print_plan(request: &Request, globals: &Globals) -> Result<()> {

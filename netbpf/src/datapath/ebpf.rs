@@ -6,13 +6,13 @@ use std::{
 };
 
 use netbpf_common::{
-    Endpoint, EndpointId, MacAddr, PublishEntry, Uplink,
-    maps::{Addresses, Endpoints, Subnets, Uplinks},
+    ABI_VERSION, Endpoint, EndpointId, MacAddr, PublishEntry, Uplink,
+    maps::{Addresses, ConfigMap, Endpoints, MapDef as _, Subnets, Uplinks},
 };
 
 use super::Datapath;
 use crate::{
-    bpf::{self, Hook, LoadOptions},
+    bpf::{self, Hook, LoadOptions, Map},
     error::{Error, Result},
     observe::DatapathSeen,
     topology::Subnet,
@@ -23,15 +23,23 @@ use crate::{
 pub struct Ebpf {
     pin_dir: PathBuf,
     loaded: Option<bpf::Datapath>,
+    /// Whether what is pinned is only parts of one.
+    damaged: bool,
 }
 
 impl Ebpf {
-    /// The datapath that is pinned, or will be, in a directory.
+    /// The datapath that is pinned, or will be, in a directory. One of which
+    /// something is missing counts as none.
     ///
     /// # Errors
-    /// One is there that this netbpf cannot use.
+    /// One is there that is another netbpf's.
     pub fn open(pin_dir: &Path) -> Result<Self> {
-        Ok(Self { pin_dir: pin_dir.to_owned(), loaded: bpf::Datapath::open(pin_dir)? })
+        let pin_dir = pin_dir.to_owned();
+        match bpf::Datapath::open(&pin_dir) {
+            Ok(loaded) => Ok(Self { pin_dir, loaded, damaged: false }),
+            Err(_) if is_damaged(&pin_dir) => Ok(Self { pin_dir, loaded: None, damaged: true }),
+            Err(error) => Err(error),
+        }
     }
 
     /// The same, but one that cannot be used counts as none: it can still be
@@ -39,7 +47,7 @@ impl Ebpf {
     #[must_use]
     pub fn open_to_remove(pin_dir: &Path) -> Self {
         let loaded = bpf::Datapath::open(pin_dir).ok().flatten();
-        Self { pin_dir: pin_dir.to_owned(), loaded }
+        Self { pin_dir: pin_dir.to_owned(), loaded, damaged: false }
     }
 
     fn loaded(&self) -> Result<&bpf::Datapath> {
@@ -48,6 +56,15 @@ impl Ebpf {
                 .because(format!("nothing is pinned in {}", self.pin_dir.display()))
                 .hint("take the network down and up again: netbpf down; netbpf up ...")
         })
+    }
+}
+
+/// Whether a datapath that cannot be opened is one of this netbpf, of which
+/// something was removed, and not another's.
+fn is_damaged(pin_dir: &Path) -> bool {
+    match Map::<ConfigMap>::open(pin_dir).and_then(|map| map.get(&0)) {
+        Ok(config) => config.is_none_or(|config| config.abi_version == ABI_VERSION),
+        Err(_) => !pin_dir.join("maps").join(ConfigMap::NAME).exists(),
     }
 }
 
@@ -96,6 +113,9 @@ impl Datapath for Ebpf {
     }
 
     fn load(&mut self, options: &LoadOptions) -> Result<()> {
+        if std::mem::take(&mut self.damaged) {
+            bpf::Datapath::unload(&self.pin_dir)?;
+        }
         self.loaded = Some(bpf::Datapath::load(&self.pin_dir, options)?);
         Ok(())
     }

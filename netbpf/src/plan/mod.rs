@@ -3,6 +3,7 @@
 
 mod rows;
 mod step;
+mod words;
 
 use std::path::PathBuf;
 
@@ -20,13 +21,15 @@ use crate::{
 /// The steps from what there is to the network; none if it is all there.
 #[must_use]
 pub fn up(topology: &Topology, observed: &Observed, store: &Store) -> Vec<Step> {
-    let planner = Planner {
-        topology,
-        observed,
-        existing: observed.network(topology.name.as_str()),
-        path: store.path(&topology.name),
-    };
-    planner.up()
+    let planner = Planner::new(topology, observed, store);
+    // If the datapath that all networks share is lost, what is loaded in its
+    // place must know the others, too.
+    let others: Vec<Planner<'_>> = observed
+        .others(topology.name.as_str())
+        .filter(|_| observed.datapath.is_none())
+        .map(|other| Planner::new(&other.topology, observed, store))
+        .collect();
+    planner.up(&others)
 }
 
 /// The steps from what there is of a network to nothing of it: those that
@@ -51,7 +54,7 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
     let last = nothing.networks.is_empty();
     let uplink_is_shared =
         nothing.networks.iter().any(|other| other.topology.uplink == topology.uplink);
-    let all = up(topology, &nothing, store);
+    let all = Planner::new(topology, &nothing, store).up(&[]);
     let undone = all.iter().rev().filter_map(Step::inverse);
     undone
         .filter(|step| match step {
@@ -80,10 +83,15 @@ struct Planner<'a> {
     path: PathBuf,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    fn new(topology: &'a Topology, observed: &'a Observed, store: &Store) -> Self {
+        let existing = observed.network(topology.name.as_str());
+        Self { topology, observed, existing, path: store.path(&topology.name) }
+    }
+
     /// Links first, then the datapath's rows, and its programs last: packets
     /// pass by it only when it knows everything.
-    fn up(&self) -> Vec<Step> {
+    fn up(&self, others: &[Planner<'_>]) -> Vec<Step> {
         let mut steps = Vec::new();
         if self.existing.is_none() {
             steps.push(Step::Record { path: self.path.clone() });
@@ -98,10 +106,17 @@ impl Planner<'_> {
             self.endpoint(endpoint, &mut steps);
         }
         self.rows(&mut steps);
+        for other in others {
+            other.rows(&mut steps);
+        }
+        self.published(&mut steps);
         if !self.observed.forwarding {
             steps.push(Step::EnableForwarding);
         }
         self.attachments(&mut steps);
+        for other in others {
+            other.attachments(&mut steps);
+        }
         if self.existing.is_none_or(|network| network.phase != Phase::Up) {
             steps.push(Step::MarkUp);
         }
@@ -232,13 +247,15 @@ impl Planner<'_> {
                 .as_ref()
                 .is_some_and(|seen| seen.attached.contains(&(hook, index)))
         };
-        steps.extend(attachments(self.topology).filter(|step| match step {
-            Step::Attach { hook, link, .. } => {
-                let link = self.observed.link(link.as_str());
-                !link.is_some_and(|link| attached(*hook, link.index))
+        for step in attachments(self.topology) {
+            let Step::Attach { hook, link, namespace } = &step else { continue };
+            let link = self.observed.link(link.as_str());
+            // Another network's plan may be in the same list, and have the same uplink.
+            let is_planned = namespace.is_none() && steps.contains(&step);
+            if !is_planned && !link.is_some_and(|link| attached(*hook, link.index)) {
+                steps.push(step);
             }
-            _ => true,
-        }));
+        }
     }
 }
 

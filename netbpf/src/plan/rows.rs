@@ -71,15 +71,18 @@ impl Planner<'_> {
             }
         }
         self.uplink_row(steps);
-        self.published(steps);
     }
 
     fn uplink_row(&self, steps: &mut Vec<Step>) {
         let Some(link) = self.observed.link(self.topology.uplink.as_str()) else { return };
         let Some(row) = self.uplink(link) else { return };
         let seen = self.observed.datapath.as_ref();
-        if seen.and_then(|seen| seen.uplinks.get(&link.index)) != Some(&row) {
-            steps.push(Step::SetUplink { link: self.topology.uplink.clone(), row });
+        let step = Step::SetUplink { link: self.topology.uplink.clone(), row };
+        // Another network's plan may be in the same list, and have the same uplink.
+        if seen.and_then(|seen| seen.uplinks.get(&link.index)) != Some(&row)
+            && !steps.contains(&step)
+        {
+            steps.push(step);
         }
     }
 
@@ -88,7 +91,8 @@ impl Planner<'_> {
         Some(Uplink { addr, mtu: link.mtu, mac: link.mac.unwrap_or(MacAddr::ZERO), pad: 0 })
     }
 
-    fn published(&self, steps: &mut Vec<Step>) {
+    /// The step that tells it of all published ports of the host.
+    pub(super) fn published(&self, steps: &mut Vec<Step>) {
         let others: Vec<PublishEntry> = self
             .observed
             .others(self.topology.name.as_str())

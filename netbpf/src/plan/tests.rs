@@ -350,3 +350,17 @@ fn pieces_that_are_gone_are_not_taken_away_again() {
     assert!(steps.iter().all(|step| !step.starts_with("ip ") && !step.starts_with("sysctl")));
     assert!(steps.contains(&"bpf: unpin and unload the programs and maps".to_owned()));
 }
+
+#[test]
+fn a_datapath_that_was_lost_is_loaded_with_what_all_networks_need() {
+    let (first, observed) = one_network();
+    let second = topology("net1", "b", 1, &observed);
+    let mut both = complete(&second, &observed);
+    both.datapath = None;
+    let steps = texts(&up(&first, &both, &store()));
+    assert_eq!(steps.len(), 1 + 2 * 4 + 1 + 1 + 2 * 2 + 2, "{steps:#?}");
+    for text in ["load and pin", "bpf: uplink up0", "from_uplink to", "to_uplink to", "2 of all"] {
+        assert_eq!(steps.iter().filter(|step| step.contains(text)).count(), 1, "{text}");
+    }
+    assert_eq!(steps.iter().filter(|step| step.contains("bpf: endpoint")).count(), 4);
+}

@@ -1,0 +1,136 @@
+//! Steps in words that a reader of `ip`, `bridge` and `tc` understands.
+
+use std::fmt;
+
+use super::{Place, Step};
+use crate::{bpf::Hook, topology::INSIDE};
+
+impl Step {
+    /// What is amiss as long as the step is still to be done.
+    #[must_use]
+    pub fn lack(&self) -> String {
+        match self {
+            Self::LoadDatapath { .. } => "datapath not loaded".into(),
+            Self::AddBridge { name, .. } => format!("no bridge {name}"),
+            Self::AddNamespace { .. } => "namespace gone".into(),
+            Self::AddVeth { endpoint, .. } => format!("no veth {}", endpoint.link),
+            Self::LinkUp { link, .. } => format!("{link} down"),
+            Self::SetMtu { link, .. } => format!("{link} has another MTU"),
+            Self::SetMaster { endpoint, bridge } => format!("{} not in {bridge}", endpoint.link),
+            Self::AddAddress { link, addr, .. } => format!("{link} without {addr}"),
+            Self::AddDefaultRoute { .. } => "no default route".into(),
+            Self::AddFdb { .. } => "no static FDB entry".into(),
+            Self::EnableForwarding => "ip_forward off".into(),
+            Self::SetGateway { addr, .. } => format!("datapath lacks gateway {addr}"),
+            Self::SetSubnet { subnet } => format!("datapath lacks subnet {subnet}"),
+            Self::SetEndpoint { endpoint, .. } => {
+                format!("datapath differs about endpoint {}", endpoint.id)
+            }
+            Self::SetUplink { link, .. } => format!("datapath differs about uplink {link}"),
+            Self::SetPublished { .. } => "datapath differs about ports".into(),
+            Self::Attach { hook, link, .. } => format!("{} not on {link}", hook.program()),
+            Self::MarkUp => "interrupted".into(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// The options of `ip` that choose where.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host | Self::HostSide(_) => Ok(()),
+            Self::Inside(namespace) => write!(f, "-n {namespace} "),
+        }
+    }
+}
+
+/// The side of the interface that a program is attached to.
+fn side(hook: Hook) -> &'static str {
+    match hook {
+        Hook::FromEndpoint | Hook::FromUplink => "ingress",
+        Hook::ToUplink => "egress",
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record { path } => write!(f, "remember the network in {}", path.display()),
+            Self::LoadDatapath { options } => write!(
+                f,
+                "bpf: load and pin the programs and maps, for {} flows ({} MiB)",
+                options.max_flows,
+                options.flow_memory().div_ceil(1 << 20)
+            ),
+            Self::AddBridge { name, mac, mtu, .. } => write!(
+                f,
+                "ip link add {name} address {mac} mtu {mtu} up type bridge stp_state 0 forward_delay 0"
+            ),
+            Self::AddNamespace { name } => write!(f, "ip netns add {name}"),
+            Self::AddVeth { endpoint, bridge, mtu, .. } => write!(
+                f,
+                "ip link add {} master {bridge} mtu {mtu} up type veth peer {INSIDE} netns {} address {} mtu {mtu}",
+                endpoint.link, endpoint.namespace, endpoint.mac
+            ),
+            Self::LinkUp { place, link } => write!(f, "ip {place}link set {link} up"),
+            Self::SetMtu { place, link, mtu } => write!(f, "ip {place}link set {link} mtu {mtu}"),
+            Self::SetMaster { endpoint, bridge } => {
+                write!(f, "ip link set {} master {bridge}", endpoint.link)
+            }
+            Self::AddAddress { place, link, addr, prefix_len } => {
+                write!(f, "ip {place}address add {addr}/{prefix_len} dev {link}")
+            }
+            Self::AddDefaultRoute { namespace, gateway } => {
+                write!(f, "ip -n {namespace} route add default via {gateway} dev {INSIDE}")
+            }
+            Self::AddFdb { endpoint } => {
+                write!(f, "bridge fdb add {} dev {} master static", endpoint.mac, endpoint.link)
+            }
+            Self::EnableForwarding => f.write_str("sysctl net.ipv4.ip_forward=1"),
+            Self::SetGateway { addr, mac } => write!(f, "bpf: gateway {addr} is {mac}"),
+            Self::SetSubnet { subnet } => write!(f, "bpf: {subnet} never leaves by an uplink"),
+            Self::SetEndpoint { endpoint, row, .. } => write!(
+                f,
+                "bpf: endpoint {} is {} ({}, {}) behind {}, at most {} flows",
+                endpoint.id,
+                endpoint.namespace,
+                endpoint.addr,
+                endpoint.mac,
+                endpoint.link,
+                row.flow_limit
+            ),
+            Self::SetUplink { link, row } => {
+                write!(f, "bpf: uplink {link}, outgoing packets carry {}", row.addr)
+            }
+            Self::SetPublished { all, others } => {
+                let (count, all) = (all.len() - others.len(), all.len());
+                write!(f, "bpf: publish {count} port range(s) of this network, {all} of all")
+            }
+            Self::Attach { hook, link, .. } => {
+                write!(f, "tc: attach {} to {} of {link}", hook.program(), side(*hook))
+            }
+            Self::MarkUp => f.write_str("remember that the network is complete"),
+            Self::MarkRemoving => f.write_str("remember that the network is being taken down"),
+            Self::Detach { hook, link } => {
+                write!(f, "tc: detach {} from {} of {link}", hook.program(), side(*hook))
+            }
+            Self::Withdraw { .. } => f.write_str("bpf: withdraw the network's published ports"),
+            Self::ClearUplink { link } => write!(f, "bpf: forget uplink {link}"),
+            Self::ClearEndpoint { endpoint } => write!(
+                f,
+                "bpf: forget endpoint {} ({}) and its flows",
+                endpoint.id, endpoint.namespace
+            ),
+            Self::ClearSubnet { subnet } => write!(f, "bpf: forget subnet {subnet}"),
+            Self::ClearGateway { addr, .. } => write!(f, "bpf: forget gateway {addr}"),
+            Self::RestoreForwarding => {
+                f.write_str("sysctl net.ipv4.ip_forward=0, and what changed along with it")
+            }
+            Self::DeleteLink { name, .. } => write!(f, "ip link delete {name}"),
+            Self::DeleteNamespace { name } => write!(f, "ip netns delete {name}"),
+            Self::UnloadDatapath => f.write_str("bpf: unpin and unload the programs and maps"),
+            Self::Forget { path } => write!(f, "remove {}", path.display()),
+        }
+    }
+}
