@@ -9,7 +9,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 use netbpf_common::{
-    EndpointId, Flow, Translation, Tuple,
+    EndpointId, Flow, FlowKind, FlowState, Seen, Ticks, Timeouts, Translation, Tuple,
     maps::{FlowCounts, Flows},
 };
 
@@ -48,52 +48,98 @@ impl FlowHead {
     }
 }
 
+/// What one direction of a flow has carried and seen. All zero for an answering
+/// direction that is not there, in the moment in which a flow comes or goes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Direction {
+    /// Packets translated.
+    pub packets: u64,
+    /// Bytes of them, without link-layer headers.
+    pub bytes: u64,
+    /// When the flow was made.
+    pub created: Ticks,
+    /// When a packet was last seen.
+    pub last_seen: Ticks,
+    /// What has been seen.
+    pub seen: Seen,
+}
+
+impl From<&Flow> for Direction {
+    fn from(entry: &Flow) -> Self {
+        let Flow { packets, bytes, created, last_seen, seen, .. } = *entry;
+        Self { packets, bytes, created, last_seen, seen }
+    }
+}
+
 /// A flow: both directions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FlowRow {
     /// What both tell alike.
     pub head: FlowHead,
     /// The opening direction.
-    pub original: Flow,
-    /// The answering direction. All zero in the moment in which a flow comes or goes.
-    pub reply: Flow,
+    pub original: Direction,
+    /// The answering direction.
+    pub reply: Direction,
+}
+
+impl FlowRow {
+    /// How far the flow is.
+    #[must_use]
+    pub fn state(&self) -> FlowState {
+        FlowState::of(self.head.tuple.proto, self.original.seen, self.reply.seen)
+    }
+
+    /// How long the flow still lives without another packet; zero: expired, but
+    /// not swept so far.
+    #[must_use]
+    pub fn expires_in(&self, now: Ticks, timeouts: &Timeouts) -> Ticks {
+        let kind =
+            if self.head.is_dnat { FlowKind::DNAT_ORIGINAL } else { FlowKind::SNAT_ORIGINAL };
+        let entry = |of: Direction| Flow {
+            kind,
+            last_seen: of.last_seen,
+            seen: of.seen,
+            ..Flow::default()
+        };
+        let proto = self.head.tuple.proto;
+        entry(self.original).expires_in(proto, &entry(self.reply), now, timeouts)
+    }
+}
+
+/// A direction that waits for the other one.
+#[derive(Clone, Copy)]
+struct Waiting {
+    direction: Direction,
+    is_reply: bool,
 }
 
 /// Finds the two entries of each flow in a stream of all.
 ///
-/// Entries come in the order of their hashes, that is in none: at most about
-/// half of the flows wait for their second entry at a time. A look-up of each
-/// partner in the kernel takes four times as long.
+/// Entries come in the order of their hashes, that is in none: about half of
+/// the flows wait for their second entry at a time, 48 bytes each. A look-up of
+/// each partner in the kernel takes four times as long.
 #[derive(Default)]
 struct Pairs {
-    waiting: HashMap<Tuple, Flow, RandomState>,
+    waiting: HashMap<Tuple, Waiting, RandomState>,
 }
 
 impl Pairs {
     /// Takes an entry; returns the flow if it is complete now.
     fn take(&mut self, head: FlowHead, entry: &Flow) -> Option<FlowRow> {
+        let (direction, is_reply) = (Direction::from(entry), entry.kind.is_reply());
         match self.waiting.entry(head.tuple) {
-            Entry::Occupied(other) if other.get().kind.is_reply() != entry.kind.is_reply() => {
-                let other = other.remove();
+            Entry::Occupied(other) if other.get().is_reply != is_reply => {
+                let other = other.remove().direction;
                 let (original, reply) =
-                    if entry.kind.is_reply() { (other, *entry) } else { (*entry, other) };
+                    if is_reply { (other, direction) } else { (direction, other) };
                 Some(FlowRow { head, original, reply })
             }
             other => {
                 // A second one of the same direction is a flow that has come anew.
-                other.insert_entry(*entry);
+                other.insert_entry(Waiting { direction, is_reply });
                 None
             }
         }
-    }
-
-    /// The flows of which only the opening direction was seen.
-    fn rest(self) -> impl Iterator<Item = FlowRow> {
-        let originals = self.waiting.into_iter().filter(|(_, entry)| !entry.kind.is_reply());
-        originals.map(|(tuple, original)| {
-            let head = FlowHead::of(&tuple, &original);
-            FlowRow { head, original, reply: Flow::default() }
-        })
     }
 }
 
@@ -141,8 +187,8 @@ impl Datapath {
                     pairs.take(head, &entry).map_or(Ok(()), |row| visit(&row))?;
                 }
             }
-            reader.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-            pairs.rest().try_for_each(|row| visit(&row))
+            // What is left was caught coming or going: next time it is whole, or gone.
+            reader.join().unwrap_or_else(|panic| resume_unwind(panic))
         })
     }
 
@@ -187,7 +233,7 @@ fn bytes_of(tuple: Tuple) -> [u8; size_of::<Tuple>()] {
 
 #[cfg(test)]
 mod tests {
-    use netbpf_common::{FlowKind, Ipv4, Port, proto};
+    use netbpf_common::{Ipv4, Port, proto};
 
     use super::*;
 
@@ -235,21 +281,40 @@ mod tests {
             assert_eq!(pairs.take(first.0, &first.1), None);
             let row = pairs.take(second.0, &second.1).expect("complete");
             assert_eq!((row.original.packets, row.reply.packets), (5, 4));
-            assert_eq!(pairs.rest().count(), 0);
+            assert!(pairs.waiting.is_empty());
             both.reverse();
         }
     }
 
     #[test]
-    fn a_flow_without_reply_comes_last() {
+    fn a_flow_that_came_anew_replaces_the_old_one() {
         let [(key, original), (reply_key, reply)] = entries();
         let mut pairs = Pairs::default();
-        assert_eq!(pairs.take(FlowHead::of(&key, &original), &original), None);
-        let row = pairs.rest().next().expect("the opening direction");
-        assert_eq!((row.original.packets, row.reply), (5, Flow::default()));
-        let mut pairs = Pairs::default();
-        assert_eq!(pairs.take(FlowHead::of(&reply_key, &reply), &reply), None);
-        assert_eq!(pairs.rest().next(), None, "nothing to show");
+        let head = FlowHead::of(&key, &original);
+        assert_eq!(pairs.take(head, &original), None);
+        assert_eq!(pairs.take(head, &Flow { packets: 1, ..original }), None);
+        let row = pairs.take(FlowHead::of(&reply_key, &reply), &reply).expect("complete");
+        assert_eq!((row.original.packets, row.reply.packets), (1, 4));
+    }
+
+    #[test]
+    fn state_and_expiry_follow_both_directions() {
+        let [(key, original), (_, reply)] = entries();
+        let direction = |flow: &Flow, seen, last_seen| Direction {
+            seen: Seen(seen),
+            last_seen: Ticks(last_seen),
+            ..Direction::from(flow)
+        };
+        let row = FlowRow {
+            head: FlowHead::of(&key, &original),
+            original: direction(&original, Seen::ANY | Seen::SYN | Seen::ACK, 1000),
+            reply: direction(&reply, Seen::ANY | Seen::SYN, 1100),
+        };
+        assert_eq!(row.state(), FlowState::Established);
+        let timeouts = Timeouts::DEFAULT;
+        let left = row.expires_in(Ticks(1150), &timeouts);
+        assert_eq!(left, Ticks(timeouts.tcp_established.0 - 50));
+        assert_eq!(row.expires_in(Ticks(1100 + timeouts.tcp_established.0), &timeouts), Ticks(0));
     }
 
     #[test]

@@ -31,7 +31,7 @@ use netbpf_common::{
 use crate::error::{Context as _, Result};
 
 pub use attach::{Attachment, Hook};
-pub use flows::{FlowHead, FlowRow};
+pub use flows::{Direction, FlowHead, FlowRow};
 pub use load::object;
 pub use map::{Map, PerCpuMap};
 pub use options::{LoadOptions, LogLevel};

@@ -149,7 +149,7 @@ impl<'a> Table<'a> {
         self.widths = vec![0; self.columns.len()];
         for row in &self.sample {
             for (width, cell) in self.widths.iter_mut().zip(row.cells()) {
-                *width = (*width).max(cell.chars().count());
+                *width = (*width).max(width_of(cell));
             }
         }
         for row in self.sample.drain(..) {
@@ -170,7 +170,7 @@ fn write_line(
     line.clear();
     let last = columns.len() - 1;
     for (i, cell) in row.cells().enumerate() {
-        let padding = widths[i].saturating_sub(cell.chars().count());
+        let padding = widths[i].saturating_sub(width_of(cell));
         match columns[i].align {
             Align::Right => {
                 pad(line, padding);
@@ -187,6 +187,12 @@ fn write_line(
         line.push_str(if i == last { "\n" } else { "  " });
     }
     out.write_all(line.as_bytes())
+}
+
+/// Columns of the screen that a cell takes. Nearly all cells are ASCII, which
+/// is quicker found out than characters are counted.
+fn width_of(cell: &str) -> usize {
+    if cell.is_ascii() { cell.len() } else { cell.chars().count() }
 }
 
 fn pad(line: &mut String, mut padding: usize) {
