@@ -9,7 +9,7 @@ use std::{
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions};
 use nix::net::if_::if_indextoname;
 
-use super::{Datapath, bpffs, clsact, pins, probe, rcu::ExpeditedRcu, sys};
+use super::{Datapath, clsact, pins, probe, rcu::ExpeditedRcu, sys};
 use crate::error::{Context as _, Error, Result};
 
 /// Where a program is attached, and with it which one.
@@ -194,7 +194,6 @@ impl Datapath {
     /// # Errors
     /// If the kernel refuses.
     pub fn detach(pin_dir: &Path, hook: Hook, ifindex: u32) -> Result<()> {
-        bpffs::find()?;
         let path = pins::link(pin_dir, hook, ifindex);
         detach_pin(&Pin { path, hook, ifindex })
     }

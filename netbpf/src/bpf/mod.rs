@@ -5,7 +5,7 @@
 //! Nothing in here knows of links, addresses or routes.
 
 mod attach;
-pub(crate) mod bpffs;
+mod bpffs;
 mod clsact;
 mod endpoints;
 mod flows;
@@ -31,6 +31,7 @@ use netbpf_common::{
 use crate::error::{Context as _, Result};
 
 pub use attach::{Attachment, Hook};
+pub use bpffs::has_bpffs;
 pub use flows::{Direction, FlowHead, FlowRow};
 pub use load::object;
 pub use map::{Map, PerCpuMap};
@@ -53,7 +54,6 @@ impl Datapath {
     /// # Errors
     /// If it is incomplete, or its maps are not laid out as this netbpf's are.
     pub fn open(pin_dir: &Path) -> Result<Option<Self>> {
-        bpffs::find()?;
         if !pin_dir.try_exists().context(format!("cannot look for {}", pin_dir.display()))? {
             return Ok(None);
         }
@@ -68,7 +68,6 @@ impl Datapath {
     /// # Errors
     /// If something cannot be removed.
     pub fn unload(pin_dir: &Path) -> Result<()> {
-        bpffs::find()?;
         pins::remove(pin_dir)
     }
 

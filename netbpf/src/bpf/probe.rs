@@ -29,8 +29,7 @@ pub struct Probe {
     pub bpffs: bool,
 }
 
-/// Finds out whether the datapath can run here. Changes nothing but what this
-/// process sees of the file system: see `bpffs`.
+/// Finds out whether the datapath can run here. Changes nothing.
 ///
 /// # Errors
 /// What is lacking, and what to do about it.
@@ -48,8 +47,7 @@ pub fn probe() -> Result<Probe> {
                 "use a kernel that is built with CONFIG_DEBUG_INFO_BTF=y, as distributions' are",
             ));
     }
-    bpffs::find()?;
-    Ok(Probe { kernel: kernel.to_string(), tcx: has_tcx(), bpffs: bpffs::is_mounted() })
+    Ok(Probe { kernel: kernel.to_string(), tcx: has_tcx(), bpffs: bpffs::has_bpffs() })
 }
 
 fn kernel() -> Result<KernelVersion> {
