@@ -48,6 +48,7 @@ pub struct Cli {
 
 /// The options that every verb understands.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Globals {
     /// How results are shown

@@ -7,7 +7,7 @@ use std::{
 
 use netbpf_common::{
     ABI_VERSION, Endpoint, EndpointId, MacAddr, PublishEntry, Uplink,
-    maps::{Addresses, ConfigMap, Endpoints, MapDef as _, Subnets, Uplinks},
+    maps::{self, Addresses, ConfigMap, Endpoints, MapDef as _, Subnets, Uplinks},
 };
 
 use super::Datapath;
@@ -22,9 +22,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Ebpf {
     pin_dir: PathBuf,
+    /// Nothing, too, if what is pinned is only parts of one.
     loaded: Option<bpf::Datapath>,
-    /// Whether what is pinned is only parts of one.
-    damaged: bool,
 }
 
 impl Ebpf {
@@ -34,20 +33,19 @@ impl Ebpf {
     /// # Errors
     /// One is there that is another netbpf's.
     pub fn open(pin_dir: &Path) -> Result<Self> {
-        let pin_dir = pin_dir.to_owned();
-        match bpf::Datapath::open(&pin_dir) {
-            Ok(loaded) => Ok(Self { pin_dir, loaded, damaged: false }),
-            Err(_) if is_damaged(&pin_dir) => Ok(Self { pin_dir, loaded: None, damaged: true }),
-            Err(error) => Err(error),
-        }
+        let loaded = match bpf::Datapath::open(pin_dir) {
+            _ if is_damaged(pin_dir) => None,
+            opened => opened?,
+        };
+        Ok(Self { pin_dir: pin_dir.to_owned(), loaded })
     }
 
     /// The same, but one that cannot be used counts as none: it can still be
     /// taken away.
     #[must_use]
     pub fn open_to_remove(pin_dir: &Path) -> Self {
-        let loaded = bpf::Datapath::open(pin_dir).ok().flatten();
-        Self { pin_dir: pin_dir.to_owned(), loaded, damaged: false }
+        let loaded = Self::open(pin_dir).ok().and_then(|opened| opened.loaded);
+        Self { pin_dir: pin_dir.to_owned(), loaded }
     }
 
     fn loaded(&self) -> Result<&bpf::Datapath> {
@@ -59,13 +57,16 @@ impl Ebpf {
     }
 }
 
-/// Whether a datapath that cannot be opened is one of this netbpf, of which
-/// something was removed, and not another's.
+/// Whether there is a datapath of this netbpf, of which something was removed.
 fn is_damaged(pin_dir: &Path) -> bool {
-    match Map::<ConfigMap>::open(pin_dir).and_then(|map| map.get(&0)) {
+    let is_pinned = |sub: &str, name: &str| pin_dir.join(sub).join(name).exists();
+    let of_this_netbpf = match Map::<ConfigMap>::open(pin_dir).and_then(|map| map.get(&0)) {
         Ok(config) => config.is_none_or(|config| config.abi_version == ABI_VERSION),
-        Err(_) => !pin_dir.join("maps").join(ConfigMap::NAME).exists(),
-    }
+        Err(_) => !is_pinned("maps", ConfigMap::NAME),
+    };
+    let whole = maps::NAMES.iter().all(|name| is_pinned("maps", name))
+        && Hook::ALL.iter().all(|hook| is_pinned("programs", hook.program()));
+    pin_dir.exists() && of_this_netbpf && !whole
 }
 
 impl Datapath for Ebpf {
@@ -113,7 +114,7 @@ impl Datapath for Ebpf {
     }
 
     fn load(&mut self, options: &LoadOptions) -> Result<()> {
-        if std::mem::take(&mut self.damaged) {
+        if is_damaged(&self.pin_dir) {
             bpf::Datapath::unload(&self.pin_dir)?;
         }
         self.loaded = Some(bpf::Datapath::load(&self.pin_dir, options)?);

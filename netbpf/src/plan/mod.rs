@@ -132,8 +132,25 @@ impl<'a> Planner<'a> {
         self.own_link(self.topology.name.as_str(), &Owned::bridge(self.topology))
     }
 
+    /// The host side of a namespace's veth, if it stays: its other end is where
+    /// it should be.
     fn own_port(&self, endpoint: &EndpointPlan) -> Option<&Link> {
+        let (links, _, _) = self.inside(endpoint)?;
+        let other_end = links.iter().find(|link| link.name == INSIDE);
+        other_end.and_then(|_| self.any_port(endpoint))
+    }
+
+    /// The host side of a namespace's veth, wherever its other end is.
+    fn any_port(&self, endpoint: &EndpointPlan) -> Option<&Link> {
         self.own_link(endpoint.link.as_str(), &Owned::port(self.topology, endpoint))
+    }
+
+    /// What is in a namespace, if it is the network's.
+    fn inside(&self, endpoint: &EndpointPlan) -> Option<(&[Link], &[Address], &[Route])> {
+        match self.existing.and(self.observed.inside.get(&endpoint.namespace)) {
+            Some(Inside::Ours { links, addresses, routes }) => Some((links, addresses, routes)),
+            _ => None,
+        }
     }
 
     fn bridge(&self, steps: &mut Vec<Step>) {
@@ -166,43 +183,33 @@ impl<'a> Planner<'a> {
 
     fn endpoint(&self, endpoint: &EndpointPlan, steps: &mut Vec<Step>) {
         let topology = self.topology;
-        let nothing: (&[Link], &[Address], &[Route]) = (&[], &[], &[]);
-        let inside = match self.observed.inside.get(&endpoint.namespace) {
-            Some(Inside::Ours { links, addresses, routes }) if self.existing.is_some() => {
-                Some((&links[..], &addresses[..], &routes[..]))
-            }
-            _ => None,
-        };
+        let inside = self.inside(endpoint);
         if inside.is_none() {
             steps.push(Step::AddNamespace { name: endpoint.namespace.clone() });
         }
-        let (links, addresses, routes) = inside.unwrap_or(nothing);
+        let (links, addresses, routes) = inside.unwrap_or_default();
         let place = Place::Inside(endpoint.namespace.clone());
         let port = self.own_port(endpoint);
         let eth0 = links.iter().find(|link| link.name == INSIDE && port.is_some());
-        match port {
-            Some(port) if eth0.is_some() => {
-                let place = Place::HostSide(endpoint.namespace.clone());
-                switch_on(port, &place, topology.mtu, steps);
-                if port.master.is_none() || port.master != self.own_bridge().map(|l| l.index) {
-                    let (endpoint, bridge) = (endpoint.clone(), topology.name.clone());
-                    steps.push(Step::SetMaster { endpoint, bridge });
-                }
+        if let Some(port) = port {
+            let place = Place::HostSide(endpoint.namespace.clone());
+            switch_on(port, &place, topology.mtu, steps);
+            if port.master.is_none() || port.master != self.own_bridge().map(|l| l.index) {
+                let (endpoint, bridge) = (endpoint.clone(), topology.name.clone());
+                steps.push(Step::SetMaster { endpoint, bridge });
             }
-            _ => {
-                let owned = Owned::port(topology, endpoint);
-                if port.is_some() {
-                    // Its other end is not where it should be.
-                    let name = endpoint.link.clone();
-                    steps.push(Step::DeleteLink { name, owned: owned.clone() });
-                }
-                steps.push(Step::AddVeth {
-                    endpoint: endpoint.clone(),
-                    bridge: topology.name.clone(),
-                    mtu: topology.mtu,
-                    owned,
-                });
+        } else {
+            let owned = Owned::port(topology, endpoint);
+            if self.any_port(endpoint).is_some() {
+                let name = endpoint.link.clone();
+                steps.push(Step::DeleteLink { name, owned: owned.clone() });
             }
+            steps.push(Step::AddVeth {
+                endpoint: endpoint.clone(),
+                bridge: topology.name.clone(),
+                mtu: topology.mtu,
+                owned,
+            });
         }
         let expected = [("lo", links.iter().find(|link| link.name == "lo")), (INSIDE, eth0)];
         for (name, link) in expected {
@@ -235,7 +242,7 @@ impl<'a> Planner<'a> {
             let mut rows = self.observed.fdb.iter();
             rows.any(|row| row.ifindex == port.index && row.mac == endpoint.mac && row.fixed)
         };
-        if !port.filter(|_| eth0.is_some()).is_some_and(fixed) {
+        if !port.is_some_and(fixed) {
             steps.push(Step::AddFdb { endpoint: endpoint.clone() });
         }
     }
@@ -247,9 +254,11 @@ impl<'a> Planner<'a> {
                 .as_ref()
                 .is_some_and(|seen| seen.attached.contains(&(hook, index)))
         };
-        for step in attachments(self.topology) {
-            let Step::Attach { hook, link, namespace } = &step else { continue };
-            let link = self.observed.link(link.as_str());
+        let ports = self.topology.endpoints.iter().map(|endpoint| self.own_port(endpoint));
+        let uplink = self.observed.link(self.topology.uplink.as_str());
+        let links = ports.chain(std::iter::repeat(uplink));
+        for (step, link) in attachments(self.topology).zip(links) {
+            let Step::Attach { hook, namespace, .. } = &step else { continue };
             // Another network's plan may be in the same list, and have the same uplink.
             let is_planned = namespace.is_none() && steps.contains(&step);
             if !is_planned && !link.is_some_and(|link| attached(*hook, link.index)) {

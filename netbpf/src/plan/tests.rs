@@ -259,10 +259,20 @@ fn what_goes_along_with_a_piece_is_made_again_with_it() {
     assert_eq!(steps.first().unwrap(), "ip netns add a1");
     assert_eq!(steps.last().unwrap(), "tc: attach from_endpoint to ingress of net0-1");
     // The veth's other end is not where it should be: it is made anew.
-    let mut seen = complete;
+    let mut seen = complete.clone();
     seen.inside.insert(NamespaceName::new("a1").unwrap(), Inside::Missing);
     let steps = texts(&up(&topology, &seen, &store()));
     assert_eq!(steps[..2], ["ip netns add a1", "ip link delete net0-1"]);
+    assert_eq!(steps.len(), 10, "{steps:#?}");
+    let mut seen = complete;
+    let Some(Inside::Ours { links, .. }) = seen.inside.get_mut(&NamespaceName::new("a1").unwrap())
+    else {
+        panic!("a1 is there");
+    };
+    links[1].name = "else0".into();
+    let steps = texts(&up(&topology, &seen, &store()));
+    assert_eq!(steps[0], "ip link delete net0-1");
+    assert_eq!(steps.len(), 8, "{steps:#?}");
 }
 
 #[test]
