@@ -1,6 +1,11 @@
 //! The command line: clear errors, exit codes, output for programs.
 
-use netbpf_tests::{Host, Netns, finish};
+use netbpf_tests::{
+    Host, Netns, OUTSIDE, finish, interrupt,
+    traffic::{Echo, ping},
+};
+use nix::sys::signal::Signal::SIGINT;
+use std::time::Duration;
 
 /// Runs a table of bad command lines: each must fail with one of the exit codes
 /// for failures, say the word, give a hint, and change nothing.
@@ -249,6 +254,32 @@ fn json_is_json_and_carries_a_version() {
     assert!(answer["hint"].is_string(), "{answer}");
     let gone = host.json("down");
     assert!(gone["version"].is_number(), "{gone}");
+}
+
+#[test]
+fn watching_goes_on_until_ctrl_c() {
+    let host = Host::new();
+    host.up("--namespaces 2");
+    for verb in ["maps stats --watch", "maps flows --watch"] {
+        let watched = interrupt(&mut host.command(verb), Duration::from_millis(1500), SIGINT);
+        assert!(watched.signal == Some(2) || matches!(watched.code, Some(0 | 130)), "{watched}");
+        let tables = watched.stdout.matches(" NS").count();
+        assert!(tables >= 2, "a table at once and another after a second: {watched}");
+    }
+}
+
+#[test]
+fn the_datapath_logs_when_asked_to() {
+    let host = Host::new();
+    host.up("--namespaces 1");
+    let silent = host.netbpf("logs").exits(1);
+    silent.complains("--log-level");
+    host.netbpf("down").ok();
+    host.up("--namespaces 1 --log-level info");
+    let ns1 = host.ns("ns1");
+    assert!(ping(&ns1, OUTSIDE, Echo::default()).is_reply());
+    let logged = host.netbpf("logs").ok();
+    assert!(logged.stdout.contains("203.0.113.2"), "a flow came: {logged}");
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn no_private_source_ever_leaves_by_the_uplink() {
             seen += 1;
         }
     }
-    assert!(seen > 1000, "the storm was a breeze: {seen} packets came out");
+    assert!(seen > 500, "the storm was a breeze: {seen} packets came out");
     scene.host.netns().sysctl("net/ipv4/conf/all/rp_filter", "0");
 }
 

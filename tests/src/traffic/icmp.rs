@@ -29,12 +29,14 @@ pub struct Echo {
     pub dont_fragment: bool,
     /// How long to wait for the answer.
     pub patience: Duration,
+    /// Its identifier; one that nobody else has if it is left open.
+    pub id: Option<u16>,
 }
 
 impl Default for Echo {
     /// What `ping` sends: 84 bytes.
     fn default() -> Self {
-        Self { size: 84, ttl: 64, dont_fragment: false, patience: Duration::from_secs(5) }
+        Self { size: 84, ttl: 64, dont_fragment: false, patience: Duration::from_secs(5), id: None }
     }
 }
 
@@ -63,7 +65,7 @@ impl Pong {
 /// The answer must have the payload of the question, byte for byte.
 pub fn ping(ns: &Netns, to: Ipv4Addr, echo: Echo) -> Pong {
     static NEXT: AtomicU16 = AtomicU16::new(1);
-    let id = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let id = echo.id.unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed)).to_be_bytes();
     ns.run(|| exchange(to, echo, [id[0], id[1], 0, 1]))
 }
 
