@@ -10,18 +10,18 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Nothing; the code that logs is not even loaded.
+    /// Nothing; the code that logs is not even loaded
     #[default]
     Off,
-    /// What must not happen.
+    /// Errors of the datapath itself
     Error,
-    /// What is refused: drops.
+    /// And what it should not have to do
     Warn,
-    /// What comes and goes: flows.
+    /// And what comes and goes
     Info,
-    /// What is decided for each flow's first packet.
+    /// And each dropped packet, with the reason
     Debug,
-    /// What becomes of each packet.
+    /// And what becomes of each packet
     Trace,
 }
 

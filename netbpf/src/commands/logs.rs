@@ -26,7 +26,7 @@ use crate::{
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  netbpf up --namespaces 3 --log-level info
+  netbpf up --namespaces 3 --log-level debug
   netbpf logs --follow")]
 pub struct Args {
     /// Wait for more, until Ctrl-C
@@ -45,7 +45,7 @@ impl Args {
                 .because("it was loaded with log level off")
                 .hint(
                     "take the networks down and bring them up again with \
-                     `netbpf up --log-level info`",
+                     `netbpf up --log-level debug`",
                 ));
         }
         let program = subject.datapath.log_source()?;
@@ -54,7 +54,8 @@ impl Args {
             .context("cannot open the datapath's log")?;
         loop {
             logger.flush();
-            if !self.follow || !printer.flush()? {
+            let somebody_reads = printer.flush()?;
+            if !self.follow || !somebody_reads {
                 return Ok(ExitCode::SUCCESS);
             }
             let mut ready = [PollFd::new(logger.as_fd(), PollFlags::POLLIN)];
