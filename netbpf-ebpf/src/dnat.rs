@@ -84,12 +84,7 @@ fn lookup_published<S, T: Tables, E>(
     }
     let exact = PublishEntry::order_of(packet.tuple.proto, packet.tuple.daddr, port);
     let any = PublishEntry::order_of(packet.tuple.proto, Ipv4::ANY, port);
-    match search(seam, exact) {
-        Some(found) => Some(found),
-        // "Any address" means the host's own, not those it might route.
-        None if seam.tables.is_private(packet.tuple.daddr) => None,
-        None => search(seam, any),
-    }
+    search(seam, exact).or_else(|| search(seam, any))
 }
 
 /// Binary search for the entry that holds `order`: the last one not above it
@@ -145,6 +140,12 @@ fn plan<S: Skb, T: Tables, E: Env>(
     let Some(published) = lookup_published(seam, &packet) else {
         return to_stack(seam, &header);
     };
+    // "Any address" means the host's own, not those that it might route to.
+    if published.host_addr() == Ipv4::ANY
+        && seam.env.route(seam.skb.ifindex(), &packet.tuple) != Route::STACK
+    {
+        return to_stack(seam, &header);
+    }
     *id = published.endpoint;
     if !packet.may_open {
         return Err(DropReason::NoFlow.into());

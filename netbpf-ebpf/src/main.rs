@@ -33,8 +33,8 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use aya_log_ebpf::{debug, trace};
-use netbpf_common::{Ipv4, Port, Tuple};
+use aya_log_ebpf::{debug, trace, warn};
+use netbpf_common::{DropReason, Ipv4, Port, Tuple};
 use netbpf_ebpf::{
     Outcome, Verdict, flow,
     seam::{Seam, Skb},
@@ -89,7 +89,12 @@ fn apply(ctx: &TcContext, skb: Packet, outcome: Outcome) -> i32 {
             redirect_neigh(ifindex, next_hop)
         }
         Err(reason) => {
-            debug!(ctx, "endpoint {}: dropped, reason {}", endpoint, reason as u8);
+            match reason {
+                DropReason::FlowTableFull | DropReason::FlowLimit | DropReason::PortsExhausted => {
+                    warn!(ctx, "endpoint {}: no new flow, reason {}", endpoint, reason as u8);
+                }
+                _ => debug!(ctx, "endpoint {}: dropped, reason {}", endpoint, reason as u8),
+            }
             TCX_DROP
         }
     }

@@ -3,7 +3,7 @@
 use netbpf_common::{Counter, DropReason, EndpointId, Ipv4, MacAddr, proto};
 use netbpf_ebpf::{
     Outcome, Verdict,
-    seam::Neighbour,
+    seam::{Neighbour, Route},
     sim::{
         Sim,
         packet::{self, Addresses, Segment, has_right_checksums, tcp_flag::SYN},
@@ -203,7 +203,9 @@ fn a_range_leads_to_its_range_in_step() {
 #[test]
 fn the_most_exact_published_address_wins() {
     let mut sim = network(64);
+    // Another address of the host.
     let other = Ipv4::new([203, 0, 113, 7]);
+    sim.env.routes.insert(0, (other, Ipv4::mask(32), Route::STACK));
     sim.tables.publish([
         publish(proto::TCP, Ipv4::ANY, 80, 80, (1, 80)),
         publish(proto::TCP, HOST.1, 80, 90, (2, 80)),
@@ -218,6 +220,8 @@ fn the_most_exact_published_address_wins() {
     assert_eq!(sim.from_outside(&syn(other, 80)), went(1, peer(1)));
     assert_eq!(sim.from_outside(&syn(other, 443)), went(3, peer(3)));
     assert_eq!(sim.from_outside(&syn(HOST.1, 443)).result, Ok(Verdict::Pass));
+    // What the host only routes is not published on "any address" of it.
+    assert_eq!(sim.from_outside(&syn(PEER, 80)).result, Ok(Verdict::Pass));
 }
 
 #[test]

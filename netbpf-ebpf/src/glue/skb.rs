@@ -25,8 +25,8 @@ impl Packet {
     pub(crate) fn new(ctx: &TcContext) -> Self {
         let packet = Self(ctx.skb.skb);
         let (start, end) = packet.bounds();
-        if end - start < HEADERS as usize {
-            let wanted = packet.field_len().min(HEADERS);
+        let wanted = packet.field_len().min(HEADERS);
+        if end - start < wanted as usize {
             // SAFETY: a plain helper call on the program's own context. If it
             // fails the headers stay out of reach and loads say so.
             unsafe { bpf_skb_pull_data(packet.0, wanted) };

@@ -379,7 +379,7 @@ impl Env for World {
     fn route(&mut self, _ifindex: u32, tuple: &Tuple) -> Route {
         let fits = |(subnet, mask, _): &&(Ipv4, Ipv4, Route)| tuple.daddr.is_in(*subnet, *mask);
         match self.routes.iter().find(fits) {
-            Some((_, _, route)) if route.next_hop == Ipv4::ANY => {
+            Some((_, _, route)) if route.ifindex != 0 && route.next_hop == Ipv4::ANY => {
                 Route { ifindex: route.ifindex, next_hop: tuple.daddr }
             }
             Some((_, _, route)) => *route,

@@ -127,7 +127,9 @@ pub fn network(max_flows: u32) -> Sim {
     let on_link = Route { ifindex: UPLINK, next_hop: Ipv4::ANY };
     let default = Route { ifindex: UPLINK, next_hop: ROUTER.1 };
     env.routes.push((HOST.1, Ipv4::mask(32), Route::STACK));
-    env.routes.push((SUBNET, Ipv4::mask(24), Route::STACK));
+    let bridge = Route { ifindex: BRIDGE, next_hop: Ipv4::ANY };
+    env.routes.push((GATEWAY.1, Ipv4::mask(32), Route::STACK));
+    env.routes.push((SUBNET, Ipv4::mask(24), bridge));
     env.routes.push((Ipv4::new([203, 0, 113, 0]), Ipv4::mask(24), on_link));
     env.routes.push((Ipv4::ANY, Ipv4::mask(0), default));
     env.neighbours.insert(ROUTER.1, Neighbour { mac: ROUTER.0, source_mac: HOST.0 });
