@@ -46,6 +46,10 @@ impl Apply<'_> {
                 let netlink = self.enter(place).await?;
                 netlink.add_address(netlink.index(link).await?, *addr, *prefix_len).await
             }
+            Step::AddSubnetRoute { place, link, subnet, source } => {
+                let netlink = self.enter(place).await?;
+                netlink.add_subnet_route(*subnet, *source, netlink.index(link).await?).await
+            }
             Step::AddDefaultRoute { namespace, gateway } => {
                 let netlink = self.enter(&Place::Inside(namespace.clone())).await?;
                 netlink.add_default_route(*gateway, netlink.index(INSIDE).await?).await

@@ -1,25 +1,25 @@
 //! `netbpf status`: what there is of each network, and what is missing.
 
-use std::{collections::BTreeMap, io::Write as _, process::ExitCode};
+mod view;
 
-use serde::Serialize;
+use std::{io::Write as _, process::ExitCode};
 
 use crate::{
     cli::Globals,
     error::{Context as _, Error, Result},
     host,
-    observe::{Inside, Observed},
+    observe::Observed,
     output::{CANNOT_WRITE, Column, Format, Row, Sink, Table, write_json},
-    plan::{self, Step},
     session::{Session, block_on},
-    state::{Phase, Recorded},
-    topology::{EndpointPlan, INSIDE, LinkName, Topology},
+    topology::LinkName,
 };
+
+use self::view::{NetworkView, StatusView};
 
 /// Show networks and whether every piece that should exist does
 ///
-/// The first row of a network is its bridge, and the others are its namespaces.
-/// STATE is "up", or tells what is missing.
+/// The first row of a network is its bridge, the second its uplink, and the
+/// others are its namespaces. STATE is "up", or tells what is missing.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -105,231 +105,33 @@ pub fn print(
 fn print_table(out: &mut Sink, views: &[NetworkView], globals: &Globals) -> Result<()> {
     let mut table = Table::new(out, COLUMNS, !globals.no_headers);
     for view in views {
-        let bridge = [&view.network[..], "", &view.network, &view.bridge.mac, &view.bridge.ipv4];
-        let gateway = format!("uplink {} {}", view.uplink.name, view.uplink.ipv4);
-        table.row(|row| {
-            cells(row, &bridge)
-                .cell(gateway.trim_end())
-                .cell(view.datapath)
-                .cell(state(&view.missing));
-        })?;
-        for ns in &view.namespaces {
-            let known = [&view.network[..], &ns.name, ns.iface, &ns.mac, &ns.ipv4];
+        let NetworkView { network, bridge, uplink, .. } = view;
+        let rows = [
+            (&bridge.name, &bridge.mac, &bridge.ipv4, &bridge.missing),
+            (&uplink.name, &uplink.mac, &uplink.ipv4, &uplink.missing),
+        ];
+        for (name, mac, ipv4, missing) in rows {
             table.row(|row| {
-                cells(row, &known)
-                    .cell(ns.ports.join(" "))
-                    .cell(view.datapath)
-                    .cell(state(&ns.missing));
+                cells(row, &[network, "", name, mac, ipv4, "", view.datapath, &state(missing)]);
             })?;
+        }
+        for ns in &view.namespaces {
+            let (ports, state) = (ns.ports.join(" "), state(&ns.missing));
+            let texts =
+                [network, &ns.name, ns.iface, &ns.mac, &ns.ipv4, &ports, view.datapath, &state];
+            table.row(|row| cells(row, &texts))?;
         }
     }
     table.end()
 }
 
-fn cells<'a>(row: &'a mut Row, texts: &[&str]) -> &'a mut Row {
+fn cells(row: &mut Row, texts: &[&str]) {
     for text in texts {
         row.cell(text);
     }
-    row
 }
 
 /// A row's last cell.
 fn state(missing: &[String]) -> String {
     if missing.is_empty() { UP.into() } else { missing.join(", ") }
-}
-
-/// All of `status` in JSON.
-#[derive(Serialize)]
-struct StatusView<'a> {
-    networks: &'a [NetworkView],
-}
-
-/// A network in JSON.
-#[derive(Serialize)]
-struct NetworkView {
-    network: String,
-    /// "up", "incomplete", "building" or "removing".
-    state: &'static str,
-    subnet: String,
-    gateway: String,
-    mtu: u32,
-    bridge: BridgeView,
-    uplink: UplinkView,
-    datapath: &'static str,
-    /// The programs that should be attached, and whether they are.
-    programs: Vec<ProgramView>,
-    ip_forward: bool,
-    max_flows: u32,
-    flow_limit: u32,
-    source_guard: String,
-    log_level: &'static str,
-    namespaces: Vec<NamespaceView>,
-    /// What is missing, but of namespaces.
-    missing: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct BridgeView {
-    name: String,
-    mac: String,
-    ipv4: String,
-    /// Its ports, as the kernel has them.
-    members: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct UplinkView {
-    name: String,
-    /// The address that packets to the outside carry.
-    ipv4: String,
-}
-
-#[derive(Serialize)]
-struct ProgramView {
-    program: &'static str,
-    interface: String,
-    attached: bool,
-}
-
-#[derive(Serialize)]
-struct NamespaceView {
-    #[serde(rename = "ns")]
-    name: String,
-    endpoint: u16,
-    iface: &'static str,
-    link: String,
-    mac: String,
-    ipv4: String,
-    gateway: String,
-    ports: Vec<String>,
-    /// Addresses that its interface has in fact.
-    addresses: Vec<String>,
-    missing: Vec<String>,
-}
-
-impl NetworkView {
-    fn of(network: &Recorded, observed: &Observed, session: &Session) -> Self {
-        let topology = &network.topology;
-        let lacks = lacks(topology, observed, session);
-        let missing = lacks.get(&None).cloned().unwrap_or_default();
-        let prefix_len = topology.subnet.prefix_len();
-        let bridge = observed.link(topology.name.as_str());
-        let members = observed
-            .links
-            .iter()
-            .filter(|link| bridge.is_some_and(|bridge| link.master == Some(bridge.index)));
-        let uplink = observed.link(topology.uplink.as_str());
-        let uplink_addr = uplink.and_then(|uplink| observed.uplink_address(uplink));
-        Self {
-            network: topology.name.to_string(),
-            state: match network.phase {
-                Phase::Building => "building",
-                Phase::Removing => "removing",
-                Phase::Up if lacks.is_empty() => UP,
-                Phase::Up => "incomplete",
-            },
-            subnet: topology.subnet.to_string(),
-            gateway: topology.gateway().to_string(),
-            mtu: topology.mtu,
-            bridge: BridgeView {
-                name: topology.name.to_string(),
-                mac: topology.gateway_mac().to_string(),
-                ipv4: format!("{}/{prefix_len}", topology.gateway()),
-                members: members.map(|link| link.name.clone()).collect(),
-            },
-            uplink: UplinkView {
-                name: topology.uplink.to_string(),
-                ipv4: uplink_addr.map(|addr| addr.to_string()).unwrap_or_default(),
-            },
-            datapath: session.datapath().name(),
-            programs: programs(topology, observed),
-            ip_forward: observed.forwarding,
-            max_flows: topology.max_flows,
-            flow_limit: topology.flow_limit,
-            source_guard: format!("{:?}", topology.guard).to_lowercase(),
-            log_level: topology.log_level.name(),
-            namespaces: topology
-                .endpoints
-                .iter()
-                .map(|endpoint| {
-                    let key = Some(endpoint.namespace.to_string());
-                    let missing = lacks.get(&key).cloned().unwrap_or_default();
-                    NamespaceView::of(topology, endpoint, observed, missing)
-                })
-                .collect(),
-            missing,
-        }
-    }
-}
-
-impl NamespaceView {
-    fn of(
-        topology: &Topology,
-        endpoint: &EndpointPlan,
-        observed: &Observed,
-        missing: Vec<String>,
-    ) -> Self {
-        let addresses = match observed.inside.get(&endpoint.namespace) {
-            Some(Inside::Ours { links, addresses, .. }) => {
-                let eth0 = links.iter().find(|link| link.name == INSIDE).map(|link| link.index);
-                let own = addresses.iter().filter(|address| Some(address.ifindex) == eth0);
-                own.map(|address| format!("{}/{}", address.addr, address.prefix_len)).collect()
-            }
-            _ => Vec::new(),
-        };
-        Self {
-            name: endpoint.namespace.to_string(),
-            endpoint: endpoint.id,
-            iface: INSIDE,
-            link: endpoint.link.to_string(),
-            mac: endpoint.mac.to_string(),
-            ipv4: format!("{}/{}", endpoint.addr, topology.subnet.prefix_len()),
-            gateway: topology.gateway().to_string(),
-            ports: topology.published_to(&endpoint.namespace).map(ToString::to_string).collect(),
-            addresses,
-            missing,
-        }
-    }
-}
-
-/// What is missing, by the namespace that it is missing of: what `up` would do.
-fn lacks(
-    topology: &Topology,
-    observed: &Observed,
-    session: &Session,
-) -> BTreeMap<Option<String>, Vec<String>> {
-    let mut lacks: BTreeMap<Option<String>, Vec<String>> = BTreeMap::new();
-    for step in plan::up(topology, observed, &session.host.store) {
-        let namespace = step.namespace().map(ToString::to_string);
-        lacks.entry(namespace).or_default().push(step.lack());
-    }
-    for endpoint in &topology.endpoints {
-        if let Some(Inside::Foreign) = observed.inside.get(&endpoint.namespace) {
-            let lack = "namespace replaced by another".to_owned();
-            lacks.insert(Some(endpoint.namespace.to_string()), vec![lack]);
-        }
-    }
-    if observed.link(topology.uplink.as_str()).is_none() {
-        lacks.entry(None).or_default().push(format!("no uplink {}", topology.uplink));
-    }
-    lacks
-}
-
-/// The programs that should be attached: those that a plan from nothing attaches.
-fn programs(topology: &Topology, observed: &Observed) -> Vec<ProgramView> {
-    let attached = |hook, link: &str| {
-        let index = observed.link(link).map(|link| link.index);
-        let seen = observed.datapath.as_ref();
-        index.is_some_and(|index| seen.is_some_and(|seen| seen.attached.contains(&(hook, index))))
-    };
-    plan::attachments(topology)
-        .filter_map(|step| match step {
-            Step::Attach { hook, link, .. } => Some(ProgramView {
-                program: hook.program(),
-                attached: attached(hook, link.as_str()),
-                interface: link.to_string(),
-            }),
-            _ => None,
-        })
-        .collect()
 }

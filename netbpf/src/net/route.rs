@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use futures_util::TryStreamExt as _;
 use rtnetlink::{
     RouteMessageBuilder,
-    packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    packet_route::route::{
+        RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    },
 };
 
 use super::{Answer as _, Netlink};
@@ -82,6 +84,33 @@ impl Netlink {
             .await
             .or_failed(|| "cannot list the routes".into())?;
         Ok(all.iter().map(Route::read).filter(|route| route.table != TABLE_LOCAL).collect())
+    }
+
+    /// Adds the route to an interface's own subnet, as the kernel does when the
+    /// interface gets its address.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn add_subnet_route(
+        &self,
+        subnet: Subnet,
+        source: Ipv4Addr,
+        ifindex: u32,
+    ) -> Result<()> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(subnet.addr(), subnet.prefix_len())
+            .pref_source(source)
+            .output_interface(ifindex)
+            .scope(RouteScope::Link)
+            .protocol(RouteProtocol::Kernel)
+            .build();
+        self.handle
+            .route()
+            .add(route)
+            .replace()
+            .execute()
+            .await
+            .or_failed(|| format!("cannot add the route to {subnet}"))
     }
 
     /// Adds the default route.

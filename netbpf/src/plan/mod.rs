@@ -5,7 +5,7 @@ mod rows;
 mod step;
 mod words;
 
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 pub use rows::{endpoint_row, publish_entries};
 pub use step::{Place, Step};
@@ -21,7 +21,6 @@ use crate::{
 /// The steps from what there is to the network; none if it is all there.
 #[must_use]
 pub fn up(topology: &Topology, observed: &Observed, store: &Store) -> Vec<Step> {
-    let planner = Planner::new(topology, observed, store);
     // If the datapath that all networks share is lost, what is loaded in its
     // place must know the others, too.
     let others: Vec<Planner<'_>> = observed
@@ -29,7 +28,14 @@ pub fn up(topology: &Topology, observed: &Observed, store: &Store) -> Vec<Step> 
         .filter(|_| observed.datapath.is_none())
         .map(|other| Planner::new(&other.topology, observed, store))
         .collect();
-    planner.up(&others)
+    Planner::new(topology, observed, store).up(&others)
+}
+
+/// The steps from what there is to the network, but for what other networks
+/// need; none if it is all there.
+#[must_use]
+pub fn missing(topology: &Topology, observed: &Observed, store: &Store) -> Vec<Step> {
+    Planner::new(topology, observed, store).up(&[])
 }
 
 /// The steps from what there is of a network to nothing of it: those that
@@ -54,7 +60,7 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
     let last = nothing.networks.is_empty();
     let uplink_is_shared =
         nothing.networks.iter().any(|other| other.topology.uplink == topology.uplink);
-    let all = Planner::new(topology, &nothing, store).up(&[]);
+    let all = missing(topology, &nothing, store);
     let undone = all.iter().rev().filter_map(Step::inverse);
     undone
         .filter(|step| match step {
@@ -155,7 +161,6 @@ impl<'a> Planner<'a> {
 
     fn bridge(&self, steps: &mut Vec<Step>) {
         let topology = self.topology;
-        let name = topology.name.to_string();
         let link = self.own_bridge();
         if let Some(link) = link {
             switch_on(link, &Place::Host, topology.mtu, steps);
@@ -167,17 +172,34 @@ impl<'a> Planner<'a> {
                 owned: Owned::bridge(topology),
             });
         }
-        let has = |link: &Link| {
-            let mut all = self.observed.addresses.iter();
-            all.any(|address| address.ifindex == link.index && address.addr == topology.gateway())
+        let has = (&self.observed.addresses[..], &self.observed.routes[..]);
+        let name = topology.name.as_str();
+        self.address(Place::Host, name, link, topology.gateway(), has, steps);
+    }
+
+    /// The steps that give an interface its address and the route to its subnet.
+    fn address(
+        &self,
+        place: Place,
+        name: &str,
+        link: Option<&Link>,
+        addr: Ipv4Addr,
+        (addresses, routes): (&[Address], &[Route]),
+        steps: &mut Vec<Step>,
+    ) {
+        let subnet = self.topology.subnet;
+        let link = link.filter(|link| {
+            addresses.iter().any(|address| address.ifindex == link.index && address.addr == addr)
+        });
+        let leads = |link: &Link| {
+            routes.iter().any(|r| r.destination == subnet && r.ifindex == Some(link.index))
         };
-        if !link.is_some_and(has) {
-            steps.push(Step::AddAddress {
-                place: Place::Host,
-                link: name,
-                addr: topology.gateway(),
-                prefix_len: topology.subnet.prefix_len(),
-            });
+        if link.is_none() {
+            let prefix_len = subnet.prefix_len();
+            steps.push(Step::AddAddress { place, link: name.into(), addr, prefix_len });
+        } else if link.is_some_and(|link| link.up && !leads(link)) {
+            // Of an interface that is down there are no routes; they come with it.
+            steps.push(Step::AddSubnetRoute { place, link: name.into(), subnet, source: addr });
         }
     }
 
@@ -221,16 +243,8 @@ impl<'a> Planner<'a> {
             let (place, link) = (place.clone(), eth0.name.clone());
             steps.push(Step::SetMtu { place, link, mtu: topology.mtu });
         }
+        self.address(place, INSIDE, eth0, endpoint.addr, (addresses, routes), steps);
         let eth0 = eth0.map(|link| link.index);
-        let same = |a: &&Address| Some(a.ifindex) == eth0 && a.addr == endpoint.addr;
-        if addresses.iter().find(same).is_none() {
-            steps.push(Step::AddAddress {
-                place,
-                link: INSIDE.into(),
-                addr: endpoint.addr,
-                prefix_len: topology.subnet.prefix_len(),
-            });
-        }
         let gateway = topology.gateway();
         // Without its interface, or while that is down, there is no route.
         let lead = |r: &Route| r.is_default() && r.gateway == Some(gateway) && r.ifindex == eth0;

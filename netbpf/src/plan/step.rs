@@ -94,6 +94,18 @@ pub enum Step {
         /// Bits of its prefix.
         prefix_len: u8,
     },
+    /// Give an interface the route to its subnet, which it lost: it comes with
+    /// the address.
+    AddSubnetRoute {
+        /// Where it is.
+        place: Place,
+        /// Its name.
+        link: String,
+        /// The subnet.
+        subnet: Subnet,
+        /// The interface's address.
+        source: Ipv4Addr,
+    },
     /// Give a namespace its default route.
     AddDefaultRoute {
         /// The namespace.
@@ -240,6 +252,7 @@ impl Step {
             | Self::SetMtu { .. }
             | Self::SetMaster { .. }
             | Self::AddAddress { .. }
+            | Self::AddSubnetRoute { .. }
             | Self::AddDefaultRoute { .. }
             | Self::AddFdb { .. }
             | Self::MarkRemoving
@@ -274,7 +287,8 @@ impl Step {
             | Self::SetMtu {
                 place: Place::HostSide(namespace) | Place::Inside(namespace), ..
             }
-            | Self::AddAddress { place: Place::Inside(namespace), .. } => Some(namespace),
+            | Self::AddAddress { place: Place::Inside(namespace), .. }
+            | Self::AddSubnetRoute { place: Place::Inside(namespace), .. } => Some(namespace),
             Self::Attach { namespace, .. } => namespace.as_ref(),
             _ => None,
         }

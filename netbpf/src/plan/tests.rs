@@ -27,6 +27,11 @@ fn address(ifindex: u32, addr: Ipv4Addr) -> Address {
     Address { ifindex, addr, prefix_len: 24, global: true, secondary: false }
 }
 
+fn route(destination: Subnet, ifindex: u32) -> Route {
+    let ifindex = Some(ifindex);
+    Route { destination, gateway: None, ifindex, table: 254, metric: 0, unicast: true }
+}
+
 /// A host with nothing but an uplink.
 fn bare() -> Observed {
     Observed {
@@ -61,6 +66,7 @@ fn complete(topology: &Topology, before: &Observed) -> Observed {
         Link { mac: Some(topology.gateway_mac()), ..link(base, topology.name.as_str(), "bridge") };
     seen.links.push(bridge);
     seen.addresses.push(address(base, topology.gateway()));
+    seen.routes.push(route(topology.subnet, base));
     seen.forwarding = true;
     seen.forwarding_was_changed = true;
     let options = LoadOptions { max_flows: topology.max_flows, log_level: topology.log_level };
@@ -87,18 +93,13 @@ fn complete(topology: &Topology, before: &Observed) -> Observed {
         };
         seen.links.push(port);
         seen.fdb.push(FdbRow { ifindex: index, mac: endpoint.mac, fixed: true });
-        let route = Route {
-            destination: Subnet::containing(Ipv4Addr::UNSPECIFIED, 0),
-            gateway: Some(topology.gateway()),
-            ifindex: Some(2),
-            table: 254,
-            metric: 0,
-            unicast: true,
-        };
+        let to_subnet = route(topology.subnet, 2);
+        let everywhere = Subnet::containing(Ipv4Addr::UNSPECIFIED, 0);
+        let default = Route { gateway: Some(topology.gateway()), ..route(everywhere, 2) };
         let inside = Inside::Ours {
             links: vec![link(1, "lo", "loopback"), link(2, INSIDE, "veth")],
             addresses: vec![address(2, endpoint.addr)],
-            routes: vec![route],
+            routes: vec![to_subnet, default],
         };
         seen.inside.insert(endpoint.namespace.clone(), inside);
         seen.namespaces.insert(endpoint.namespace.to_string());
@@ -198,7 +199,7 @@ fn every_missing_piece_is_one_step() {
     let set = |seen: &mut Observed, name: &str, change: fn(&mut Link)| {
         change(seen.links.iter_mut().find(|link| link.name == name).unwrap());
     };
-    let cases: [Case<'_>; 19] = [
+    let cases: [Case<'_>; 21] = [
         ("ip link set net0 up", &|s| set(s, "net0", |l| l.up = false)),
         ("ip link set net0 mtu 1500", &|s| set(s, "net0", |l| l.mtu = 9000)),
         ("ip address add 172.19.0.1/24 dev net0", &|s| s.addresses.truncate(1)),
@@ -210,11 +211,15 @@ fn every_missing_piece_is_one_step() {
         ("ip -n a1 link set eth0 mtu 1500", &|s| inside(s, &mut |l, _, _| l[1].mtu = 1280)),
         ("ip -n a1 address add 172.19.0.2/24 dev eth0", &|s| inside(s, &mut |_, a, _| a.clear())),
         ("ip -n a1 route add default via 172.19.0.1 dev eth0", &|s| {
-            inside(s, &mut |_, _, r| r.clear());
+            inside(s, &mut |_, _, r| r.retain(|r| !r.is_default()));
         }),
         ("bridge fdb add 02:6e:ac:13:00:02 dev net0-1 master static", &|s| {
             s.fdb.retain(|row| row.ifindex != port);
         }),
+        ("ip -n a1 route add 172.19.0.0/24 dev eth0 scope link src 172.19.0.2", &|s| {
+            inside(s, &mut |_, _, r| r.retain(Route::is_default));
+        }),
+        ("ip route add 172.19.0.0/24 dev net0 scope link src 172.19.0.1", &|s| s.routes.clear()),
         ("sysctl net.ipv4.ip_forward=1", &|s| s.forwarding = false),
         ("bpf: gateway 172.19.0.1 is 02:6e:ac:13:00:01", &|s| {
             s.datapath.as_mut().unwrap().gateways.clear();

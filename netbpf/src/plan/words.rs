@@ -18,6 +18,9 @@ impl Step {
             Self::SetMtu { link, .. } => format!("{link} has another MTU"),
             Self::SetMaster { endpoint, bridge } => format!("{} not in {bridge}", endpoint.link),
             Self::AddAddress { link, addr, .. } => format!("{link} without {addr}"),
+            Self::AddSubnetRoute { link, subnet, .. } => {
+                format!("{link} without route to {subnet}")
+            }
             Self::AddDefaultRoute { .. } => "no default route".into(),
             Self::AddFdb { .. } => "no static FDB entry".into(),
             Self::EnableForwarding => "ip_forward off".into(),
@@ -80,6 +83,9 @@ impl fmt::Display for Step {
             }
             Self::AddAddress { place, link, addr, prefix_len } => {
                 write!(f, "ip {place}address add {addr}/{prefix_len} dev {link}")
+            }
+            Self::AddSubnetRoute { place, link, subnet, source } => {
+                write!(f, "ip {place}route add {subnet} dev {link} scope link src {source}")
             }
             Self::AddDefaultRoute { namespace, gateway } => {
                 write!(f, "ip -n {namespace} route add default via {gateway} dev {INSIDE}")
