@@ -33,14 +33,28 @@ use crate::error::{Context as _, Result};
 /// The priority of our filters: the letters "nb". No other program uses it by default.
 const PRIORITY: u16 = 0x6e62;
 
-/// The handle of the only filter that we have of that priority.
-const HANDLE: TcHandle = TcHandle::new(0, 1);
+/// The handle of a hook's filter among those of that priority.
+const fn handle(hook: Hook) -> TcHandle {
+    match hook {
+        Hook::FromEndpoint => TcHandle::new(0, 1),
+        Hook::FromUplink => TcHandle::new(0, 2),
+        Hook::ToUplink => TcHandle::new(0, 3),
+    }
+}
 
 /// A filter that is on a device.
 struct Filter {
     priority: u16,
+    handle: u32,
     /// The kernel-wide number of its BPF program, if it is a BPF filter.
     program: Option<u32>,
+}
+
+impl Filter {
+    /// Whether it is ours, for this hook.
+    fn is_of(&self, hook: Hook) -> bool {
+        self.priority == PRIORITY && self.handle == u32::from(handle(hook))
+    }
 }
 
 /// The symbolic link that tells that the device's qdisc is ours.
@@ -67,7 +81,7 @@ pub(super) fn attach(
         Err(error) if !is(&error, Errno::EEXIST) => return Err(error).context("clsact qdisc"),
         _ => {}
     }
-    let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+    let options = NlOptions { priority: PRIORITY, handle: handle(hook), classid: None };
     let id = program
         .attach_with_options(device, hook.side(), TcAttachOptions::Netlink(options))
         .context("filter")?;
@@ -80,28 +94,28 @@ pub(super) fn attach(
 
 /// Removes the filter, our qdisc with the last one, and the marks.
 pub(super) fn detach(pin: &Path, hook: Hook, ifindex: u32) -> Result<()> {
-    if let Some(device) = interface(ifindex) {
-        let ours = filters(ifindex, hook.side())?.iter().any(|f| f.priority == PRIORITY);
-        if ours {
-            SchedClassifierLink::attached(&device, hook.side(), PRIORITY, HANDLE, None)
-                .context("filter")?
-                .detach()
-                .context("filter")?;
-        }
-        let qdisc = mark_of_qdisc(pin, ifindex);
-        if qdisc.is_symlink() && is_empty(ifindex)? {
-            remove_qdisc(ifindex)?;
-            unmark(&qdisc)?;
-        }
+    let qdisc = mark_of_qdisc(pin, ifindex);
+    let Some(device) = interface(ifindex) else {
+        // Both went with the device.
+        unmark(&qdisc)?;
+        return unmark(pin);
+    };
+    if filters(ifindex, hook.side())?.iter().any(|filter| filter.is_of(hook)) {
+        SchedClassifierLink::attached(&device, hook.side(), PRIORITY, handle(hook), None)
+            .context("filter")?
+            .detach()
+            .context("filter")?;
+    }
+    if qdisc.is_symlink() && is_empty(ifindex)? {
+        remove_qdisc(ifindex)?;
+        unmark(&qdisc)?;
     }
     unmark(pin)
 }
 
 /// Whether the program of this kernel-wide number is on the device as our filter.
 pub(super) fn is_on(ifindex: u32, hook: Hook, program: u32) -> Result<bool> {
-    Ok(filters(ifindex, hook.side())?
-        .iter()
-        .any(|f| f.priority == PRIORITY && f.program == Some(program)))
+    Ok(filters(ifindex, hook.side())?.iter().any(|f| f.is_of(hook) && f.program == Some(program)))
 }
 
 fn mark(path: &Path, word: &str) -> Result<()> {
@@ -168,6 +182,7 @@ fn filters(ifindex: u32, side: TcAttachType) -> Result<Vec<Filter>> {
             {
                 Some(Filter {
                     priority: priority_of(filter.header.info),
+                    handle: filter.header.handle.into(),
                     program: program_of(filter),
                 })
             }
