@@ -134,19 +134,22 @@ fn an_endpoint_cannot_have_more_flows_than_its_share() {
 #[test]
 fn a_full_table_refuses_new_flows_and_keeps_the_old() {
     let host = Host::new();
-    host.up("--namespaces 1 --max-flows 1024 --flow-limit 1024");
-    let ns1 = host.ns("ns1");
+    host.up("--namespaces 2 --max-flows 1024 --flow-limit 1024");
+    let namespaces = ["ns1", "ns2"].map(|name| host.ns(name));
     let _server = UdpServer::start(host.outside(), 53);
-    let clients: Vec<_> = (0..1100).map(|_| UdpClient::new(&ns1)).collect();
-    for client in &clients {
-        client.send(at(OUTSIDE, 53), b"flood").expect("send");
+    let clients: Vec<_> = (0..1100).map(|i| UdpClient::new(&namespaces[i % 2])).collect();
+    let (living, refused) = clients.split_at(1024);
+    for client in living {
+        client.exchange(at(OUTSIDE, 53), b"there is room");
     }
-    wait::until_true("some are refused", || {
-        host.dropped("ns1", "flow_table_full") + host.dropped("ns1", "flow_limit") >= 76
-    });
+    for client in refused {
+        client.send(at(OUTSIDE, 53), b"there is none").expect("send");
+    }
+    for ns in ["ns1", "ns2"] {
+        host.wait_dropped(ns, "flow_table_full", 38);
+    }
     assert_eq!(host.flows("").len(), 1024);
-    for client in &clients[..1024] {
-        assert_eq!(client.receive().expect("the answer").0, b"flood");
+    for client in living {
         client.exchange(at(OUTSIDE, 53), b"the living live on");
     }
 }
