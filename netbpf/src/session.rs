@@ -39,31 +39,27 @@ pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 impl Session {
-    /// Begins. Must be called in the context of a runtime.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn begin(host: Host, datapath: impl Datapath + 'static) -> Result<Self> {
+    fn begin(host: Host, datapath: impl Datapath + 'static) -> Result<Self> {
         let (netlink, worker) = (Netlink::here()?, Worker::spawn()?);
         Ok(Self { host, netlink, worker, datapath: Box::new(datapath) })
     }
 
-    /// Begins with the host's datapath, which must be one that can be used.
+    /// Begins with the host's datapath, which must be one that can be used. Who
+    /// wants to change something holds the host's lock already: what is seen
+    /// from here on must stay so. Must be called in the context of a runtime.
     ///
     /// # Errors
     /// It cannot.
-    pub fn open() -> Result<Self> {
-        let host = Host::here()?;
+    pub fn open(host: Host) -> Result<Self> {
         let datapath = Ebpf::open(&host.pins)?;
         Self::begin(host, datapath)
     }
 
-    /// Begins with the host's datapath, which need not be one that can be used.
+    /// The same, but the datapath need not be one that can be used.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn open_to_remove() -> Result<Self> {
-        let host = Host::here()?;
+    pub fn open_to_remove(host: Host) -> Result<Self> {
         let datapath = Ebpf::open_to_remove(&host.pins);
         Self::begin(host, datapath)
     }

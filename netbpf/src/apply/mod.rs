@@ -71,8 +71,10 @@ impl Apply<'_> {
                 error => error,
             };
             if let Err(error) = done {
-                // The failed one included: it may have been done in part.
-                let begun = steps.get(..n).unwrap_or(steps);
+                // The failed one included: it may have been done in part. Only
+                // loading the datapath is done whole or not at all.
+                let whole = matches!(step, Step::LoadDatapath { .. });
+                let begun = steps.get(..n - usize::from(whole)).unwrap_or(steps);
                 let undo: Vec<Step> = begun.iter().rev().filter_map(Step::inverse).collect();
                 let errors = self.run_all(&undo, Fault::None).await;
                 return Err(self.failure(n, steps.len(), step, &error, &errors));

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     cli::Globals,
     error::{Context as _, Error, Result},
-    host,
+    host::{self, Host},
     output::{CANNOT_WRITE, Format, Sink, write_json},
     plan,
     progress::{Teller, say},
@@ -54,10 +54,11 @@ impl Args {
 
     async fn remove(self, globals: &Globals) -> Result<()> {
         crate::interrupt::catch()?;
-        let mut session = Session::open_to_remove()?;
-        let store = session.host.store.clone();
+        let host = Host::here()?;
+        let store = host.store.clone();
         let _lock = store.lock()?;
         store.forget_earlier_boots()?;
+        let mut session = Session::open_to_remove(host)?;
         let networks = store.networks()?;
         let chosen = self.choose(&networks)?;
         if chosen.is_empty() {

@@ -7,7 +7,7 @@ use std::{io::Write as _, process::ExitCode};
 use crate::{
     cli::Globals,
     error::{Context as _, Error, Result},
-    host,
+    host::{self, Host},
     observe::Observed,
     output::{CANNOT_WRITE, Column, Format, Row, Sink, Table, write_json},
     session::{Session, block_on},
@@ -54,7 +54,7 @@ impl Args {
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         host::require_privileges("status")?;
         block_on(async {
-            let session = Session::open()?;
+            let session = Session::open(Host::here()?)?;
             let observed = session.observe().await?;
             let chosen = self.network.map(|name| find(&observed, &name)).transpose()?;
             print(&observed, &session, chosen.as_ref(), globals)

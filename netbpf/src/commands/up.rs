@@ -13,7 +13,7 @@ use crate::{
     cli::Globals,
     commands::status,
     error::{Context as _, Error, Result},
-    host,
+    host::{self, Host},
     output::{CANNOT_WRITE, Format, Sink, write_json},
     plan::{self, Step},
     progress::{Teller, say},
@@ -144,7 +144,7 @@ fn parse_all<T: FromStr<Err = Error>>(texts: &[String]) -> Result<Vec<T>> {
 }
 
 async fn print_plan(request: &Request, globals: &Globals) -> Result<()> {
-    let session = Session::open()?;
+    let session = Session::open(Host::here()?)?;
     let (topology, steps, _) = prepare(&session, request, globals).await?;
     let mut out = Sink::stdout();
     if globals.format() == Format::Json {
@@ -180,10 +180,10 @@ async fn prepare(
 
 async fn build(request: &Request, globals: &Globals) -> Result<()> {
     crate::interrupt::catch()?;
-    let mut session = Session::open()?;
-    let store = session.host.store.clone();
-    let _lock = store.lock()?;
-    store.forget_earlier_boots()?;
+    let host = Host::here()?;
+    let _lock = host.store.lock()?;
+    host.store.forget_earlier_boots()?;
+    let mut session = Session::open(host)?;
     let (topology, steps, journal) = prepare(&session, request, globals).await?;
     if steps.is_empty() {
         say(globals, nothing_to_do(&topology));
