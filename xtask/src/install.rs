@@ -30,7 +30,7 @@ pub(crate) struct Install {
 
 impl Install {
     pub(crate) fn run(&self) -> Result<()> {
-        setup::setup()?;
+        setup::ensure()?;
         let binary = process::build_release()?;
         let prefix = self.target();
 

@@ -26,7 +26,7 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>, purpose: &str) -> Re
     if is_root() {
         return Ok(Command::new(program));
     }
-    println!("not root: using sudo, because {purpose} needs root");
+    eprintln!("not root: using sudo, because {purpose} needs root");
     let mut command = Command::new("sudo");
     command.arg(program);
     Ok(command)

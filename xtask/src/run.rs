@@ -10,7 +10,7 @@ use crate::{process, root, setup};
 pub(crate) fn run(args: &[OsString]) -> Result<()> {
     const PURPOSE: &str = "configuring networks and loading eBPF programs";
     root::require(PURPOSE)?;
-    setup::setup()?;
+    setup::ensure()?;
     let binary = process::build_release()?;
     let mut command = root::command(&binary, PURPOSE)?;
     let error = command.args(args).exec();

@@ -5,12 +5,7 @@
 //! LLVM packages are built for each other, while rustup's compilers soon have
 //! an LLVM that the distribution has no package for.
 
-use std::{
-    env, fs,
-    ops::RangeInclusive,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, fs, ops::RangeInclusive, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -35,16 +30,23 @@ const LINKER_VERSION: &str = "0.13.0";
 /// The LLVM majors that this version can be built on.
 const LINKER_LLVMS: RangeInclusive<u32> = 21..=23;
 
-/// Finds or installs what builds the eBPF programs, and tells of each item.
+/// Finds or installs what builds the eBPF programs, and shows it.
 pub(crate) fn setup() -> Result<()> {
-    let apt = Apt::default();
-    let found = match Toolchain::find() {
-        Some(found) => found,
-        None => install(&apt)?,
-    };
+    let found = ensure()?;
     println!("compiler: {}", found.compiler);
     println!("linker:   {}", found.linker);
-    remember(&found)
+    Ok(())
+}
+
+/// Finds or installs what builds the eBPF programs. What it tells goes to the
+/// standard error: the output of `run` is netbpf's alone.
+pub(crate) fn ensure() -> Result<Toolchain> {
+    let found = match Toolchain::find() {
+        Some(found) => found,
+        None => install(&Apt::default())?,
+    };
+    remember(&found)?;
+    Ok(found)
 }
 
 /// Installs what the root tests need and the machine lacks.
@@ -57,7 +59,7 @@ pub(crate) fn setup_tests() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    println!("tests:    installing {}", missing.join(", "));
+    eprintln!("tests:    installing {}", missing.join(", "));
     Apt::default().install(&missing)
 }
 
@@ -127,18 +129,22 @@ fn install_compiler(apt: &Apt) -> Result<()> {
     let offered =
         DEBIAN_COMPILERS.iter().find(|pair| pair.iter().all(|name| recent(name).is_some()));
     if let Some(packages) = offered {
-        println!(
+        eprintln!(
             "compiler: none here has core for BPF, apt offers one that has: installing {}",
             packages.join(", ")
         );
         return apt.install(packages);
     }
     if is_command("rustup") {
-        println!(
+        eprintln!(
             "compiler: none here has core for BPF and apt offers none: adding rust-src by rustup"
         );
         return run(Command::new("rustup").args(["component", "add", "rust-src"]))
             .context("rustup cannot add rust-src, and no package has core for BPF either");
+    }
+    if is_command("apt-get") {
+        // Not up to date without root, its lists may just not tell of one.
+        root::require("installing a Rust compiler for eBPF programs")?;
     }
     bail!(
         "no Rust compiler here can build eBPF programs: none has core for BPF or rust-src, \
@@ -157,13 +163,13 @@ fn install_linker(apt: &Apt, llvm: u32) -> Result<()> {
         packages.push("g++".into());
     }
     if !packages.is_empty() {
-        println!(
+        eprintln!(
             "linker:   no bpf-linker here fits, to build one: installing {}",
             packages.join(", ")
         );
         apt.install(&packages)?;
     }
-    println!("linker:   building bpf-linker {LINKER_VERSION} on LLVM {llvm} (about a minute)");
+    eprintln!("linker:   building bpf-linker {LINKER_VERSION} on LLVM {llvm} (about a minute)");
     run(cargo("install")
         .args(["bpf-linker", "--version", LINKER_VERSION, "--locked", "--quiet", "--force"])
         .args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"])
@@ -209,13 +215,14 @@ impl Apt {
 
     fn update(&self) {
         self.updated.get_or_init(|| {
-            if !Path::new("/usr/bin/apt-get").exists() {
+            const PURPOSE: &str = "updating the package lists";
+            if !is_command("apt-get") || root::require(PURPOSE).is_err() {
                 return;
             }
-            println!("apt:      updating the package lists");
+            eprintln!("apt:      updating the package lists");
             // Old lists may do as well; if not, the installation fails and says why.
-            if let Err(error) = apt_get(["update"], "updating the package lists") {
-                println!("apt:      {error:#}");
+            if let Err(error) = apt_get(["update"], PURPOSE) {
+                eprintln!("apt:      {error:#}");
             }
         });
     }

@@ -71,7 +71,7 @@ fn root_tests() -> Result<Command> {
     root::require("testing in the kernel and in network namespaces")?;
     let mut tests = cargo("test");
     if !root::is_root() {
-        println!("not root: using sudo, because the root tests need root");
+        eprintln!("not root: using sudo, because the root tests need root");
         tests.args(["--config", "target.'cfg(unix)'.runner=['sudo','--preserve-env=NETBPF_BIN']"]);
     }
     // More than two at a time disturb each other's timing on small machines.
@@ -84,8 +84,8 @@ fn root_tests() -> Result<Command> {
 
 /// Runs `cargo test`, passes on what it prints, and adds up its results.
 fn count_tests(command: &mut Command, counts: &mut Counts) -> Result<()> {
-    let start = |command: &mut Command| command.stdout(Stdio::piped()).spawn();
-    let mut child = start(command).with_context(|| format!("cannot start {command:?}"))?;
+    command.stdout(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
     let stdout = child.stdout.take().context("the output is piped")?;
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line?;
