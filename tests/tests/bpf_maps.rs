@@ -186,6 +186,26 @@ fn an_interface_of_the_same_number_gets_an_attachment_of_its_own() {
     });
 }
 
+#[test]
+fn an_attachment_whose_pin_was_removed_is_made_anew() {
+    let machine = machine(&Sandbox::new());
+    let left = ifindex(&machine, "left");
+    machine.run(|| {
+        let loaded = Datapath::load(pin_dir(), &OPTIONS).expect("the datapath loads");
+        loaded.attach(Hook::FromUplink, left).expect("it attaches");
+        let pin = pin_dir().join(format!("links/from_uplink-{left}"));
+        for _ in 0..5 {
+            fs::remove_file(&pin).expect("remove the pin");
+            // The kernel still has it for a moment, but it is not there to stay.
+            assert!(!loaded.attached(Hook::FromUplink, left).expect("the kernel answers"));
+            loaded.attach(Hook::FromUplink, left).expect("it attaches anew");
+            assert!(pin.exists());
+            assert!(loaded.attached(Hook::FromUplink, left).expect("the kernel answers"));
+        }
+        Datapath::unload(pin_dir()).expect("it goes");
+    });
+}
+
 /// A flow that an endpoint opened, number `n` of it.
 fn flow(n: u16, endpoint: EndpointId) -> [(Tuple, Flow); 2] {
     let tuple = Tuple {

@@ -4,9 +4,16 @@ use std::{
     fs, io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions};
+use aya::{
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions,
+    },
+    sys::SyscallError,
+};
 use nix::net::if_::if_indextoname;
 
 use super::{Datapath, clsact, pins, probe, rcu::ExpeditedRcu, sys};
@@ -140,6 +147,37 @@ fn is_on_tcx(device: &str, side: TcAttachType, program: u32) -> Result<bool> {
     Ok(programs.iter().any(|info| info.id() == program))
 }
 
+/// How often, and how long apart, an attachment is tried while the one before
+/// is still there.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Attaches the program to the device, behind all others.
+fn attach_tcx(program: &mut SchedClassifier, device: &str, hook: Hook) -> Result<FdLink> {
+    let mut tries = 0;
+    let id = loop {
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let attached = {
+            let _expedited = ExpeditedRcu::hold();
+            program.attach_with_options(device, hook.side(), order)
+        };
+        match attached {
+            // A link whose pin was removed by hand goes some time later, when a
+            // kernel worker comes round to it.
+            Err(error) if exists(&error) && tries < TRIES => thread::sleep(PAUSE),
+            done => break done.context("TCX link")?,
+        }
+        tries += 1;
+    };
+    program.take_link(id).context("TCX link")?.try_into().context("TCX link")
+}
+
+/// Whether the program is on the device already.
+fn exists(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(SyscallError { io_error, .. })
+        if io_error.kind() == io::ErrorKind::AlreadyExists)
+}
+
 impl Datapath {
     /// Attaches the hook's program to the interface of this network namespace,
     /// by the best means that the kernel has. Where it is attached already,
@@ -162,26 +200,16 @@ impl Datapath {
         };
         let mut program = self.program(hook.program())?;
         let pin = Pin { path: pins::link(&self.pin_dir, hook, ifindex), hook, ifindex };
-        if pin.path.exists() || pin.path.is_symlink() {
-            if self.attached(hook, ifindex)? {
-                return Ok(());
-            }
-            // Of a device that is gone and whose number this one has now.
-            detach_pin(&pin)?;
+        if self.attached(hook, ifindex)? {
+            return Ok(());
         }
+        // A pin may be left of a device that is gone and whose number this one has now.
+        detach_pin(&pin)?;
         match means {
             Attachment::Filter => clsact::attach(&mut program, &pin.path, hook, ifindex, &device)
                 .map_err(|why| Error::failed(what).because(why)),
             Attachment::Tcx => {
-                let link = {
-                    let _expedited = ExpeditedRcu::hold();
-                    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-                    let id = program
-                        .attach_with_options(&device, hook.side(), order)
-                        .context(what.as_str())?;
-                    program.take_link(id).context(what.as_str())?
-                };
-                let link: FdLink = link.try_into().context(what.as_str())?;
+                let link = attach_tcx(&mut program, &device, hook).context(what.as_str())?;
                 link.pin(&pin.path).context(what.as_str())?;
                 Ok(())
             }
@@ -198,13 +226,16 @@ impl Datapath {
         detach_pin(&Pin { path, hook, ifindex })
     }
 
-    /// Whether this datapath's program is attached to the interface, as the
-    /// kernel says: pins are not believed.
+    /// Whether this datapath's program is attached to the interface, to stay:
+    /// the kernel says that it is there, and a pin that nothing takes it away.
     ///
     /// # Errors
     /// If the kernel does not answer.
     pub fn attached(&self, hook: Hook, ifindex: u32) -> Result<bool> {
-        let Some(device) = interface(ifindex) else { return Ok(false) };
+        let pin = pins::link(&self.pin_dir, hook, ifindex);
+        let Some(device) = interface(ifindex).filter(|_| pin.exists() || pin.is_symlink()) else {
+            return Ok(false);
+        };
         let info = self.program(hook.program())?.info();
         let id = info.context(format!("cannot ask about program {}", hook.program()))?.id();
         if is_on_tcx(&device, hook.side(), id)? {
