@@ -3,7 +3,6 @@
 use crate::{
     Listing, Netns, OUTSIDE, Outcome, Sandbox, UPLINK, binary, ethtool, finish,
     traffic::{Echo, ping},
-    wait,
 };
 use std::{process::Command, thread};
 
@@ -77,10 +76,8 @@ impl Host {
         }
         host.ip("link set up0 up");
         outside.ip("link set out0 up");
-        for (ns, device) in [(&host, "up0"), (&outside, "out0")] {
-            // The kernel tells of the carrier a moment later.
-            wait::until_true("the wire is up", || ns.link(device)["operstate"] == "UP");
-        }
+        host.wait_up("up0");
+        outside.wait_up("out0");
         host.ip(&format!("route add default via {OUTSIDE}"));
         assert!(ping(&host, OUTSIDE, Echo::default()).is_reply(), "the fixture's own uplink");
         let mut made = Self {

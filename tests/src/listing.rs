@@ -1,6 +1,6 @@
 //! A listing of everything that netbpf may have touched, to compare before and after.
 
-use crate::{Netns, Sandbox, nft};
+use crate::{Netns, Sandbox, nft, wait};
 use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::Value;
 use std::{
@@ -41,6 +41,10 @@ impl Listing {
     /// permanent neighbours, FDB, qdiscs, filters, TCX programs, firewall
     /// tables, sysctls.
     pub fn of_netns(ns: &Netns) -> Self {
+        // An address that the kernel still tries out brings a route when it is done.
+        wait::until_true(&format!("addresses in {} are settled", ns.name()), || {
+            ns.ip("-6 addr show tentative").is_empty()
+        });
         let mut listing = Self::default();
         let what = |kind: &str| format!("{} {kind}", ns.name());
         for link in array(&ns.ip_json("ip", "-d link show")) {

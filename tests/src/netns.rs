@@ -3,6 +3,7 @@
 use crate::{
     process::{Outcome, finish},
     sandbox::{Sandbox, joined},
+    wait,
 };
 use nix::sched::{CloneFlags, setns};
 use std::{
@@ -135,6 +136,14 @@ impl Netns {
     /// What `ip -j -s -d link show` says of an interface.
     pub fn link(&self, interface: &str) -> serde_json::Value {
         self.ip_json("ip", &format!("-s -d link show dev {interface}"))[0].clone()
+    }
+
+    /// Waits until an interface that was switched on is up: the kernel tells of
+    /// the carrier a moment later.
+    #[track_caller]
+    pub fn wait_up(&self, interface: &str) {
+        let what = format!("{interface} in {} is up", self.name);
+        wait::until_true(&what, || self.link(interface)["operstate"] == "UP");
     }
 
     /// Packets that an interface has transmitted.

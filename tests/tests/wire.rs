@@ -138,7 +138,8 @@ fn the_next_hops_mac_is_found_and_followed() {
         for change in ["down", &format!("address {mac}"), "up"] {
             host.outside().ip(&format!("link set out0 {change}"));
         }
-        wait::until_true("the wire is up", || host.outside().link("out0")["operstate"] == "UP");
+        host.outside().wait_up("out0");
+        host.netns().wait_up("up0");
         // As the announcement of the new router (a gratuitous ARP) would do.
         host.netns().ip(&format!("neigh replace {OUTSIDE} lladdr {mac} dev up0 nud stale"));
         wait::until_true("the flow goes to the new MAC", || {
