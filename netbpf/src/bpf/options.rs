@@ -15,9 +15,9 @@ pub enum LogLevel {
     Off,
     /// Errors of the datapath itself
     Error,
-    /// And what it should not have to do
+    /// And each flow that is refused for want of room or ports
     Warn,
-    /// And what comes and goes
+    /// At present the same as warn
     Info,
     /// And each dropped packet, with the reason
     Debug,
