@@ -19,7 +19,17 @@ use crate::{
 
 /// The arguments of `netbpf maps flows`.
 #[derive(clap::Args, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  netbpf maps flows
+  netbpf maps flows --ns ns1 --proto tcp
+  netbpf maps flows --to 203.0.113.2:443 --watch
+
+Columns: ORIG is how the flow's first packet came, XLAT what it became. PKTS and
+BYTES are those of both directions; -o json has them apart."
+)]
 pub(super) struct Args {
     #[command(flatten)]
     options: Options,
@@ -37,6 +47,11 @@ enum Change {
 }
 
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  netbpf maps flows flush --ns ns1
+  netbpf maps flows flush --proto udp --port 53
+  netbpf maps flows flush --all")]
 struct FlushArgs {
     #[command(flatten)]
     options: Options,

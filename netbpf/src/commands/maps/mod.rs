@@ -44,10 +44,13 @@ enum What {
     /// Flows that eBPF carries: both directions, state, age, packets and bytes
     Flows(flows::Args),
     /// MACs and the namespaces behind which they are
+    #[command(after_help = "Example: netbpf maps fdb")]
     Fdb,
     /// Namespaces on the bridge, as the datapath knows them
+    #[command(after_help = "Example: netbpf maps endpoints")]
     Endpoints,
     /// Published ports and where they lead
+    #[command(after_help = "Example: netbpf maps publish")]
     Publish,
     /// What became of each namespace's packets
     Stats(stats::Args),

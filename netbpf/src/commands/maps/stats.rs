@@ -14,6 +14,14 @@ use crate::{
 
 /// The arguments of `netbpf maps stats`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  netbpf maps stats
+  netbpf maps stats --watch
+
+Packets and their bytes: FORWARDED from namespace to namespace, SNAT and DNAT in
+both directions of a flow, PASSED to the kernel's bridge and stack, DROPPED for
+the REASONS that are listed. The first line counts what is no namespace's.")]
 pub(super) struct Args {
     /// Show it anew each second, until Ctrl-C
     #[arg(short, long)]
