@@ -1,5 +1,7 @@
 //! What every verb that looks at or changes networks begins with.
 
+use std::time::Duration;
+
 use tokio::runtime;
 
 use crate::{
@@ -13,6 +15,10 @@ use crate::{
     state::Journal,
     topology::Topology,
 };
+
+/// How long the kernel may take to remove interfaces along with their
+/// namespaces. It takes longer only where a process holds a namespace.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The host, and the means to look at and to change it.
 pub struct Session {
@@ -132,6 +138,8 @@ impl Session {
             progress,
             warnings: Vec::new(),
             fault: Fault::from_environment()?,
+            patience: PATIENCE,
+            removed_namespace: false,
             entered: None,
         })
     }

@@ -5,14 +5,14 @@ mod fault;
 mod remove;
 mod run;
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use crate::{
     datapath::Datapath,
     error::{Error, Result},
     interrupt,
     net::{Entered, Netlink, Worker},
-    plan::Step,
+    plan::{self, Step},
     state::{Entry, Journal, Store},
     topology::{NamespaceName, Topology},
 };
@@ -46,6 +46,11 @@ pub struct Apply<'a> {
     /// What is to go wrong, in tests, in the steps that are asked for; undoing
     /// is not disturbed.
     pub fault: Fault,
+    /// How long the kernel may still take to remove interfaces along with their
+    /// namespaces; then they are removed by themselves.
+    pub patience: Duration,
+    /// Whether a namespace was removed, whose interface is then going, too.
+    pub removed_namespace: bool,
     /// The namespace that the last step was in: the next one is likely to be, too.
     pub entered: Option<(NamespaceName, Entered)>,
 }
@@ -75,7 +80,7 @@ impl Apply<'_> {
                 // loading the datapath is done whole or not at all.
                 let whole = matches!(step, Step::LoadDatapath { .. });
                 let begun = steps.get(..n - usize::from(whole)).unwrap_or(steps);
-                let undo: Vec<Step> = begun.iter().rev().filter_map(Step::inverse).collect();
+                let undo = plan::undo(begun);
                 let errors = self.run_all(&undo, Fault::None).await;
                 return Err(self.failure(n, steps.len(), step, &error, &errors));
             }

@@ -1,6 +1,10 @@
 //! What the steps do that take away. What is gone is no error, and what is not
 //! the network's stays.
 
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
 use crate::{
     error::Result,
     net::{
@@ -13,6 +17,9 @@ use crate::{
 };
 
 use super::Apply;
+
+/// How often is looked whether the kernel has removed an interface.
+const GLANCE: Duration = Duration::from_millis(2);
 
 impl Apply<'_> {
     /// Runs a step that takes something away.
@@ -57,14 +64,24 @@ impl Apply<'_> {
     }
 
     async fn delete_link(&mut self, name: &LinkName, owned: &Owned) -> Result<()> {
-        let Some(link) = self.netlink.link(name.as_str()).await? else { return Ok(()) };
-        let noted = self.journal.links.get(name);
-        if !owned.is(&link) || noted.is_some_and(|&index| index != link.index) {
-            self.warnings
-                .push(format!("the interface {name} stays: it is not the one that was made"));
-            return Ok(());
+        let begin = Instant::now();
+        loop {
+            let Some(link) = self.netlink.link(name.as_str()).await? else { return Ok(()) };
+            let noted = self.journal.links.get(name);
+            if !owned.is(&link) || noted.is_some_and(|&index| index != link.index) {
+                let warning =
+                    format!("the interface {name} stays: it is not the one that was made");
+                self.warnings.push(warning);
+                return Ok(());
+            }
+            // The kernel is about to remove it, and many others at once.
+            let is_going = self.removed_namespace && owned.is_port();
+            if !is_going || begin.elapsed() >= self.patience {
+                self.patience = self.patience.saturating_sub(begin.elapsed());
+                return self.netlink.delete_link(link.index).await;
+            }
+            sleep(GLANCE).await;
         }
-        self.netlink.delete_link(link.index).await
     }
 
     async fn delete_namespace(&mut self, name: &NamespaceName) -> Result<()> {
@@ -84,6 +101,7 @@ impl Apply<'_> {
                 .push(format!("the namespace {name} stays: it is not the one that was made"));
             return Ok(());
         }
+        self.removed_namespace = true;
         netns::remove_name(name.as_str())
     }
 }

@@ -40,10 +40,18 @@ impl Worker {
     /// No thread can be started.
     pub fn spawn() -> Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
-        thread::Builder::new()
-            .name("netns".into())
-            .spawn(move || inbox.into_iter().for_each(|job| job()))
-            .context("cannot start a thread")?;
+        let here = "/proc/thread-self/ns/net";
+        let home = File::open(here).context(format!("cannot open {here}"))?;
+        let work = move || {
+            for job in inbox {
+                job();
+                // A thread holds the namespace that it is in, which may be removed.
+                // Where it cannot go home, the next job takes it elsewhere.
+                let _ = setns(&home, CloneFlags::CLONE_NEWNET);
+            }
+        };
+        let builder = thread::Builder::new().name("netns".into());
+        builder.spawn(work).context("cannot start a thread")?;
         Ok(Self { jobs, runtime: runtime::Handle::current() })
     }
 

@@ -61,8 +61,8 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
     let uplink_is_shared =
         nothing.networks.iter().any(|other| other.topology.uplink == topology.uplink);
     let all = missing(topology, &nothing, store);
-    let undone = all.iter().rev().filter_map(Step::inverse);
-    undone
+    undo(&all)
+        .into_iter()
         .filter(|step| match step {
             Step::UnloadDatapath => last,
             Step::RestoreForwarding => last && observed.forwarding_was_changed,
@@ -80,6 +80,23 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
             _ => true,
         })
         .collect()
+}
+
+/// The steps that undo some, in reverse; but veths after all namespaces. For
+/// the kernel takes an interface away together with its namespace, and those of
+/// many namespaces at once, where each alone has it wait for a grace period.
+#[must_use]
+pub fn undo(steps: &[Step]) -> Vec<Step> {
+    let inverse = steps.iter().rev().filter_map(Step::inverse);
+    let (links, mut undo): (Vec<Step>, Vec<Step>) =
+        inverse.partition(|step| matches!(step, Step::DeleteLink { .. }));
+    let is_namespace = |step: &Step| matches!(step, Step::DeleteNamespace { .. });
+    // Whatever comes before the first link comes before its deletion, too.
+    let is_late = |step: &Step| matches!(step, Step::UnloadDatapath | Step::Forget { .. });
+    let first_late = || undo.iter().position(is_late).unwrap_or(undo.len());
+    let behind = undo.iter().rposition(is_namespace).map_or_else(first_late, |last| last + 1);
+    undo.splice(behind..behind, links);
+    undo
 }
 
 struct Planner<'a> {

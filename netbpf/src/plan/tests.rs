@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 
 use netbpf_common::{Endpoint, Uplink};
 
-use super::{Step, attachments, down, endpoint_row, publish_entries, up};
+use super::{Step, attachments, down, endpoint_row, publish_entries, undo, up};
 use crate::{
     bpf::LoadOptions,
     net::{Address, FdbRow, Link, Route},
@@ -301,10 +301,10 @@ fn the_last_network_takes_everything_with_it() {
             "tc: detach from_endpoint from ingress of net0-2",
             "tc: detach from_endpoint from ingress of net0-1",
             "sysctl net.ipv4.ip_forward=0, and what changed along with it",
-            "ip link delete net0-2",
             "ip netns delete a2",
-            "ip link delete net0-1",
             "ip netns delete a1",
+            "ip link delete net0-2",
+            "ip link delete net0-1",
             "ip link delete net0",
             "bpf: unpin and unload the programs and maps",
             "remove /run/netbpf/1/net0.json",
@@ -330,10 +330,10 @@ fn what_another_network_needs_stays() {
             "bpf: forget endpoint 1 (a1) and its flows",
             "bpf: forget subnet 172.19.0.0/24",
             "bpf: forget gateway 172.19.0.1",
-            "ip link delete net0-2",
             "ip netns delete a2",
-            "ip link delete net0-1",
             "ip netns delete a1",
+            "ip link delete net0-2",
+            "ip link delete net0-1",
             "ip link delete net0",
             "remove /run/netbpf/1/net0.json",
         ]
@@ -378,4 +378,23 @@ fn a_datapath_that_was_lost_is_loaded_with_what_all_networks_need() {
         assert_eq!(steps.iter().filter(|step| step.contains(text)).count(), 1, "{text}");
     }
     assert_eq!(steps.iter().filter(|step| step.contains("bpf: endpoint")).count(), 4);
+}
+
+#[test]
+fn undoing_takes_links_away_before_what_was_there_before_them() {
+    let topology = topology("net0", "a", 0, &bare());
+    let steps = up(&topology, &bare(), &store());
+    assert_eq!(
+        texts(&undo(&steps[..4])),
+        [
+            "ip link delete net0",
+            "bpf: unpin and unload the programs and maps",
+            "remove /run/netbpf/1/net0.json",
+        ]
+    );
+    assert_eq!(
+        texts(&undo(&steps[..6]))[..3],
+        ["ip netns delete a1", "ip link delete net0-1", "ip link delete net0"]
+    );
+    assert_eq!(texts(&undo(&steps[5..6])), ["ip link delete net0-1"]);
 }

@@ -8,6 +8,9 @@ use crate::{
     state::Recorded,
 };
 
+/// The kind of the bridges' ports.
+const PORT: &str = "veth";
+
 /// What an interface of a network should be: all of it is set in the message
 /// that makes it, or soon after.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,7 +30,13 @@ impl Owned {
     /// The host side of a namespace's veth.
     #[must_use]
     pub fn port(topology: &Topology, endpoint: &EndpointPlan) -> Self {
-        Self { kind: "veth", mac: endpoint.link_mac(), alias: topology.alias_of(endpoint) }
+        Self { kind: PORT, mac: endpoint.link_mac(), alias: topology.alias_of(endpoint) }
+    }
+
+    /// Whether it is to be the host side of a veth.
+    #[must_use]
+    pub fn is_port(&self) -> bool {
+        self.kind == PORT
     }
 
     /// Whether it is this interface: of its kind, and with its MAC (set from
