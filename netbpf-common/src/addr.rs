@@ -64,6 +64,15 @@ impl Ipv4 {
         self.0 & mask.0 == subnet.0
     }
 
+    /// Whether the address can be neither end of a packet between two hosts:
+    /// "this network" (0/8), loopback (127/8), multicast and reserved (224/4 and
+    /// above, limited broadcast included). RFC 6890; the stack knows what to do.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_martian(self) -> bool {
+        matches!(self.octets()[0], 0 | 127 | 224..)
+    }
+
     /// The mask of a prefix of `len` bits; above 32 counts as 32.
     #[must_use]
     pub const fn mask(len: u8) -> Self {
@@ -259,6 +268,15 @@ mod tests {
         assert_eq!(Ipv4::mask(32).octets(), [255; 4]);
         assert!(Ipv4::new([172, 19, 0, 255]).is_in(net, Ipv4::mask(24)));
         assert!(!Ipv4::new([172, 19, 1, 0]).is_in(net, Ipv4::mask(24)));
+    }
+
+    #[test]
+    fn martians_are_no_hosts() {
+        let is_martian = |octets| Ipv4::new(octets).is_martian();
+        for octets in [[0, 0, 0, 5], [127, 0, 0, 1], [224, 0, 0, 251], [255; 4]] {
+            assert!(is_martian(octets), "{octets:?}");
+        }
+        assert!(!is_martian([1, 0, 0, 1]) && !is_martian([223, 255, 255, 255]));
     }
 
     #[test]

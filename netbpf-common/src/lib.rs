@@ -31,7 +31,7 @@ mod verdict;
 pub use addr::{Ipv4, MacAddr, Port};
 pub use config::{ABI_VERSION, Config, Timeouts};
 pub use endpoint::{Endpoint, EndpointId, SourceGuard};
-pub use fdb::FdbEntry;
+pub use fdb::{FdbEntry, LearnCount};
 pub use flow::{Flow, FlowKind, FlowState, FlowVisit, Seen, Translation};
 pub use next_hop::NextHop;
 pub use publish::PublishEntry;

@@ -2,8 +2,8 @@
 //! spells a map's name, but for the datapath's statics, which a test compares.
 
 use crate::{
-    Config, Counters, Endpoint, FdbEntry, Flow, FlowVisit, Ipv4, MacAddr, NextHop, PublishEntry,
-    Tuple, Uplink,
+    Config, Counters, Endpoint, FdbEntry, Flow, FlowVisit, Ipv4, LearnCount, MacAddr, NextHop,
+    PublishEntry, Tuple, Uplink,
 };
 
 /// Flows that the table holds unless `--max-flows` says otherwise.
@@ -60,10 +60,12 @@ maps! {
     Fdb "FDB": MacKey => FdbEntry, 8192, "static MACs";
     /// LRU hash: dynamic MACs.
     FdbLearnt "FDB_LEARNT": MacKey => FdbEntry, 16_384, "learnt MACs";
+    /// Array, index [`crate::EndpointId`].
+    LearnCounts "LEARN_COUNTS": u32 => LearnCount, 4096, "new MACs per endpoint";
     /// Hash, preallocated, two entries a flow.
     Flows "FLOWS": Tuple => Flow, 2 * DEFAULT_MAX_FLOWS, "flows, an entry per direction";
     /// Queue: one element per live flow.
-    FlowQueue "FLOW_QUEUE": () => FlowVisit, DEFAULT_MAX_FLOWS, "flows to be looked at for expiry";
+    FlowQueue "FLOW_QUEUE": () => FlowVisit, flow_queue_len(DEFAULT_MAX_FLOWS), "flows to be looked at for expiry";
     /// Array, index [`crate::EndpointId`]: live flows of the endpoint; of all
     /// endpoints together at index 0.
     FlowCounts "FLOW_COUNTS": u32 => u64, 4096, "live flows per endpoint";
@@ -85,6 +87,13 @@ maps! {
     /// Array with one element: the timer that visits flows. Its value is the
     /// kernel's own (`struct bpf_timer`).
     Sweeper "SWEEPER": u32 => [u64; 2], 1, "expiry timer";
+}
+
+/// Elements of the `FLOW_QUEUE` for a table of so many flows: some to spare, for
+/// reminders of flows that were ended before their time.
+#[must_use]
+pub const fn flow_queue_len(max_flows: u32) -> u32 {
+    max_flows.saturating_add(1024)
 }
 
 /// Index of the `PUBLISHED_PORTS` word that has the bit `port % 64` of a port

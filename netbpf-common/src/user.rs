@@ -1,8 +1,8 @@
 //! What the control plane needs to put these types into maps.
 
 use crate::{
-    Config, Counters, Endpoint, FdbEntry, Flow, FlowVisit, Ipv4, NextHop, PublishEntry, Tuple,
-    Uplink,
+    Config, Counters, Endpoint, FdbEntry, Flow, FlowVisit, Ipv4, LearnCount, NextHop, PublishEntry,
+    Tuple, Uplink,
     maps::{MacKey, SubnetKey},
 };
 
@@ -25,6 +25,7 @@ pod!(
     Flow,
     FlowVisit,
     Ipv4,
+    LearnCount,
     MacKey,
     NextHop,
     PublishEntry,

@@ -92,6 +92,11 @@ drop_reasons! {
     ArpSpoof = 18, "arp_spoof";
     /// Addressed to the very namespace that it comes from.
     SameEndpoint = 19, "same_endpoint";
+    /// A VLAN tag of number 0, which receivers strip: the frame inside would
+    /// go unseen.
+    PriorityTag = 20, "priority_tag";
+    /// The endpoint has shown more new MACs than it may in a while.
+    LearnLimit = 21, "learn_limit";
 }
 
 /// Rows of an endpoint's counters: packets and bytes of each [`Counter`], then

@@ -9,7 +9,7 @@ use crate::{
     flow::NewFlow,
     parse::{self, Packet, Parsed},
     rewrite,
-    seam::{Env, FlowEntry, Route, Seam, Skb, Tables},
+    seam::{Env, FlowEntry, Seam, Skb, Tables},
     snat,
     wire::ipv4::Header,
 };
@@ -54,26 +54,23 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
 
 /// What comes from the uplink and belongs to no flow and no published port is
 /// the host's, unless it tries to reach a namespace by its own address or says
-/// to come from one.
-///
-/// # Errors
-/// Always: [`Stop::ToStack`], [`DropReason::NotPublished`],
+/// to come from one: [`Stop::ToStack`], or [`DropReason::NotPublished`] and
 /// [`DropReason::SourceAddress`].
 #[inline(always)]
-pub fn to_stack<S, T: Tables, E>(seam: &Seam<S, T, E>, header: &Header) -> Result<(), Stop> {
+pub fn to_stack<S, T: Tables, E>(seam: &Seam<S, T, E>, header: &Header) -> Stop {
     if seam.tables.is_private(header.daddr) {
-        return Err(DropReason::NotPublished.into());
+        DropReason::NotPublished.into()
+    } else if seam.tables.is_private(header.saddr) {
+        DropReason::SourceAddress.into()
+    } else {
+        Stop::ToStack
     }
-    if seam.tables.is_private(header.saddr) {
-        return Err(DropReason::SourceAddress.into());
-    }
-    Err(Stop::ToStack)
 }
 
 /// The published range that the packet is for: one on its very address first,
-/// one on any address of the host then.
+/// and then, if that is the address of the uplink that it came by, one on any.
 #[inline(always)]
-fn lookup_published<S, T: Tables, E>(
+fn lookup_published<S: Skb, T: Tables, E>(
     seam: &Seam<S, T, E>,
     packet: &Packet,
 ) -> Option<T::Ref<PublishEntry>> {
@@ -84,7 +81,11 @@ fn lookup_published<S, T: Tables, E>(
     }
     let exact = PublishEntry::order_of(packet.tuple.proto, packet.tuple.daddr, port);
     let any = PublishEntry::order_of(packet.tuple.proto, Ipv4::ANY, port);
-    search(seam, exact).or_else(|| search(seam, any))
+    if let Some(found) = search(seam, exact) {
+        return Some(found);
+    }
+    let uplink = seam.tables.uplink(seam.skb.ifindex())?;
+    if uplink.addr == packet.tuple.daddr { search(seam, any) } else { None }
 }
 
 /// Binary search for the entry that holds `order`: the last one not above it
@@ -138,14 +139,8 @@ fn plan<S: Skb, T: Tables, E: Env>(
         return Err(Stop::ToStack);
     };
     let Some(published) = lookup_published(seam, &packet) else {
-        return to_stack(seam, &header);
+        return Err(to_stack(seam, &header));
     };
-    // "Any address" means the host's own, not those that it might route to.
-    if published.host_addr() == Ipv4::ANY
-        && seam.env.route(seam.skb.ifindex(), &packet.tuple) != Route::STACK
-    {
-        return to_stack(seam, &header);
-    }
     *id = published.endpoint;
     if !packet.may_open {
         return Err(DropReason::NoFlow.into());
@@ -154,14 +149,14 @@ fn plan<S: Skb, T: Tables, E: Env>(
     if seam.tables.is_private(packet.tuple.saddr) {
         return Err(DropReason::SourceAddress.into());
     }
-    flow::admit(seam, *id, &endpoint)?;
-    // Answers leave where the routing table sends them, which need not be
-    // where the question came in; without a route, where it came in.
-    let answer = packet.tuple.reversed();
-    let mut route = seam.env.route(endpoint.bridge_ifindex, &answer);
-    if route == Route::STACK {
-        route = Route { ifindex: seam.skb.ifindex(), next_hop: packet.tuple.saddr };
+    // Answers leave where the routing table sends them, which need not be where
+    // the question came in. Who cannot be answered by an uplink is the stack's:
+    // the host itself, a martian, somebody behind a blackhole.
+    let route = seam.env.route(endpoint.bridge_ifindex, &packet.tuple.reversed());
+    if packet.tuple.saddr.is_martian() || seam.tables.uplink(route.ifindex).is_none() {
+        return Err(Stop::ToStack);
     }
+    flow::admit(seam, *id, &endpoint)?;
     *new = NewFlow {
         original: packet.tuple,
         translated: Translation {

@@ -5,7 +5,7 @@
 //! appends it again while its flow lives. A full table is visited from the
 //! packet path too, and then lets go of closed connections early.
 
-use netbpf_common::{FlowState, FlowVisit, Ticks};
+use netbpf_common::{EndpointId, FlowState, FlowVisit, Ticks};
 
 use crate::{
     flow,
@@ -29,28 +29,37 @@ pub enum Visited {
     Gone,
 }
 
-/// Visits the next flow in turn. Under `pressure` a closed connection goes
-/// before its time.
+/// Visits the next flow in turn. Where room is wanted in the share of an
+/// endpoint, or of all together ([`EndpointId::NONE`]), closed connections of it
+/// go before their time.
 #[inline(always)]
-pub fn visit<S, T: Tables, E>(seam: &mut Seam<S, T, E>, now: Ticks, pressure: bool) -> Visited {
+pub fn visit<S, T: Tables, E>(
+    seam: &mut Seam<S, T, E>,
+    now: Ticks,
+    room_wanted: Option<EndpointId>,
+) -> Visited {
     let Some(visit) = seam.tables.pop_visit() else {
         return Visited::None;
     };
     let mut due = visit.due;
-    if pressure || visit.due.since(now).0 == 0 {
-        match time_left(seam, &visit, now, pressure) {
+    if room_wanted.is_some() || visit.due.since(now).0 == 0 {
+        match time_left(seam, &visit, now, room_wanted) {
             None => return Visited::Gone,
             Some(left) => {
                 due = Ticks(now.0.wrapping_add(left.0.min(LOOK_AGAIN_AFTER.0)));
             }
         }
     }
-    // A flow that nobody would visit again must not stay.
-    if seam.tables.push_visit(&FlowVisit { due, ..visit }).is_err() {
-        flow::remove(seam, &visit.tuple);
-        return Visited::Gone;
+    if seam.tables.push_visit(&FlowVisit { due, ..visit }).is_ok() {
+        return Visited::Alive;
     }
-    Visited::Alive
+    // A flow that nobody would visit again must not stay. (The queue has room
+    // to spare, so that this does not come to pass.)
+    let is_its = |entry: T::Flow| entry.get().created == visit.created;
+    if seam.tables.flow(&visit.tuple).is_some_and(is_its) {
+        flow::remove(seam, &visit.tuple);
+    }
+    Visited::Gone
 }
 
 /// How long the flow of a reminder still lives. Removes it if it is over.
@@ -59,7 +68,7 @@ fn time_left<S, T: Tables, E>(
     seam: &mut Seam<S, T, E>,
     visit: &FlowVisit,
     now: Ticks,
-    pressure: bool,
+    room_wanted: Option<EndpointId>,
 ) -> Option<Ticks> {
     let original = seam.tables.flow(&visit.tuple)?.get();
     if original.created != visit.created || original.kind.is_reply() {
@@ -72,7 +81,9 @@ fn time_left<S, T: Tables, E>(
         let timeouts = seam.tables.timeouts();
         left = original.expires_in(ip_proto, &reply, now, &timeouts);
         let state = FlowState::of(ip_proto, original.seen, reply.seen);
-        if pressure && matches!(state, FlowState::TimeWait | FlowState::Closed) {
+        let is_closed = matches!(state, FlowState::TimeWait | FlowState::Closed);
+        let is_wanted = |whose: EndpointId| whose == EndpointId::NONE || whose == original.endpoint;
+        if is_closed && room_wanted.is_some_and(is_wanted) {
             left = Ticks(0);
         }
     }
@@ -83,16 +94,17 @@ fn time_left<S, T: Tables, E>(
     Some(left)
 }
 
-/// Makes room for one flow in a full table, with bounded effort; whether it did.
+/// Makes room for one flow in the share of an endpoint, or of all together, with
+/// bounded effort; whether it did.
 ///
 /// Not inlined, as it is rare.
 #[inline(never)]
-pub fn reclaim<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> bool {
+pub fn reclaim<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, whose: EndpointId) -> bool {
     let now = seam.env.now();
     let mut visits = 0;
     while visits < RECLAIM_VISITS {
         visits += 1;
-        match visit(seam, now, true) {
+        match visit(seam, now, Some(whose)) {
             Visited::Gone => return true,
             Visited::Alive => {}
             Visited::None => return false,

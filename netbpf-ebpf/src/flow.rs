@@ -12,15 +12,15 @@ use netbpf_common::{
 
 use crate::{
     checksum,
-    parse::Packet,
-    seam::{FlowEntry, InsertError, Seam, Tables},
+    parse::{self, Packet, Parsed},
+    seam::{FlowEntry, InsertError, Seam, Skb, Tables},
     wire::l4::{Tcp, flag},
 };
 
-/// How far beyond the last acknowledged byte a RST may lie and still count: a
-/// window of this size is larger than most, and small against the 2^32
-/// sequence numbers that a blind attacker would have to guess from.
-const RST_WINDOW: u32 = 1 << 20;
+/// How far beyond the last acknowledged byte a segment may lie and still be
+/// believed: larger than most windows, and small against the 2^32 sequence
+/// numbers from which somebody would have to guess who does not see them.
+const WINDOW: u32 = 1 << 20;
 
 /// What the two entries of a new flow have in common.
 #[derive(Clone, Copy, Default, Debug)]
@@ -103,7 +103,11 @@ impl NewFlow {
     #[inline(never)]
     pub fn open<S, T: Tables, E>(&self, seam: &mut Seam<S, T, E>) -> Result<(), DropReason> {
         let entry = self.entry(&self.original, self.translated, self.kind);
+        // Counted first: once the entry is there, anybody may end the flow, and
+        // whoever does takes it off again.
+        seam.tables.add_flow_count(self.endpoint, 1);
         if let Err(error) = seam.tables.insert_flow(&self.original, &entry) {
+            seam.tables.add_flow_count(self.endpoint, -1);
             seam.tables.remove_flow(&self.reply_key());
             return match error {
                 InsertError::Exists => Ok(()),
@@ -112,11 +116,10 @@ impl NewFlow {
         }
         let visit = FlowVisit { tuple: self.original, created: self.now, due: self.now };
         if seam.tables.push_visit(&visit).is_err() {
-            seam.tables.remove_flow(&self.original);
-            seam.tables.remove_flow(&self.reply_key());
+            // Nobody would look for its end.
+            remove(seam, &self.original);
             return Err(DropReason::FlowTableFull);
         }
-        seam.tables.add_flow_count(self.endpoint, 1);
         Ok(())
     }
 }
@@ -148,8 +151,15 @@ pub fn admit<S, T: Tables, E>(
     if seam.tables.flow_count(id) >= u64::from(endpoint.flow_limit) {
         return Err(DropReason::FlowLimit);
     }
-    if seam.tables.flow_count(EndpointId::NONE) >= seam.tables.max_flows() {
+    let (all, most) = (seam.tables.flow_count(EndpointId::NONE), seam.tables.max_flows());
+    if all >= most {
         return Err(DropReason::FlowTableFull);
+    }
+    // The last eighth is for those that have less than an eighth: limits of
+    // several networks may add up to more than there is.
+    let eighth = most / 8;
+    if all >= most - eighth && seam.tables.flow_count(id) >= eighth {
+        return Err(DropReason::FlowLimit);
     }
     Ok(())
 }
@@ -170,6 +180,25 @@ pub fn remove<S, T: Tables, E>(seam: &mut Seam<S, T, E>, original: &Tuple) -> bo
     true
 }
 
+/// Ends a namespace's flow that has the outside tuple of a packet that the host
+/// itself sends: the host's sockets come first.
+#[inline(always)]
+pub fn yield_to_host<S: Skb, T: Tables, E>(seam: &mut Seam<S, T, E>) {
+    let Ok(header) = parse::header(&seam.skb) else {
+        return;
+    };
+    let Ok(Parsed::Packet(packet)) = parse::packet(&seam.skb, header) else {
+        return;
+    };
+    let Some(entry) = seam.tables.flow(&packet.tuple.reversed()) else {
+        return;
+    };
+    let flow = entry.get();
+    if flow.kind == FlowKind::SNAT_REPLY {
+        remove(seam, &flow.partner(packet.tuple.proto));
+    }
+}
+
 /// Follows a packet of a known flow: counters, time, and TCP's state.
 #[inline(always)]
 pub fn track<S, T: Tables, E>(
@@ -180,75 +209,86 @@ pub fn track<S, T: Tables, E>(
     now: Ticks,
 ) {
     entry.touch(now, packet.len);
-    let seen = if packet.tuple.proto == proto::TCP {
-        track_tcp(seam, entry, flow.seen, &packet.tcp)
-    } else {
-        Seen(flow.seen.0 | Seen::ANY)
-    };
+    let mut seen = Seen(flow.seen.0 | Seen::ANY);
+    if packet.tuple.proto == proto::TCP {
+        let tcp = &packet.tcp;
+        if tcp.flags & (flag::SYN | flag::FIN | flag::RST) != 0 {
+            seen = track_turn(seam, entry, tcp);
+        } else if tcp.flags & flag::ACK != 0 {
+            seen = track_ack(entry, flow, tcp);
+        }
+    }
     if seen != flow.seen {
         entry.set_seen(seen);
     }
 }
 
+/// Follows a segment of the middle of a connection.
 #[inline(always)]
-fn track_tcp<S, T: Tables, E>(
-    seam: &mut Seam<S, T, E>,
-    entry: &mut T::Flow,
-    before: Seen,
-    tcp: &Tcp,
-) -> Seen {
-    let mut seen = before.0 | Seen::ANY;
-    if tcp.flags & flag::RST != 0 {
-        if is_in_window(seam, entry, tcp.seq) {
-            seen |= Seen::RST;
-        }
+fn track_ack(entry: &mut impl FlowEntry, flow: &Flow, tcp: &Tcp) -> Seen {
+    let mut seen = flow.seen.0 | Seen::ANY;
+    // The first acknowledgement of a side that has opened, or answered, must
+    // acknowledge the other's SYN: a forged one cannot, and does not establish.
+    let is_first = flow.seen.has(Seen::SYN) && !flow.seen.has(Seen::ACK);
+    if is_first && flow.tcp_ack != 0 && tcp.ack.wrapping_sub(flow.tcp_ack) >= WINDOW {
         return Seen(seen);
     }
-    if tcp.flags & flag::ACK != 0 {
-        entry.set_tcp_ack(tcp.ack);
+    entry.set_tcp_ack(tcp.ack);
+    seen |= Seen::ACK;
+    // A side that goes on has not reset: somebody pretended.
+    seen &= !Seen::RST;
+    Seen(seen)
+}
+
+/// Follows a segment with which a connection takes a turn: SYN, FIN or RST.
+///
+/// Not inlined, as it is rare.
+#[inline(never)]
+fn track_turn<S, T: Tables, E>(seam: &mut Seam<S, T, E>, entry: &mut T::Flow, tcp: &Tcp) -> Seen {
+    let flow = entry.get();
+    let mut seen = flow.seen.0 | Seen::ANY;
+    let Some(mut partner) = seam.tables.flow(&flow.partner(proto::TCP)) else {
+        return Seen(seen);
+    };
+    let other = partner.get();
+    if tcp.flags & flag::RST != 0 {
+        return Seen(if ends(&flow, &other, tcp) { seen | Seen::RST } else { seen });
     }
     if tcp.flags & flag::SYN != 0 {
-        seen |= Seen::SYN;
-        if before.has(Seen::FIN | Seen::RST) && reopen(seam, entry) {
-            seen = Seen::ANY | Seen::SYN;
+        let state = FlowState::of(proto::TCP, flow.seen, other.seen);
+        if matches!(state, FlowState::TimeWait | FlowState::Closed | FlowState::FinWait)
+            && tcp.flags & flag::ACK == 0
+        {
+            // The same ports again: a new connection, in which the other side
+            // has not been seen yet.
+            seen = Seen::ANY;
+            partner.set_seen(Seen(0));
+            partner.set_tcp_ack(0);
+            entry.set_tcp_ack(0);
         }
-    } else if tcp.flags & flag::ACK != 0 {
-        seen |= Seen::ACK;
+        // What the other side will have to acknowledge first.
+        if !other.seen.has(Seen::ACK) || other.seen.has(Seen::FIN | Seen::RST) {
+            partner.set_tcp_ack(tcp.seq.wrapping_add(1));
+        }
+        return Seen(seen | Seen::SYN);
     }
-    if tcp.flags & flag::FIN != 0 {
+    if tcp.flags & flag::ACK != 0 {
+        seen |= track_ack(entry, &flow, tcp).0;
+    }
+    if ends(&flow, &other, tcp) {
         seen |= Seen::FIN;
     }
     Seen(seen)
 }
 
-/// Whether a RST hits the window that the other side has announced by its last
-/// acknowledgement. Where that is not known yet, in the opening handshake, any
-/// RST is taken (RFC 9293 section 3.10.7.3).
-///
-/// Not inlined, as it is rare.
-#[inline(never)]
-fn is_in_window<S, T: Tables, E>(seam: &mut Seam<S, T, E>, entry: &T::Flow, seq: u32) -> bool {
-    let Some(partner) = seam.tables.flow(&entry.get().partner(proto::TCP)) else {
-        return true;
-    };
-    let partner = partner.get();
-    !partner.seen.has(Seen::ACK) || seq.wrapping_sub(partner.tcp_ack) < RST_WINDOW
-}
-
-/// Whether a SYN finds its flow over, so that it opens a new connection on the
-/// same ports; if so, the other side has not been seen in that yet.
-///
-/// Not inlined, as it is rare.
-#[inline(never)]
-fn reopen<S, T: Tables, E>(seam: &mut Seam<S, T, E>, entry: &T::Flow) -> bool {
-    let flow = entry.get();
-    let Some(mut partner) = seam.tables.flow(&flow.partner(proto::TCP)) else {
-        return false;
-    };
-    let state = FlowState::of(proto::TCP, flow.seen, partner.get().seen);
-    let is_over = matches!(state, FlowState::TimeWait | FlowState::Closed);
-    if is_over {
-        partner.set_seen(Seen(0));
-    }
-    is_over
+/// Whether a FIN or RST is believed. A namespace ends only its own flows. From
+/// outside it must hit the window that the namespace has announced by its last
+/// acknowledgement, which somebody who does not see the connection can only
+/// guess; in the opening handshake nothing is announced yet, and a refusal is
+/// taken as it comes (RFC 9293 section 3.10.7.3).
+#[inline(always)]
+fn ends(flow: &Flow, other: &Flow, tcp: &Tcp) -> bool {
+    !flow.kind.is_to_endpoint()
+        || !other.seen.has(Seen::ACK)
+        || tcp.seq.wrapping_sub(other.tcp_ack) < WINDOW
 }

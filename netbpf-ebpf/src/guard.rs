@@ -12,7 +12,7 @@ use crate::{
 /// nobody else's is learnt on the way.
 ///
 /// # Errors
-/// [`DropReason::SourceMac`].
+/// [`DropReason::SourceMac`], [`DropReason::LearnLimit`].
 #[inline(always)]
 pub fn check_mac<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
@@ -20,11 +20,7 @@ pub fn check_mac<S: Skb, T: Tables, E: Env>(
     endpoint: &Endpoint,
     mac: MacAddr,
 ) -> Result<(), DropReason> {
-    if mac == endpoint.mac || check_foreign_mac(seam, id, endpoint, mac) {
-        Ok(())
-    } else {
-        Err(DropReason::SourceMac)
-    }
+    if mac == endpoint.mac { Ok(()) } else { check_foreign_mac(seam, id, endpoint, mac) }
 }
 
 /// Not inlined, as it is rare.
@@ -34,21 +30,21 @@ fn check_foreign_mac<S: Skb, T: Tables, E: Env>(
     id: EndpointId,
     endpoint: &Endpoint,
     mac: MacAddr,
-) -> bool {
+) -> Result<(), DropReason> {
     let guard = SourceGuard::from_u8(endpoint.guard);
     if guard == SourceGuard::Strict || mac.is_multicast() || mac == MacAddr::ZERO {
-        return false;
+        return Err(DropReason::SourceMac);
     }
-    let is_somebodys = match l2::lookup(seam, mac) {
-        Some(owner) => owner != id,
-        None => false,
-    };
-    if is_somebodys && guard != SourceGuard::Off {
-        return false;
+    let owner = l2::lookup(seam, mac);
+    if owner.is_some_and(|owner| owner != id) && guard != SourceGuard::Off {
+        return Err(DropReason::SourceMac);
     }
     let now = seam.env.now();
+    if owner != Some(id) && !seam.tables.may_learn(id, now) {
+        return Err(DropReason::LearnLimit);
+    }
     seam.tables.learn(mac, FdbEntry { endpoint: id, pad: 0, last_seen: now });
-    true
+    Ok(())
 }
 
 /// Whether the endpoint may send IPv4 packets from `addr` in frames from `mac`.

@@ -118,10 +118,19 @@ fn account<S: Skb, T: Tables, E>(
     Outcome { endpoint, result: Ok(forward.verdict) }
 }
 
-/// Whether a flow was not made for want of room.
+/// Whether a flow was not made for want of room, and there is some now: from a
+/// full table closed connections go early, from a full share its own ones.
 #[inline(always)]
-fn is_crowded(opened: Result<(), Stop>) -> bool {
-    matches!(opened, Err(Stop::Dropped(DropReason::FlowTableFull | DropReason::FlowLimit)))
+fn is_crowded<S, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    opened: Result<(), Stop>,
+) -> bool {
+    match opened {
+        Err(Stop::Dropped(DropReason::FlowTableFull)) => expire::reclaim(seam, EndpointId::NONE),
+        Err(Stop::Dropped(DropReason::FlowLimit)) => expire::reclaim(seam, id),
+        Ok(()) | Err(_) => false,
+    }
 }
 
 /// A frame from a namespace, at its bridge port.
@@ -131,7 +140,7 @@ pub fn from_endpoint<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Out
     let mut decision = decide_from_endpoint(seam, id);
     if decision == Err(Stop::NeedsFlow) {
         let mut opened = snat::open(seam, id);
-        if is_crowded(opened) && expire::reclaim(seam) {
+        if is_crowded(seam, id, opened) {
             opened = snat::open(seam, id);
         }
         decision = match opened {
@@ -153,8 +162,10 @@ fn decide_from_endpoint<S: Skb, T: Tables, E: Env>(
     let endpoint = seam.tables.endpoint(id).ok_or(DropReason::EndpointGone)?;
     let eth = Eth::load(&seam.skb).ok_or(DropReason::Truncated)?;
     guard::check_mac(seam, id, &endpoint, eth.src)?;
-    if seam.skb.has_vlan_tag() {
-        return Ok(Forward::PASS);
+    match seam.skb.vlan_id() {
+        None => {}
+        Some(0) => return Err(DropReason::PriorityTag.into()),
+        Some(_) => return Ok(Forward::PASS),
     }
     match eth.ethertype {
         eth::ARP => {
@@ -195,7 +206,7 @@ pub fn from_uplink<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Outco
     let mut decision = decide_from_uplink(seam, &mut id);
     if decision == Err(Stop::NeedsFlow) {
         let mut opened = dnat::open(seam, &mut id);
-        if is_crowded(opened) && expire::reclaim(seam) {
+        if is_crowded(seam, id, opened) {
             opened = dnat::open(seam, &mut id);
         }
         decision = match opened {
@@ -215,7 +226,14 @@ fn decide_from_uplink<S: Skb, T: Tables, E: Env>(
     let Some(eth) = Eth::load(&seam.skb) else {
         return Ok(Forward::PASS);
     };
-    if eth.ethertype != eth::IPV4 || !seam.skb.is_to_us() || seam.skb.has_vlan_tag() {
+    match seam.skb.vlan_id() {
+        Some(0) if eth.has_vlan_tag() => return Err(DropReason::PriorityTag.into()),
+        // A priority alone is no VLAN: real links send it. (But a tag within it
+        // could hide anything.)
+        None | Some(0) => {}
+        Some(_) => return Ok(Forward::PASS),
+    }
+    if eth.ethertype != eth::IPV4 {
         return Ok(Forward::PASS);
     }
     // What is malformed the stack counts and drops itself.
@@ -223,12 +241,12 @@ fn decide_from_uplink<S: Skb, T: Tables, E: Env>(
         return Ok(Forward::PASS);
     };
     match parse::packet(&seam.skb, header) {
-        Ok(Parsed::Packet(packet)) => dnat::by_flow(seam, &packet, id),
-        Ok(Parsed::Other(header)) => {
-            dnat::to_stack(seam, &header)?;
-            Ok(Forward::PASS)
-        }
-        Err(_) => Ok(Forward::PASS),
+        Ok(Parsed::Packet(packet)) if seam.skb.is_to_us() => dnat::by_flow(seam, &packet, id),
+        // The stack forwards what it does not understand, too.
+        Ok(_) | Err(_) => match dnat::to_stack(seam, &header) {
+            Stop::ToStack => Ok(Forward::PASS),
+            stop => Err(stop),
+        },
     }
 }
 
@@ -236,23 +254,30 @@ fn decide_from_uplink<S: Skb, T: Tables, E: Env>(
 /// its stack forwards. Translated frames do not come by here.
 ///
 /// Nothing with an address of our subnets leaves: what the fast path could not
-/// translate ends here, counted for the namespace that sent it.
+/// translate ends here, counted for the namespace that sent it. And what the
+/// host sends itself ends a namespace's flow that has the very same tuple: the
+/// answers are the host's.
 #[inline(always)]
 pub fn to_uplink<S: Skb, T: Tables, E>(seam: &mut Seam<S, T, E>) -> Outcome {
     let pass = Outcome { endpoint: EndpointId::NONE, result: Ok(Verdict::Pass) };
     let Some(eth) = Eth::load(&seam.skb) else {
         return pass;
     };
-    if eth.ethertype != eth::IPV4 {
-        return pass;
-    }
-    let Some(header) = wire::ipv4::Header::load(&seam.skb) else {
+    let source = match eth.ethertype {
+        eth::IPV4 => wire::ipv4::Header::load(&seam.skb).map(|header| header.saddr),
+        eth::ARP => wire::arp::sender(&seam.skb).map(|sender| sender.addr),
+        _ => None,
+    };
+    let Some(source) = source else {
         return pass;
     };
-    if !seam.tables.is_private(header.saddr) {
+    if !seam.tables.is_private(source) {
+        if eth.ethertype == eth::IPV4 {
+            flow::yield_to_host(seam);
+        }
         return pass;
     }
-    let endpoint = seam.tables.address_owner(header.saddr).unwrap_or(EndpointId::NONE);
+    let endpoint = seam.tables.address_owner(source).unwrap_or(EndpointId::NONE);
     seam.tables.count_drop(endpoint, DropReason::PrivateSource);
     Outcome { endpoint, result: Err(DropReason::PrivateSource) }
 }

@@ -41,8 +41,9 @@ pub trait Skb {
     fn ifindex(&self) -> u32;
     /// Whether the frame was addressed to the device's own MAC.
     fn is_to_us(&self) -> bool;
-    /// Whether the frame carries a VLAN tag, in the frame or beside it.
-    fn has_vlan_tag(&self) -> bool;
+    /// Number of the VLAN whose tag goes beside the frame, if there is one; 0 is
+    /// a tag that has a priority only, which receivers strip.
+    fn vlan_id(&self) -> Option<u16>;
     /// The byte at `offset`, or `None` if the frame ends before.
     fn load_u8(&self, offset: usize) -> Option<u8>;
     /// The two bytes at `offset` as the CPU loads them.
@@ -117,6 +118,8 @@ pub trait Tables {
     fn fdb_static(&self, mac: MacAddr) -> Option<Self::Ref<FdbEntry>>;
     /// Dynamic FDB entry of a MAC, however old.
     fn fdb_learnt(&self, mac: MacAddr) -> Option<Self::Ref<FdbEntry>>;
+    /// Whether the endpoint may show another new MAC; if so, it is counted.
+    fn may_learn(&mut self, id: EndpointId, now: Ticks) -> bool;
     /// Makes or replaces a dynamic FDB entry.
     fn learn(&mut self, mac: MacAddr, entry: FdbEntry);
 
@@ -164,8 +167,8 @@ pub trait Tables {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Route {
     /// Index of the interface that it leaves by. 0: nowhere that the fast path
-    /// goes, but to the host itself, into a blackhole, or there is no way; the
-    /// stack knows what to do.
+    /// goes, but to the host itself, to everybody, into a blackhole, or there is
+    /// no way, or none of IPv4; the stack knows what to do.
     pub ifindex: u32,
     /// The next hop's address: a gateway's or the destination itself.
     pub next_hop: Ipv4,

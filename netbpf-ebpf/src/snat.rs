@@ -87,6 +87,9 @@ fn plan<S: Skb, T: Tables, E: Env>(
     let Parsed::Packet(packet) = parse::packet(&seam.skb, header)? else {
         return Err(Stop::ToStack);
     };
+    if packet.tuple.daddr.is_martian() {
+        return Err(Stop::ToStack);
+    }
     let route = seam.env.route(endpoint.bridge_ifindex, &packet.tuple);
     let uplink = seam.tables.uplink(route.ifindex).ok_or(Stop::ToStack)?;
     // It ends or answers what nobody knows: it must not open a flow, nor leave

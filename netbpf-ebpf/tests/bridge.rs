@@ -61,10 +61,14 @@ fn what_a_bridge_floods_goes_up() {
         assert_eq!(sim.from_namespace(1, &packet::udp(to(mac), 1, 2, b"")), passed(1));
     }
     let mut tagged = bed();
-    tagged.skb.has_vlan_tag = true;
+    tagged.skb.vlan_id = Some(7);
     tagged.skb.ifindex = port(1);
     tagged.skb.bytes = packet::udp(across(1, 2), 1, 2, b"");
     assert_eq!(netbpf_ebpf::from_endpoint(&mut tagged), passed(1));
+    // Receivers strip a tag that is a priority only, and see what no guard saw.
+    tagged.skb.vlan_id = Some(0);
+    let hidden = dropped(1, DropReason::PriorityTag);
+    assert_eq!(netbpf_ebpf::from_endpoint(&mut tagged), hidden);
 }
 
 #[test]
@@ -160,6 +164,25 @@ fn nobody_sends_as_somebody_else() {
             assert!(sim.tables.flows.is_empty());
         }
     }
+}
+
+#[test]
+fn new_macs_are_limited_per_endpoint_and_time() {
+    let mut sim = bed();
+    let hello = |n: u8, i: u16| {
+        let [high, low] = i.to_be_bytes();
+        let nested = (MacAddr::new([2, 9, 9, n, high, low]), SPARE);
+        packet::udp(Addresses { from: nested, to: namespace(2) }, 1, 2, b"")
+    };
+    for i in 0..256 {
+        assert_eq!(sim.from_namespace(1, &hello(1, i)), into(1, 2));
+    }
+    assert_eq!(sim.from_namespace(1, &hello(1, 256)), dropped(1, DropReason::LearnLimit));
+    // Those that are known go on, as does everybody else.
+    assert_eq!(sim.from_namespace(1, &hello(1, 0)), into(1, 2));
+    assert_eq!(sim.from_namespace(3, &hello(3, 0)), into(3, 2));
+    sim.wait(301);
+    assert_eq!(sim.from_namespace(1, &hello(1, 256)), into(1, 2));
 }
 
 #[test]

@@ -142,6 +142,73 @@ fn a_reset_counts_only_inside_the_window() {
 }
 
 #[test]
+fn a_forged_acknowledgement_establishes_nothing() {
+    use netbpf_ebpf::sim::testbed::inward;
+    let mut sim = network(64);
+    let mut segment = Segment { sport: 5, dport: 8080, flags: SYN, seq: 1, ack: 0 };
+    sim.from_outside(&packet::tcp(inward(PEER), segment, b"")).result.unwrap();
+    let answer = Segment { sport: 80, dport: 5, flags: SYN | ACK, seq: 0x5eed_0000, ack: 2 };
+    sim.from_namespace(1, &packet::tcp(outward(1, PEER), answer, b"")).result.unwrap();
+    segment = Segment { flags: ACK, seq: 2, ack: 12345, ..segment };
+    let forged = packet::tcp(inward(PEER), segment, b"");
+    sim.from_outside(&forged).result.unwrap();
+    sim.wait(260);
+    sim.sweep();
+    assert_eq!(flows(&sim), 0);
+}
+
+#[test]
+fn a_fin_from_outside_counts_only_inside_the_window() {
+    let mut sim = connected();
+    server(&mut sim, FIN | ACK, 901 + (1 << 24), 101).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::Established));
+    server(&mut sim, FIN | ACK, 901, 101).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::FinWait));
+}
+
+#[test]
+fn a_side_that_goes_on_has_not_reset() {
+    let mut sim = connected();
+    server(&mut sim, RST, 901 + 5000, 0).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::Closed));
+    server(&mut sim, ACK, 901, 101).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::Established));
+}
+
+#[test]
+fn a_namespace_ends_its_own_flows_as_it_likes() {
+    let mut sim = connected();
+    client(&mut sim, RST, 101 + (1 << 24), 0).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::Closed));
+}
+
+#[test]
+fn room_is_made_in_the_own_share_only() {
+    let mut sim = network(64);
+    sim.tables.endpoints.get_mut(&endpoint_id(2)).unwrap().flow_limit = 2;
+    client(&mut sim, SYN, 100, 0).unwrap();
+    server(&mut sim, RST | ACK, 0, 101).unwrap();
+    for sport in 1..=2 {
+        datagram(&mut sim, 2, sport).unwrap();
+    }
+    assert_eq!(datagram(&mut sim, 2, 3), Err(DropReason::FlowLimit));
+    assert_eq!(state(&mut sim), Some(FlowState::Closed), "somebody else's");
+}
+
+#[test]
+fn the_last_eighth_is_for_those_that_have_little() {
+    let mut sim = network(64);
+    for sport in 2000..2056 {
+        datagram(&mut sim, 1, sport).unwrap();
+    }
+    assert_eq!(datagram(&mut sim, 1, 3000), Err(DropReason::FlowLimit));
+    for sport in 2000..2008 {
+        datagram(&mut sim, 2, sport).unwrap();
+    }
+    assert_eq!(datagram(&mut sim, 2, 3000), Err(DropReason::FlowTableFull));
+}
+
+#[test]
 fn a_reset_flow_stays_for_the_transitory_time() {
     let mut sim = connected();
     client(&mut sim, RST, 101, 0).unwrap();
@@ -163,11 +230,17 @@ fn the_same_ports_open_a_new_connection_over_a_finished_one() {
     server(&mut sim, SYN | ACK, 80_000, 70_001).unwrap();
     client(&mut sim, ACK, 70_001, 80_001).unwrap();
     assert_eq!(state(&mut sim), Some(FlowState::Established));
-    // But a SYN does nothing to a connection that is half closed.
+    // The same where the other side died without finishing.
     let mut sim = connected();
     client(&mut sim, FIN | ACK, 101, 901).unwrap();
     client(&mut sim, SYN, 70_000, 0).unwrap();
-    assert_eq!(state(&mut sim), Some(FlowState::FinWait));
+    server(&mut sim, SYN | ACK, 80_000, 70_001).unwrap();
+    client(&mut sim, ACK, 70_001, 80_001).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::Established));
+    // But a SYN does nothing to a connection that lives.
+    let mut sim = connected();
+    server(&mut sim, SYN, 5, 0).unwrap();
+    assert_eq!(state(&mut sim), Some(FlowState::Established));
 }
 
 #[test]
@@ -263,22 +336,22 @@ fn one_endpoint_cannot_take_the_others_share() {
 
 #[test]
 fn a_full_table_refuses_the_new_and_keeps_the_living() {
-    let mut sim = network(8);
-    for sport in 2000..2008 {
+    let mut sim = network(7);
+    for sport in 2000..2007 {
         datagram(&mut sim, 1, sport).unwrap();
     }
     for sport in 2008..2020 {
         assert_eq!(datagram(&mut sim, 2, sport), Err(DropReason::FlowTableFull));
     }
-    assert_eq!(flows(&sim), 8);
-    assert_eq!(sim.tables.queue.len(), 8);
-    for sport in 2000..2008 {
+    assert_eq!(flows(&sim), 7);
+    assert_eq!(sim.tables.queue.len(), 7);
+    for sport in 2000..2007 {
         datagram(&mut sim, 1, sport).unwrap();
     }
     // It recovers by itself, without the sweeper.
     sim.wait(31);
     datagram(&mut sim, 2, 2008).unwrap();
-    assert_eq!(flows(&sim), 8);
+    assert_eq!(flows(&sim), 7);
 }
 
 #[test]

@@ -66,6 +66,11 @@ impl Naive {
             Err(DropReason::FlowLimit)
         } else if self.0.len() >= MAX_FLOWS {
             Err(DropReason::FlowTableFull)
+        } else if self.0.len() >= MAX_FLOWS - MAX_FLOWS / 8
+            && self.0.iter().filter(|s| s.n == n).count() >= MAX_FLOWS / 8
+        {
+            // The last eighth is for those that have less than one.
+            Err(DropReason::FlowLimit)
         } else {
             Ok(())
         }
@@ -179,7 +184,7 @@ fn step(sim: &mut Sim, model: &mut Naive, event: &Event) -> Result<(), TestCaseE
                 sim.tables.queue.push_back(netbpf_common::FlowVisit { due: now, ..visit });
                 let last = sim.tables.queue.pop_back().expect("just pushed");
                 sim.tables.queue.push_front(last);
-                netbpf_ebpf::expire::visit(sim, now, false);
+                netbpf_ebpf::expire::visit(sim, now, None);
             }
         }
     }

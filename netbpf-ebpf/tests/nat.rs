@@ -203,25 +203,30 @@ fn a_range_leads_to_its_range_in_step() {
 #[test]
 fn the_most_exact_published_address_wins() {
     let mut sim = network(64);
-    // Another address of the host.
     let other = Ipv4::new([203, 0, 113, 7]);
-    sim.env.routes.insert(0, (other, Ipv4::mask(32), Route::STACK));
     sim.tables.publish([
         publish(proto::TCP, Ipv4::ANY, 80, 80, (1, 80)),
-        publish(proto::TCP, HOST.1, 80, 90, (2, 80)),
+        publish(proto::TCP, HOST.1, 81, 90, (2, 80)),
         publish(proto::TCP, other, 443, 443, (3, 443)),
+        publish(proto::TCP, Ipv4::ANY, 90, 95, (3, 90)),
         publish(proto::UDP, HOST.1, 80, 80, (3, 80)),
     ]);
     let syn = |to, dport| {
         let addresses = Addresses { to: (HOST.0, to), ..inward(PEER) };
         packet::tcp(addresses, Segment { sport: 5, dport, flags: SYN, ..Segment::default() }, b"")
     };
-    assert_eq!(sim.from_outside(&syn(HOST.1, 80)), went(2, peer(2)));
-    assert_eq!(sim.from_outside(&syn(other, 80)), went(1, peer(1)));
+    assert_eq!(sim.from_outside(&syn(HOST.1, 80)), went(1, peer(1)));
+    assert_eq!(sim.from_outside(&syn(HOST.1, 90)), went(2, peer(2)));
+    assert_eq!(sim.from_outside(&syn(HOST.1, 91)), went(3, peer(3)));
     assert_eq!(sim.from_outside(&syn(other, 443)), went(3, peer(3)));
     assert_eq!(sim.from_outside(&syn(HOST.1, 443)).result, Ok(Verdict::Pass));
-    // What the host only routes is not published on "any address" of it.
-    assert_eq!(sim.from_outside(&syn(PEER, 80)).result, Ok(Verdict::Pass));
+    // What the host only routes is not published on "any address" of it, nor
+    // are loopback, broadcast or the gateway.
+    for to in [PEER, other, Ipv4::new([127, 0, 0, 1]), Ipv4::new([203, 0, 113, 255])] {
+        assert_eq!(sim.from_outside(&syn(to, 80)).result, Ok(Verdict::Pass));
+    }
+    let to_gateway = sim.from_outside(&syn(GATEWAY.1, 80)).result;
+    assert_eq!(to_gateway, Err(DropReason::NotPublished));
 }
 
 #[test]
@@ -382,4 +387,71 @@ fn tuples_of_published_ports_are_not_taken_twice() {
     // The same client port to the same target: answers could not be told apart.
     assert_eq!(sim.from_outside(&to(9001)), dropped(1, DropReason::TupleInUse));
     assert_eq!(sim.tables.flows.len(), 2);
+}
+
+#[test]
+fn who_cannot_be_answered_by_an_uplink_is_the_stacks() {
+    let mut sim = network(64);
+    let blackholed = Ipv4::new([198, 51, 100, 66]);
+    let elsewhere = Ipv4::new([10, 9, 9, 9]);
+    let other_device = Route { ifindex: 77, next_hop: elsewhere };
+    sim.env.routes.insert(0, (blackholed, Ipv4::mask(32), Route::STACK));
+    sim.env.routes.insert(0, (elsewhere, Ipv4::mask(32), other_device));
+    let loopback = Ipv4::new([127, 0, 0, 1]);
+    let multicast = Ipv4::new([224, 0, 0, 1]);
+    for from in [HOST.1, blackholed, elsewhere, loopback, multicast, Ipv4::ANY] {
+        let outcome = sim.from_outside(&packet::udp(inward(from), 1, 9000, b""));
+        assert_eq!(outcome.result, Ok(Verdict::Pass), "{from}");
+    }
+    for to in [loopback, multicast, Ipv4::new([255; 4]), Ipv4::new([0, 0, 0, 5])] {
+        let frame = packet::udp(outward(1, to), 1, 2, b"");
+        assert_eq!(sim.from_namespace(1, &frame), went(1, Verdict::Pass), "{to}");
+    }
+    assert!(sim.tables.flows.is_empty());
+}
+
+#[test]
+fn nothing_gets_by_as_malformed_or_to_everybody() {
+    let mut sim = network(64);
+    let direct = Addresses { to: (HOST.0, namespace(1).1), ..inward(PEER) };
+    let short = packet::ipv4(direct, proto::UDP, &[0; 4]);
+    assert_eq!(sim.from_outside(&short).result, Err(DropReason::NotPublished));
+    let spoofed = Addresses { to: (MacAddr::BROADCAST, HOST.1), ..inward(namespace(1).1) };
+    sim.skb.bytes = packet::udp(spoofed, 1, 2, b"");
+    sim.skb.ifindex = UPLINK;
+    sim.skb.is_to_other = true;
+    let outcome = netbpf_ebpf::from_uplink(&mut sim);
+    assert_eq!(outcome.result, Err(DropReason::SourceAddress));
+    // A priority alone is no VLAN; what is tagged inside of it could be anything.
+    sim.skb.is_to_other = false;
+    sim.skb.vlan_id = Some(0);
+    assert_eq!(netbpf_ebpf::from_uplink(&mut sim).result, Err(DropReason::SourceAddress));
+    sim.skb.bytes[12..14].copy_from_slice(&[0x81, 0]);
+    assert_eq!(netbpf_ebpf::from_uplink(&mut sim).result, Err(DropReason::PriorityTag));
+}
+
+#[test]
+fn the_host_does_not_speak_for_the_network() {
+    let mut sim = network(64);
+    let asks = |addr| packet::arp(HOST.0, (HOST.0, addr), ROUTER.1);
+    assert_eq!(sim.from_stack(&asks(GATEWAY.1)).result, Err(DropReason::PrivateSource));
+    assert_eq!(sim.from_stack(&asks(HOST.1)).result, Ok(Verdict::Pass));
+}
+
+#[test]
+fn answers_to_the_host_are_the_hosts() {
+    let mut sim = warmed_up();
+    let frame = packet::udp(outward(1, PEER), 5353, 53, b"question");
+    assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
+    assert_eq!(seen(&sim).1, 5353);
+    // Now the host asks from the very same port.
+    let own = packet::udp(Addresses { from: HOST, to: (ROUTER.0, PEER) }, 5353, 53, b"mine");
+    assert_eq!(sim.from_stack(&own).result, Ok(Verdict::Pass));
+    let answer = packet::udp(inward(PEER), 53, 5353, b"yours");
+    let passed = Outcome { endpoint: EndpointId::NONE, result: Ok(Verdict::Pass) };
+    assert_eq!(sim.from_outside(&answer), passed);
+    // The namespace goes on from another port.
+    sim.env.sockets.push((proto::UDP, 5353));
+    assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
+    assert_ne!(seen(&sim).1, 5353);
 }

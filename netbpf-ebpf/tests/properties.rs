@@ -39,7 +39,7 @@ fn frame(addresses: packet::Addresses, is_request: bool, content: &Content) -> V
 fn peer_address() -> impl Strategy<Value = Ipv4> {
     any::<u32>().prop_map(Ipv4::from_host).prop_filter("outside", |addr| {
         let host = addr.to_host();
-        host >> 24 != 0 && host >> 16 != 0xac13 && *addr != HOST.1 && host >> 8 != 0x00cb_0071
+        !addr.is_martian() && host >> 16 != 0xac13 && *addr != HOST.1 && host >> 8 != 0x00cb_0071
     })
 }
 

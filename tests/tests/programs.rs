@@ -193,13 +193,14 @@ fn the_maps_are_those_that_are_defined() {
     machine().run(|| {
         load(&testbed::network(MAX_FLOWS));
         check::<maps::Flows>(2 * MAX_FLOWS);
-        check::<maps::FlowQueue>(MAX_FLOWS);
+        check::<maps::FlowQueue>(maps::flow_queue_len(MAX_FLOWS));
         check_own::<maps::ConfigMap>();
         check_own::<maps::Endpoints>();
         check_own::<maps::EndpointIds>();
         check_own::<maps::Addresses>();
         check_own::<maps::Fdb>();
         check_own::<maps::FdbLearnt>();
+        check_own::<maps::LearnCounts>();
         check_own::<maps::FlowCounts>();
         check_own::<maps::Publish>();
         check_own::<maps::PublishedPorts>();

@@ -88,7 +88,8 @@ impl Env for Kernel {
         params.ifindex = ifindex;
         params.__bindgen_anon_3.ipv4_src = tuple.saddr.to_be();
         params.__bindgen_anon_4.ipv4_dst = tuple.daddr.to_be();
-        if !self.fib(&mut params, 0) {
+        // The way may lead by an IPv6 router (RFC 8950).
+        if !self.fib(&mut params, 0) || params.family != AF_INET {
             return Route::STACK;
         }
         // SAFETY: the helper fills in the IPv4 member for AF_INET.
@@ -103,7 +104,12 @@ impl Env for Kernel {
         params.family = AF_INET;
         params.ifindex = ifindex;
         params.__bindgen_anon_4.ipv4_dst = next_hop.to_be();
-        if !self.fib(&mut params, BPF_FIB_LOOKUP_OUTPUT) || params.ifindex != ifindex {
+        if !self.fib(&mut params, BPF_FIB_LOOKUP_OUTPUT) {
+            return Neighbour::default();
+        }
+        // SAFETY: as in `route`. Another router's MACs are not the next hop's.
+        let found = unsafe { params.__bindgen_anon_4.ipv4_dst };
+        if params.ifindex != ifindex || params.family != AF_INET || found != next_hop.to_be() {
             return Neighbour::default();
         }
         Neighbour { mac: MacAddr::new(params.dmac), source_mac: MacAddr::new(params.smac) }

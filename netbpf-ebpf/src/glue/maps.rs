@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use netbpf_common::{
     Config, Counter, Counters, DropReason, Endpoint, EndpointId, FdbEntry, Flow, FlowVisit, Ipv4,
-    MacAddr, NextHop, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
+    LearnCount, MacAddr, NextHop, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
     maps::{self, MacKey, MapDef},
 };
 use netbpf_ebpf::seam::{FlowEntry, InsertError, Tables};
@@ -37,6 +37,8 @@ static FDB: HashMap<MacKey, FdbEntry, { maps::Fdb::MAX_ENTRIES as usize }, SPARS
 #[btf_map]
 static FDB_LEARNT: LruHashMap<MacKey, FdbEntry, { maps::FdbLearnt::MAX_ENTRIES as usize }> =
     LruHashMap::new();
+#[btf_map]
+static LEARN_COUNTS: Array<LearnCount, { maps::LearnCounts::MAX_ENTRIES as usize }> = Array::new();
 #[btf_map]
 static FLOWS: HashMap<Tuple, Flow, { maps::Flows::MAX_ENTRIES as usize }> = HashMap::new();
 #[btf_map]
@@ -63,11 +65,12 @@ pub(crate) struct Entry(*mut Flow);
 impl FlowEntry for Entry {
     #[inline(always)]
     fn get(&self) -> Flow {
-        // SAFETY: the pointer came from a look-up in this run of the program,
-        // under whose RCU read lock the element's memory stays a `Flow`. Other
-        // CPUs may write to it meanwhile: fields are words that the CPU writes
-        // whole, all values of them are valid, and what was decided at the
-        // flow's making is never rewritten while the flow lives.
+        // SAFETY: the pointer came from a look-up in this run of the program and
+        // stays a `Flow`'s: the table is preallocated. Any bytes are a `Flow`, and
+        // other CPUs write whole words. A flow that is removed at this very
+        // moment may give its place to another one: then this packet, one of a
+        // flow that is over, is treated as one of that, as by any other reader
+        // of a preallocated hash.
         unsafe { self.0.read() }
     }
 
@@ -193,6 +196,24 @@ impl Tables for KernelMaps {
     #[inline(always)]
     fn fdb_learnt(&self, mac: MacAddr) -> Option<InMap<FdbEntry>> {
         found(FDB_LEARNT.get_ptr(MacKey::from(mac)))
+    }
+
+    #[inline(always)]
+    fn may_learn(&mut self, id: EndpointId, now: Ticks) -> bool {
+        let Some(count) = LEARN_COUNTS.get_ptr_mut(id.index()) else {
+            return false;
+        };
+        // SAFETY: a look-up's pointer to plain data. Two CPUs at once may count
+        // one MAC too few, which does no harm.
+        unsafe {
+            match count.read().one_more(now, self.timeouts().fdb) {
+                Some(more) => {
+                    count.write(more);
+                    true
+                }
+                None => false,
+            }
+        }
     }
 
     #[inline(always)]

@@ -11,6 +11,8 @@ use super::word;
 
 /// Bytes of the longest headers that the logic reads: Ethernet, IPv4, TCP.
 const HEADERS: u32 = 14 + 20 + 20;
+/// The VLAN's number in a tag (IEEE 802.1Q).
+const VLAN_ID: u16 = 0xfff;
 /// `PACKET_HOST` of `linux/if_packet.h`: the frame was addressed to the device.
 const PACKET_HOST: u32 = 0;
 
@@ -103,9 +105,10 @@ impl Skb for Packet {
     }
 
     #[inline(always)]
-    fn has_vlan_tag(&self) -> bool {
+    fn vlan_id(&self) -> Option<u16> {
         // SAFETY: as in `bounds`.
-        unsafe { (*self.0).vlan_present != 0 }
+        let (is_tagged, tci) = unsafe { ((*self.0).vlan_present != 0, (*self.0).vlan_tci) };
+        is_tagged.then_some(tci as u16 & VLAN_ID)
     }
 
     #[inline(always)]

@@ -80,7 +80,7 @@ extern "C" fn sweep(_map: *mut c_void, _key: *mut u32, sweeper: *mut Sweeper) ->
 
 extern "C" fn visit_next(_index: u32, _ctx: *mut c_void) -> i64 {
     let mut seam = Seam { skb: (), tables: KernelMaps, env: () };
-    match expire::visit(&mut seam, env::now(), false) {
+    match expire::visit(&mut seam, env::now(), None) {
         Visited::None => 1,
         Visited::Alive | Visited::Gone => 0,
     }

@@ -11,7 +11,8 @@ use std::{cell::RefCell, rc::Rc, vec::Vec};
 
 use netbpf_common::{
     Config, Counter, Counters, DropReason, Endpoint, EndpointId, FdbEntry, Flow, FlowVisit, Ipv4,
-    MacAddr, NextHop, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink, maps::published_word,
+    LearnCount, MacAddr, NextHop, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
+    maps::published_word,
 };
 
 use crate::{
@@ -32,8 +33,8 @@ pub struct Frame {
     pub ifindex: u32,
     /// Payload of each segment, if the frame is a train.
     pub gso_size: u32,
-    /// Whether a VLAN tag goes beside the frame.
-    pub has_vlan_tag: bool,
+    /// The VLAN tag beside the frame.
+    pub vlan_id: Option<u16>,
     /// Whether the frame is for another host.
     pub is_to_other: bool,
     /// Whether the checksum is left for a device to finish: it then covers the
@@ -69,8 +70,8 @@ impl Skb for Frame {
         !self.is_to_other
     }
 
-    fn has_vlan_tag(&self) -> bool {
-        self.has_vlan_tag
+    fn vlan_id(&self) -> Option<u16> {
+        self.vlan_id
     }
 
     fn load_u8(&self, offset: usize) -> Option<u8> {
@@ -160,6 +161,8 @@ pub struct Maps {
     pub fdb: HashMap<MacAddr, FdbEntry>,
     /// `FDB_LEARNT`.
     pub learnt: HashMap<MacAddr, FdbEntry>,
+    /// `LEARN_COUNTS`.
+    pub learn_counts: HashMap<EndpointId, LearnCount>,
     /// `FLOWS`.
     pub flows: HashMap<Tuple, Rc<RefCell<Flow>>>,
     /// Entries that `FLOWS` holds at most.
@@ -244,6 +247,13 @@ impl Tables for Maps {
 
     fn fdb_learnt(&self, mac: MacAddr) -> Option<Held<FdbEntry>> {
         self.learnt.get(&mac).copied().map(Held)
+    }
+
+    fn may_learn(&mut self, id: EndpointId, now: Ticks) -> bool {
+        let count = self.learn_counts.entry(id).or_default();
+        let more = count.one_more(now, self.config.timeouts.fdb);
+        *count = more.unwrap_or(*count);
+        more.is_some()
     }
 
     fn learn(&mut self, mac: MacAddr, entry: FdbEntry) {

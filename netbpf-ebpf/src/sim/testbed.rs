@@ -164,7 +164,7 @@ impl Sim {
     pub fn sweep(&mut self) {
         let now = self.env.now;
         for _ in 0..self.tables.queue.len() {
-            crate::expire::visit(self, now, false);
+            crate::expire::visit(self, now, None);
         }
     }
 }

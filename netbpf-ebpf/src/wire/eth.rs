@@ -18,6 +18,11 @@ pub const ARP: u16 = EtherType::Arp as u16;
 /// Ethertype of IPv4, as the CPU loads it.
 pub const IPV4: u16 = EtherType::Ipv4 as u16;
 
+/// Ethertype of a VLAN tag, as the CPU loads it.
+const VLAN: u16 = EtherType::Ieee8021q as u16;
+/// Ethertype of a service VLAN's tag (802.1ad), as the CPU loads it.
+const SERVICE_VLAN: u16 = EtherType::Ieee8021ad as u16;
+
 /// The header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Eth {
@@ -30,6 +35,13 @@ pub struct Eth {
 }
 
 impl Eth {
+    /// Whether a VLAN tag stands in the frame itself.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_vlan_tag(&self) -> bool {
+        self.ethertype == VLAN || self.ethertype == SERVICE_VLAN
+    }
+
     /// Reads the header.
     #[inline(always)]
     pub fn load(skb: &impl Skb) -> Option<Self> {

@@ -126,7 +126,7 @@ fn load_maps(dir: &Path, options: LoadOptions) -> Result<Ebpf> {
         .override_global("AYA_LOG_LEVEL", &level, false)
         .override_global("RETYPE_PEER", &retype, false)
         .map_max_entries(Flows::NAME, 2 * options.max_flows)
-        .map_max_entries(FlowQueue::NAME, options.max_flows);
+        .map_max_entries(FlowQueue::NAME, maps::flow_queue_len(options.max_flows));
     for name in maps::NAMES.iter().copied().chain([LOG_MAP]) {
         loader.map_pin_path(name, pins::map(dir, name));
     }

@@ -12,7 +12,8 @@ use netbpf_common::{
     Config,
     maps::{
         Addresses, ConfigMap, EndpointIds, Endpoints, Fdb, FdbLearnt, FlowCounts, FlowQueue, Flows,
-        MapDef, NextHops, Publish, PublishedPorts, Stats, Subnets, Sweeper, Uplinks,
+        LearnCounts, MapDef, NextHops, Publish, PublishedPorts, Stats, Subnets, Sweeper, Uplinks,
+        flow_queue_len,
     },
 };
 
@@ -36,6 +37,7 @@ pub(super) const ALL: &[Shape] = &[
     Shape::of::<Addresses>(),
     Shape::of::<Fdb>(),
     Shape::of::<FdbLearnt>(),
+    Shape::of::<LearnCounts>(),
     Shape::of::<Flows>(),
     Shape::of::<FlowQueue>(),
     Shape::of::<FlowCounts>(),
@@ -62,7 +64,7 @@ impl Shape {
         let (key, value, entries) = self.size;
         let entries = match self.name {
             Flows::NAME => config.max_flows.saturating_mul(2),
-            FlowQueue::NAME => config.max_flows,
+            FlowQueue::NAME => flow_queue_len(config.max_flows),
             _ => entries,
         };
         (key, value, entries)
@@ -131,7 +133,7 @@ mod tests {
     fn the_flow_maps_follow_the_number_of_flows() {
         let config = Config { max_flows: 1000, ..Config::default() };
         assert_eq!(Shape::of::<Flows>().size_in(&config), (16, 64, 2000));
-        assert_eq!(Shape::of::<FlowQueue>().size_in(&config), (0, 24, 1000));
+        assert_eq!(Shape::of::<FlowQueue>().size_in(&config), (0, 24, flow_queue_len(1000)));
         assert_eq!(Shape::of::<ConfigMap>().size_in(&config).2, 1);
     }
 

@@ -5,7 +5,7 @@ use netbpf_common::{
     EndpointId, MacAddr,
     maps::{
         Addresses, ConfigMap, EndpointIds, Endpoints, Fdb, FdbLearnt, FlowCounts, FlowQueue, Flows,
-        MapDef, NextHops, Publish, PublishedPorts, Stats, Subnets, Sweeper, Uplinks,
+        LearnCounts, MapDef, NextHops, Publish, PublishedPorts, Stats, Subnets, Sweeper, Uplinks,
     },
 };
 
@@ -70,6 +70,7 @@ impl Datapath {
             Flows::NAME => self.count::<Flows>(|_| true),
             // The kernel does not tell how long a queue is; it has an element per flow.
             FlowQueue::NAME => self.flow_count(EndpointId::NONE),
+            LearnCounts::NAME => self.count::<LearnCounts>(|learnt| learnt.count != 0),
             FlowCounts::NAME => self.count::<FlowCounts>(|flows| *flows != 0),
             Publish::NAME => Ok(self.config()?.publish_len.into()),
             PublishedPorts::NAME => self.count::<PublishedPorts>(|word| *word != 0),
