@@ -162,11 +162,10 @@ impl Host {
         {
             let command = &mut self.command(arguments);
             if let Ok(output) = command.output() {
-                let (stdout, stderr) = (&output.stdout, &output.stderr);
-                eprintln!(
-                    "{arguments}\n{}",
-                    String::from_utf8_lossy(&[&stdout[..], stderr].concat())
-                );
+                let said = [output.stdout, output.stderr].concat();
+                let said = String::from_utf8_lossy(&said);
+                let beginning: Vec<&str> = said.lines().take(40).collect();
+                eprintln!("{arguments}\n{}\n", beginning.join("\n"));
             }
         }
         for arguments in ["address", "route", "neigh"] {
