@@ -91,8 +91,12 @@ pub fn undo(steps: &[Step]) -> Vec<Step> {
     let (links, mut undo): (Vec<Step>, Vec<Step>) =
         inverse.partition(|step| matches!(step, Step::DeleteLink { .. }));
     let is_namespace = |step: &Step| matches!(step, Step::DeleteNamespace { .. });
-    // Whatever comes before the first link comes before its deletion, too.
-    let is_late = |step: &Step| matches!(step, Step::UnloadDatapath | Step::Forget { .. });
+    // What was there before the first link goes after the last.
+    let is_late = |step: &Step| {
+        let is_guard = matches!(step, Step::Detach { hook: Hook::ToUplink, .. });
+        let is_subnet = matches!(step, Step::ClearSubnet { .. });
+        is_guard || is_subnet || matches!(step, Step::UnloadDatapath | Step::Forget { .. })
+    };
     let first_late = || undo.iter().position(is_late).unwrap_or(undo.len());
     let behind = undo.iter().rposition(is_namespace).map_or_else(first_late, |last| last + 1);
     undo.splice(behind..behind, links);
@@ -112,8 +116,10 @@ impl<'a> Planner<'a> {
         Self { topology, observed, existing, path: store.path(&topology.name) }
     }
 
-    /// Links first, then the datapath's rows, and its programs last: packets
-    /// pass by it only when it knows everything.
+    /// The guard of the uplink before anything that it guards against; then the
+    /// links, the datapath's rows and its other programs: packets pass by it only
+    /// when it knows everything. The host forwards last of all. So `down`, which
+    /// goes the other way, lets no private address out either.
     fn up(&self, others: &[Planner<'_>]) -> Vec<Step> {
         let mut steps = Vec::new();
         if self.existing.is_none() {
@@ -124,6 +130,10 @@ impl<'a> Planner<'a> {
             let options = crate::bpf::LoadOptions { max_flows, log_level };
             steps.push(Step::LoadDatapath { options });
         }
+        self.guard(&mut steps);
+        for other in others {
+            other.guard(&mut steps);
+        }
         self.bridge(&mut steps);
         for endpoint in &self.topology.endpoints {
             self.endpoint(endpoint, &mut steps);
@@ -133,12 +143,13 @@ impl<'a> Planner<'a> {
             other.rows(&mut steps);
         }
         self.published(&mut steps);
+        let is_guard = |hook| hook == Hook::ToUplink;
+        self.attachments(|hook| !is_guard(hook), &mut steps);
+        for other in others {
+            other.attachments(|hook| !is_guard(hook), &mut steps);
+        }
         if !self.observed.forwarding {
             steps.push(Step::EnableForwarding);
-        }
-        self.attachments(&mut steps);
-        for other in others {
-            other.attachments(&mut steps);
         }
         if self.existing.is_none_or(|network| network.phase != Phase::Up) {
             steps.push(Step::MarkUp);
@@ -278,7 +289,13 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn attachments(&self, steps: &mut Vec<Step>) {
+    /// What keeps the network's addresses from leaving by the uplink.
+    fn guard(&self, steps: &mut Vec<Step>) {
+        self.subnet_row(steps);
+        self.attachments(|hook| hook == Hook::ToUplink, steps);
+    }
+
+    fn attachments(&self, is_wanted: impl Fn(Hook) -> bool, steps: &mut Vec<Step>) {
         let attached = |hook, index| {
             self.observed
                 .datapath
@@ -290,6 +307,9 @@ impl<'a> Planner<'a> {
         let links = ports.chain(std::iter::repeat(uplink));
         for (step, link) in attachments(self.topology).zip(links) {
             let Step::Attach { hook, namespace, .. } = &step else { continue };
+            if !is_wanted(*hook) {
+                continue;
+            }
             // Another network's plan may be in the same list, and have the same uplink.
             let is_planned = namespace.is_none() && steps.contains(&step);
             if !is_planned && !link.is_some_and(|link| attached(*hook, link.index)) {

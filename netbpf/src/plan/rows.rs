@@ -50,11 +50,6 @@ impl Planner<'_> {
         if !seen.is_some_and(|seen| seen.gateways.contains(&addr)) {
             steps.push(Step::SetGateway { addr, mac });
         }
-        let subnet = topology.subnet;
-        let key = (subnet.addr(), subnet.prefix_len());
-        if !seen.is_some_and(|seen| seen.subnets.contains(&key)) {
-            steps.push(Step::SetSubnet { subnet });
-        }
         let bridge = self.own_bridge().map(|link| link.index);
         for endpoint in &topology.endpoints {
             let row = endpoint_row(topology, endpoint);
@@ -71,6 +66,16 @@ impl Planner<'_> {
             }
         }
         self.uplink_row(steps);
+    }
+
+    /// The step that tells it which addresses never leave by an uplink.
+    pub(super) fn subnet_row(&self, steps: &mut Vec<Step>) {
+        let subnet = self.topology.subnet;
+        let key = (subnet.addr(), subnet.prefix_len());
+        let seen = self.observed.datapath.as_ref();
+        if !seen.is_some_and(|seen| seen.subnets.contains(&key)) {
+            steps.push(Step::SetSubnet { subnet });
+        }
     }
 
     fn uplink_row(&self, steps: &mut Vec<Step>) {

@@ -141,6 +141,8 @@ fn from_nothing_links_come_first_and_attachments_last() {
         [
             "remember the network in /run/netbpf/1/net0.json",
             "bpf: load and pin the programs and maps, for 262144 flows (78 MiB)",
+            "bpf: 172.19.0.0/24 never leaves by an uplink",
+            "tc: attach to_uplink to egress of up0",
             "ip link add net0 address 02:6e:ac:13:00:01 mtu 1500 up type bridge stp_state 0 forward_delay 0",
             "ip address add 172.19.0.1/24 dev net0",
             "ip netns add a1",
@@ -158,16 +160,14 @@ fn from_nothing_links_come_first_and_attachments_last() {
             "ip -n a2 route add default via 172.19.0.1 dev eth0",
             "bridge fdb add 02:6e:ac:13:00:03 dev net0-2 master static",
             "bpf: gateway 172.19.0.1 is 02:6e:ac:13:00:01",
-            "bpf: 172.19.0.0/24 never leaves by an uplink",
             "bpf: endpoint 1 is a1 (172.19.0.2, 02:6e:ac:13:00:02) behind net0-1, at most 131072 flows",
             "bpf: endpoint 2 is a2 (172.19.0.3, 02:6e:ac:13:00:03) behind net0-2, at most 131072 flows",
             "bpf: uplink up0, outgoing packets carry 203.0.113.1",
             "bpf: publish 1 port range(s) of this network, 1 of all",
-            "sysctl net.ipv4.ip_forward=1",
             "tc: attach from_endpoint to ingress of net0-1",
             "tc: attach from_endpoint to ingress of net0-2",
-            "tc: attach to_uplink to egress of up0",
             "tc: attach from_uplink to ingress of up0",
+            "sysctl net.ipv4.ip_forward=1",
             "remember that the network is complete",
         ]
     );
@@ -296,16 +296,16 @@ fn the_last_network_takes_everything_with_it() {
         texts(&steps),
         [
             "remember that the network is being taken down",
+            "sysctl net.ipv4.ip_forward=0, and what changed along with it",
             "tc: detach from_uplink from ingress of up0",
-            "tc: detach to_uplink from egress of up0",
             "tc: detach from_endpoint from ingress of net0-2",
             "tc: detach from_endpoint from ingress of net0-1",
-            "sysctl net.ipv4.ip_forward=0, and what changed along with it",
             "ip netns delete a2",
             "ip netns delete a1",
             "ip link delete net0-2",
             "ip link delete net0-1",
             "ip link delete net0",
+            "tc: detach to_uplink from egress of up0",
             "bpf: unpin and unload the programs and maps",
             "remove /run/netbpf/1/net0.json",
         ]
@@ -328,13 +328,13 @@ fn what_another_network_needs_stays() {
             "bpf: withdraw the network's published ports",
             "bpf: forget endpoint 2 (a2) and its flows",
             "bpf: forget endpoint 1 (a1) and its flows",
-            "bpf: forget subnet 172.19.0.0/24",
             "bpf: forget gateway 172.19.0.1",
             "ip netns delete a2",
             "ip netns delete a1",
             "ip link delete net0-2",
             "ip link delete net0-1",
             "ip link delete net0",
+            "bpf: forget subnet 172.19.0.0/24",
             "remove /run/netbpf/1/net0.json",
         ]
     );
@@ -385,16 +385,18 @@ fn undoing_takes_links_away_before_what_was_there_before_them() {
     let topology = topology("net0", "a", 0, &bare());
     let steps = up(&topology, &bare(), &store());
     assert_eq!(
-        texts(&undo(&steps[..4])),
+        texts(&undo(&steps[..6])),
         [
             "ip link delete net0",
+            "tc: detach to_uplink from egress of up0",
+            "bpf: forget subnet 172.19.0.0/24",
             "bpf: unpin and unload the programs and maps",
             "remove /run/netbpf/1/net0.json",
         ]
     );
     assert_eq!(
-        texts(&undo(&steps[..6]))[..3],
+        texts(&undo(&steps[..8]))[..3],
         ["ip netns delete a1", "ip link delete net0-1", "ip link delete net0"]
     );
-    assert_eq!(texts(&undo(&steps[5..6])), ["ip link delete net0-1"]);
+    assert_eq!(texts(&undo(&steps[7..8])), ["ip link delete net0-1"]);
 }
