@@ -74,6 +74,7 @@ fn uptime() -> u64 {
 
 /// Runs the command to its end: how long that took, and how much time of the
 /// CPU.
+#[allow(clippy::zombie_processes, reason = "wait4 waits for it, and tells what it took")]
 fn times(command: &mut Command) -> (Duration, Duration) {
     let start = Instant::now();
     let child = command.stdout(Stdio::null()).spawn().expect("run netbpf");
@@ -102,9 +103,10 @@ fn a_million_flows_are_listed_in_two_seconds() {
         let run = || times(&mut host.command(&format!("maps flows -o {format}")));
         let runs = [run(), run(), run()];
         eprintln!("a million flows as {format}, elapsed and of the CPU: {runs:?}");
-        // Where others use the machine, too, what it takes of the CPU counts.
-        let quick =
-            |(elapsed, cpu): &(Duration, Duration)| *elapsed.min(cpu) < Duration::from_secs(2);
+        // Where others use the machine, too, it is what it takes of two CPUs that counts.
+        let quick = |(elapsed, cpu): &(Duration, Duration)| {
+            *elapsed < Duration::from_secs(2) || *cpu < Duration::from_secs(3)
+        };
         assert!(runs.iter().any(quick), "{format}: {runs:?}");
     }
     let lines = host.netbpf("maps flows --no-headers").ok().stdout.lines().count();
