@@ -9,6 +9,7 @@ use std::{
 
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
+use netbpf_common::DropReason;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
@@ -94,10 +95,10 @@ impl Printer {
 
     fn print(&self, sink: &mut Sink, record: &Record<'_>) -> Result<()> {
         let level = record.level().as_str();
+        let message = with_reason(record.args().to_string());
         match self.format {
-            Format::Table => writeln!(sink, "{level:<5} {}", record.args()).context(CANNOT_WRITE),
+            Format::Table => writeln!(sink, "{level:<5} {message}").context(CANNOT_WRITE),
             Format::Json => {
-                let message = record.args().to_string();
                 let target = record.target();
                 write_json(sink, &View { level: &level.to_lowercase(), target, message: &message })
             }
@@ -118,4 +119,31 @@ impl Log for &Printer {
     }
 
     fn flush(&self) {}
+}
+
+/// The message with the name of the drop reason that it ends with: the datapath
+/// logs a number, as text costs it instructions.
+fn with_reason(message: String) -> String {
+    let named = message.rsplit_once("reason ").and_then(|(before, number)| {
+        let reason = DropReason::ALL.get(number.parse::<usize>().ok()?)?;
+        Some(format!("{before}reason {}", reason.name()))
+    });
+    named.unwrap_or(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_named() {
+        let named = |message: &str| with_reason(message.to_owned());
+        assert_eq!(
+            named("endpoint 1: dropped, reason 2"),
+            "endpoint 1: dropped, reason source_mac"
+        );
+        for other in ["endpoint 1: passed up", "reason 99", "reason "] {
+            assert_eq!(named(other), other);
+        }
+    }
 }
