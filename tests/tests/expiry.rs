@@ -3,7 +3,7 @@
 //! That each time-out is what it should be is proved natively, where time is a number.
 
 use netbpf_tests::{
-    Host, NS1, OUTSIDE, UPLINK, at,
+    Host, NS1, Netns, OUTSIDE, UPLINK, at,
     traffic::{Echo, TcpServer, UdpClient, UdpServer, connect, ping},
     wait,
 };
@@ -134,22 +134,27 @@ fn an_endpoint_cannot_have_more_flows_than_its_share() {
 #[test]
 fn a_full_table_refuses_new_flows_and_keeps_the_old() {
     let host = Host::new();
-    host.up("--namespaces 2 --max-flows 1024 --flow-limit 1024");
-    let namespaces = ["ns1", "ns2"].map(|name| host.ns(name));
+    host.up("--namespaces 3 --max-flows 1024 --flow-limit 1024");
+    let [ns1, ns2, ns3] = ["ns1", "ns2", "ns3"].map(|name| host.ns(name));
     let _server = UdpServer::start(host.outside(), 53);
-    let clients: Vec<_> = (0..1100).map(|i| UdpClient::new(&namespaces[i % 2])).collect();
-    let (living, refused) = clients.split_at(1024);
-    for client in living {
+    let open = |ns: &Netns| {
+        let client = UdpClient::new(ns);
         client.exchange(at(OUTSIDE, 53), b"there is room");
-    }
-    for client in refused {
+        client
+    };
+    let refused = |ns: &Netns, reason: &str| {
+        let client = UdpClient::new(ns);
         client.send(at(OUTSIDE, 53), b"there is none").expect("send");
-    }
-    for ns in ["ns1", "ns2"] {
-        host.wait_dropped(ns, "flow_table_full", 38);
-    }
+        host.wait_dropped(ns.name(), reason, 1);
+    };
+    // The last eighth is for those that have little.
+    let mut living: Vec<UdpClient> = (0..448).flat_map(|_| [open(&ns1), open(&ns2)]).collect();
+    refused(&ns1, "flow_limit");
+    living.extend((0..128).map(|_| open(&ns3)));
+    refused(&ns3, "flow_table_full");
+    refused(&ns2, "flow_table_full");
     assert_eq!(host.flows("").len(), 1024);
-    for client in living {
+    for client in &living {
         client.exchange(at(OUTSIDE, 53), b"the living live on");
     }
 }

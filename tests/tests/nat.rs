@@ -123,7 +123,6 @@ fn nobody_outside_gets_in_by_somebody_elses_mapping() {
 
 /// A host connection that is opened while a namespace has its very tuple.
 #[test]
-#[ignore = "a later clash with a socket of the host is not resolved yet"]
 fn a_host_connection_opened_later_works_as_well() {
     let host = Host::new();
     host.up("--namespaces 1");
