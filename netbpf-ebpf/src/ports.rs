@@ -18,9 +18,14 @@ const FIRST_UNPRIVILEGED: u16 = 1024;
 /// names.
 const FIRST_PRIVILEGED: u16 = 600;
 
-/// The port for the `try`-th attempt: the client's own; then from a random one
-/// upwards, of the same class (below or from 1024, RFC 4787 REQ-3) and, at
-/// first, of the same parity.
+/// Step from one attempt to the next, as a fraction of 2^32: the golden ratio,
+/// whose multiples spread evenly. Neighbours would be taken together, since
+/// clients choose their ports in runs.
+const STEP: u32 = 0x9e37_79b9;
+
+/// The port for an attempt: the client's own; then, from a random one on, ports
+/// spread over the same class (below or from 1024, RFC 4787 REQ-3) and, at first,
+/// of the same parity.
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation, reason = "offset is below the class's size")]
 fn candidate(own: Port, attempt: u32, random: u32) -> Port {
@@ -35,10 +40,9 @@ fn candidate(own: Port, attempt: u32, random: u32) -> Port {
     };
     let pairs = (end - u32::from(first)) / 2;
     let parity = u16::from(attempt >= SAME_PARITY_TRIES) ^ (number & 1);
-    // A random number below `pairs`, without the bias and cost of a division.
-    let start = ((u64::from(random) * u64::from(pairs)) >> 32) as u32;
-    let pair = start + attempt;
-    let pair = if pair < pairs { pair } else { pair - pairs };
+    let spread = random.wrapping_add(attempt.wrapping_mul(STEP));
+    // A number below `pairs`, without the bias and cost of a division.
+    let pair = ((u64::from(spread) * u64::from(pairs)) >> 32) as u32;
     Port::new(first + (pair as u16) * 2 + parity)
 }
 

@@ -377,6 +377,18 @@ fn a_table_without_room_for_the_second_half_undoes_the_first() {
 }
 
 #[test]
+fn a_run_of_taken_ports_does_not_exhaust_them() {
+    // Clients choose their ports in runs, and two of them the same one.
+    let mut sim = network(100_000);
+    for sport in 20_000..23_000 {
+        datagram(&mut sim, 1, sport).unwrap();
+    }
+    for sport in 20_000..23_000 {
+        datagram(&mut sim, 2, sport).unwrap();
+    }
+}
+
+#[test]
 fn exhausted_ports_are_a_reason_and_pass() {
     let mut sim = network(100_000);
     // One destination, all from one port of different namespaces' addresses:
