@@ -1,7 +1,7 @@
 //! Address translation: nobody gets anybody else's port, and answers find their way.
 
 use netbpf_tests::{
-    Host, Netns, OUTSIDE, UPLINK, at, sample,
+    Host, OUTSIDE, UPLINK, at,
     traffic::{Echo, TcpServer, UdpClient, UdpServer, connect, connect_from, ping},
 };
 use std::{
@@ -139,18 +139,4 @@ fn a_host_connection_opened_later_works_as_well() {
     for ns in [&ns1, machine, &ns1] {
         assert!(ping(ns, OUTSIDE, echo).is_reply(), "{}", ns.name());
     }
-}
-
-#[test]
-#[ignore = "fragments are not translated yet"]
-fn datagrams_larger_than_the_mtu_are_translated() {
-    let host = Host::new();
-    host.up("--namespaces 1 -p 53:ns1:53/udp");
-    let ns1 = host.ns("ns1");
-    let servers = [&ns1, host.outside()].map(|ns: &Netns| UdpServer::start(ns, 53));
-    for len in [1473, 4000, 60_000] {
-        UdpClient::new(&ns1).exchange(at(OUTSIDE, 53), &sample(len));
-        UdpClient::new(host.outside()).exchange(at(UPLINK, 53), &sample(len));
-    }
-    drop(servers);
 }

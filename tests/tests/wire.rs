@@ -107,21 +107,6 @@ fn a_closed_tcp_port_outside_is_told_as_connection_refused() {
 }
 
 #[test]
-#[ignore = "ICMP errors are not translated yet"]
-fn a_closed_udp_port_outside_is_told_as_connection_refused() {
-    let host = honest_host();
-    host.up("--namespaces 1");
-    let ns1 = host.ns("ns1");
-    let client = UdpClient::new(&ns1);
-    client.connect(at(OUTSIDE, 4));
-    wait::until_true("UDP is refused", || {
-        client
-            .send_connected(b"anyone?")
-            .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
-    });
-}
-
-#[test]
 fn the_next_hops_mac_is_found_and_followed() {
     let host = Host::new();
     host.netns().ip("neigh flush dev up0");
