@@ -88,9 +88,17 @@ fn build(toolchain: &Toolchain, target_dir: &Path) -> Result<PathBuf> {
         .arg(target_dir)
         .env("RUSTC", sysroot.join("bin/rustc"))
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags(toolchain)?.join("\x1f"));
-    // What the outer cargo, clippy and rustup set for their own compiler.
-    for variable in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN"] {
-        cargo.env_remove(variable);
+    // What the outer cargo, clippy and rustup set for their own compiler, and
+    // what a packager sets for release builds: the object is always the same.
+    let of_outer = |name: &str| {
+        const NAMES: [&str; 4] =
+            ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN", "CARGO_INCREMENTAL"];
+        NAMES.contains(&name) || name.starts_with("CARGO_PROFILE_")
+    };
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(of_outer) {
+            cargo.env_remove(name);
+        }
     }
     let status = cargo.status().with_context(|| format!("cannot start {cargo:?}"))?;
     ensure!(status.success(), "building the eBPF programs failed: {cargo:?}: {status}");
