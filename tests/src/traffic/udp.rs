@@ -142,18 +142,4 @@ impl UdpClient {
         let (len, _) = self.socket.recv_from(&mut buffer).ok()?;
         Some(buffer[..len].to_vec())
     }
-
-    /// Connects the socket, so that it learns of errors.
-    #[track_caller]
-    pub fn connect(&self, to: SocketAddrV4) {
-        self.socket.connect(to).unwrap_or_else(|e| panic!("connect to {to}: {e}"));
-    }
-
-    /// Sends on a connected socket.
-    ///
-    /// # Errors
-    /// That of sending, or a pending one such as "connection refused".
-    pub fn send_connected(&self, data: &[u8]) -> io::Result<()> {
-        self.socket.send(data).map(drop)
-    }
 }
