@@ -45,8 +45,10 @@ impl Sandbox {
             };
             set("/", None, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
             set("/", None, MsFlags::MS_REC | MsFlags::MS_SHARED);
+            // Whatever the machine has there is none of the sandbox's business; its
+            // own namespaces may come and go meanwhile.
+            while umount2("/run/netns", MntFlags::MNT_DETACH).is_ok() {}
             set("/run", Some("tmpfs"), MsFlags::empty());
-            // Whatever the machine has there is none of the sandbox's business.
             while umount2("/sys/fs/bpf", MntFlags::MNT_DETACH).is_ok() {}
             if bpffs {
                 set("/sys/fs/bpf", Some("bpf"), MsFlags::empty());
