@@ -14,7 +14,7 @@ use aya::{
     },
     sys::SyscallError,
 };
-use nix::net::if_::if_indextoname;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::{Datapath, clsact, pins, probe, rcu::ExpeditedRcu, sys};
 use crate::error::{Context as _, Error, Result};
@@ -142,8 +142,12 @@ fn is_on_tcx(device: &str, side: TcAttachType, program: u32) -> Result<bool> {
     if !probe::has_tcx() {
         return Ok(false);
     }
-    let (_, programs) = SchedClassifier::query_tcx(device, side)
-        .context(format!("cannot ask what is attached to {device}"))?;
+    let programs = match SchedClassifier::query_tcx(device, side) {
+        Ok((_, programs)) => programs,
+        // It has gone since it was asked for.
+        Err(_) if if_nametoindex(device).is_err() => return Ok(false),
+        result => result.context(format!("cannot ask what is attached to {device}"))?.1,
+    };
     Ok(programs.iter().any(|info| info.id() == program))
 }
 
