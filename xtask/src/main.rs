@@ -5,6 +5,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser;
 
+mod fuzz;
 mod install;
 mod process;
 mod root;
@@ -44,6 +45,11 @@ enum Verb {
     /// network namespaces; they take away what they made. A test that cannot
     /// run here fails: nothing is skipped in silence.
     Test(test::Test),
+    /// Look for inputs that break the datapath's invariants
+    ///
+    /// Needs a nightly compiler; cargo-fuzz is built into .tools/ in this
+    /// workspace. What breaks an invariant is saved in fuzz/artifacts/.
+    Fuzz(fuzz::Fuzz),
     /// Install the binary, its manual pages and shell completions
     Install(install::Install),
 }
@@ -52,6 +58,7 @@ const EXAMPLES: &str = "Examples:
   cargo xtask run -- --help              what netbpf can do
   cargo xtask test                       everything, as CI does
   cargo xtask test --native-only snat    the tests of one module, without root
+  cargo xtask fuzz --seconds 600         odd packets and histories, ten minutes each
   cargo xtask install --destdir /tmp/x   see what an installation consists of";
 
 fn main() -> ExitCode {
@@ -59,6 +66,7 @@ fn main() -> ExitCode {
         Verb::Setup => setup::setup(),
         Verb::Run { args } => run::run(&args),
         Verb::Test(test) => return test.run(),
+        Verb::Fuzz(fuzz) => fuzz.run(),
         Verb::Install(install) => install.run(),
     };
     match result {

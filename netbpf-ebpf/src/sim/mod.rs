@@ -1,7 +1,11 @@
 //! The seam over a byte buffer and the standard library's maps: for tests,
 //! models and fuzzers.
 
+pub mod decode;
+pub mod event;
+pub mod invariants;
 pub mod packet;
+pub mod script;
 pub mod testbed;
 pub mod vectors;
 

@@ -107,7 +107,7 @@ pub fn arp(source: MacAddr, sender: (MacAddr, Ipv4), target: Ipv4) -> Vec<u8> {
 }
 
 /// The sum of a run of 16-bit words, odd byte padded, folded.
-fn sum(words: impl IntoIterator<Item = u8>) -> u16 {
+pub(super) fn sum(words: impl IntoIterator<Item = u8>) -> u16 {
     let mut total: u64 = 0;
     for (i, byte) in words.into_iter().enumerate() {
         total += u64::from(byte) << if i % 2 == 0 { 8 } else { 0 };
@@ -119,7 +119,7 @@ fn sum(words: impl IntoIterator<Item = u8>) -> u16 {
 }
 
 /// Offset of a protocol's checksum in its header.
-fn l4_check(ip_proto: u8) -> Option<usize> {
+pub(super) fn l4_check(ip_proto: u8) -> Option<usize> {
     match ip_proto {
         proto::TCP => Some(16),
         proto::UDP => Some(6),

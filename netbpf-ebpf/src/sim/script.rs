@@ -1,0 +1,256 @@
+//! What fuzzers run: any frame at each program, and any history of a network.
+
+use std::{collections::VecDeque, iter, vec::Vec};
+
+use netbpf_common::{
+    Endpoint, EndpointId, FdbEntry, Flow, Ipv4, MacAddr, SourceGuard, Ticks, Uplink, proto,
+};
+
+use super::{
+    Frame, Sim,
+    decode::{Bytes, FAR, MTU, ON_LINK, OTHER_HOST, OTHER_MTU, OTHER_ROUTER, OTHER_UPLINK},
+    event::Event,
+    invariants::{self, Program, check_tables},
+    packet::{self, Segment, tcp_flag},
+    testbed::{
+        self, BRIDGE, HOST, NAMESPACES, PEER, ROUTER, UPLINK, endpoint_id, inward, namespace,
+        outward, port,
+    },
+};
+use crate::{
+    Verdict, flow,
+    seam::{Neighbour, Route, Tables as _},
+};
+
+/// Flows that the table holds in a script: few, so that it is full at times.
+const MAX_FLOWS: u32 = 12;
+/// Entries that it has room for.
+const FLOW_ENTRIES: usize = 2 * MAX_FLOWS as usize;
+/// Flows that an endpoint may have in a script.
+const FLOW_LIMIT: u32 = 6;
+/// Events in a script at most: what goes wrong goes wrong soon.
+const MOST_EVENTS: usize = 128;
+/// Frames that went on and may be answered.
+const MOST_ANSWERABLE: usize = 8;
+
+/// Gives one frame to each of the programs in turn. The first byte says how it
+/// arrives, the others are the frame. There are flows that it may belong to.
+///
+/// # Panics
+/// If an invariant does not hold.
+pub fn play_packet(bytes: &[u8]) {
+    let [how, frame @ ..] = bytes else { return };
+    let mut sim = testbed::network(16);
+    for endpoint in sim.tables.endpoints.values_mut() {
+        endpoint.guard = guard(*how);
+    }
+    for sport in [2000, 2001] {
+        let segment = Segment { sport, dport: 443, flags: tcp_flag::SYN, seq: 1, ack: 0 };
+        sim.from_namespace(1, &packet::tcp(outward(1, PEER), segment, b""));
+        sim.from_namespace(1, &packet::udp(outward(1, PEER), sport, 53, b""));
+        sim.from_namespace(1, &packet::echo(outward(1, PEER), true, sport, b""));
+        sim.from_outside(&packet::udp(inward(PEER), sport, 9000, b""));
+    }
+    let frame = Frame {
+        bytes: frame.to_vec(),
+        ifindex: port(1 + (how >> 2 & 3)),
+        gso_size: u32::from(how >> 4 & 1) * 100,
+        vlan_id: (how >> 5 & 1 != 0).then_some(u16::from(how >> 2 & 3)),
+        is_to_other: how >> 6 & 1 != 0,
+        is_checksum_partial: how >> 7 != 0,
+    };
+    invariants::run(&mut sim, Program::FromEndpoint, &frame);
+    let frame = Frame { ifindex: UPLINK, ..frame };
+    invariants::run(&mut sim, Program::FromUplink, &frame);
+    invariants::run(&mut sim, Program::ToUplink, &frame);
+}
+
+/// The guard that two bits stand for: the usual one for two of their values.
+fn guard(bits: u8) -> u8 {
+    [SourceGuard::Learn, SourceGuard::Learn, SourceGuard::Strict, SourceGuard::Off]
+        [usize::from(bits & 3)] as u8
+}
+
+/// A history of a network.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// Bits: two for the guard of each namespace, one for a third namespace on
+    /// another bridge, one for a clock that is about to wrap.
+    pub circumstances: u8,
+    /// What happens.
+    pub events: Vec<Event>,
+}
+
+impl Script {
+    /// The script that bytes stand for.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Self {
+        let mut bytes = Bytes(bytes);
+        let circumstances = bytes.byte().unwrap_or_default();
+        let events = iter::from_fn(|| bytes.event()).take(MOST_EVENTS).collect();
+        Self { circumstances, events }
+    }
+
+    /// Lets it happen.
+    ///
+    /// # Panics
+    /// If an invariant does not hold.
+    pub fn play(&self) {
+        let mut stage = Stage { sim: network(self.circumstances), answerable: VecDeque::new() };
+        for event in &self.events {
+            stage.play(event);
+        }
+    }
+}
+
+/// The test network with a second uplink and less room.
+fn network(circumstances: u8) -> Sim {
+    let mut sim = testbed::network(MAX_FLOWS);
+    for n in 1..=NAMESPACES {
+        let endpoint = sim.tables.endpoints.get_mut(&endpoint_id(n)).expect("of the network");
+        endpoint.guard = guard(circumstances >> (2 * (n - 1)));
+        endpoint.flow_limit = FLOW_LIMIT;
+        endpoint.mtu = MTU;
+        if n == 3 && circumstances & 0x40 != 0 {
+            endpoint.bridge_ifindex = BRIDGE + 10;
+        }
+    }
+    if circumstances & 0x80 != 0 {
+        sim.env.now = Ticks(u32::MAX - Ticks::from_secs(300).0);
+    }
+    sim.tables.uplinks.insert(UPLINK, uplink(HOST, MTU));
+    sim.tables.uplinks.insert(OTHER_UPLINK, uplink(OTHER_HOST, OTHER_MTU));
+    let way = Route { ifindex: OTHER_UPLINK, next_hop: OTHER_ROUTER.1 };
+    sim.env.routes.insert(0, (FAR, Ipv4::mask(32), way));
+    sim.env.routes.insert(0, (OTHER_HOST.1, Ipv4::mask(32), Route::STACK));
+    sim.env.sockets.push((proto::UDP, 2002));
+    sim
+}
+
+fn uplink((mac, addr): (MacAddr, Ipv4), mtu: u32) -> Uplink {
+    Uplink { addr, mtu, mac, pad: 0 }
+}
+
+/// A frame that went on: whoever got it can answer.
+struct Answerable {
+    bytes: Vec<u8>,
+    /// Where the answer comes in.
+    program: Program,
+    ifindex: u32,
+}
+
+struct Stage {
+    sim: Sim,
+    answerable: VecDeque<Answerable>,
+}
+
+impl Stage {
+    fn play(&mut self, event: &Event) {
+        match event {
+            Event::Frame { program, ifindex, addresses, content } => {
+                self.send(*program, &content.frame(*ifindex, *addresses));
+            }
+            Event::Answer { index, content } => {
+                if let Some(Answerable { bytes, program, ifindex }) = self.answerable.get(*index) {
+                    self.send(*program, &content.answer(*ifindex, bytes));
+                }
+            }
+            Event::Wait(span) => self.wait(*span),
+            Event::Sweep => invariants::sweep(&mut self.sim),
+            Event::Flush(id) => self.flush(*id),
+            Event::Publish(entries) => self.sim.tables.publish(entries.iter().copied()),
+            Event::Remove(n) => self.remove(*n),
+            Event::Add(n, guard) => self.add(*n, *guard),
+            Event::Resolve(is_known) => self.resolve(*is_known),
+            Event::Shorten(by) => self.sim.tables.flow_entries = FLOW_ENTRIES - by,
+            Event::Plug(is_there) => self.plug(*is_there),
+        }
+    }
+
+    fn send(&mut self, program: Program, frame: &Frame) {
+        let outcome = invariants::run(&mut self.sim, program, frame);
+        if program == Program::ToUplink {
+            self.tick();
+        }
+        let (program, ifindex) = match outcome.result {
+            Ok(Verdict::Peer { ifindex }) => (Program::FromEndpoint, ifindex),
+            Ok(Verdict::Uplink { ifindex } | Verdict::Neighbour { ifindex, .. }) => {
+                (Program::FromUplink, ifindex)
+            }
+            Ok(Verdict::Pass) | Err(_) => return,
+        };
+        let bytes = self.sim.skb.bytes.clone();
+        // With all of the header that an answer fills in.
+        let is_complete = bytes.len() >= if bytes.get(23) == Some(&proto::TCP) { 54 } else { 42 };
+        if bytes[12..14] == [8, 0] && is_complete {
+            self.answerable.push_front(Answerable { bytes, program, ifindex });
+            self.answerable.truncate(MOST_ANSWERABLE);
+        }
+    }
+
+    /// Lets a moment go by after flows may have been ended from elsewhere: one
+    /// that is made anew in the very tick in which it was made has two reminders.
+    fn tick(&mut self) {
+        self.wait(Ticks(1));
+    }
+
+    fn wait(&mut self, span: Ticks) {
+        self.sim.env.now = Ticks(self.sim.env.now.0.wrapping_add(span.0));
+    }
+
+    /// As the control plane does it.
+    fn flush(&mut self, id: EndpointId) {
+        let is_meant = |flow: &Flow| id == EndpointId::NONE || flow.endpoint == id;
+        let flows = self.sim.tables.flows.iter();
+        let meant = flows.filter(|(_, flow)| is_meant(&flow.borrow()));
+        let originals = meant.filter(|(_, flow)| !flow.borrow().kind.is_reply());
+        for key in originals.map(|(key, _)| *key).collect::<Vec<_>>() {
+            assert!(flow::remove(&mut self.sim, &key), "{key:?} stays");
+        }
+        assert_eq!(self.sim.tables.flow_count(id), 0);
+        check_tables(&self.sim);
+        self.tick();
+    }
+
+    fn remove(&mut self, n: u8) {
+        let tables = &mut self.sim.tables;
+        let (mac, addr) = namespace(n);
+        tables.endpoints.remove(&endpoint_id(n));
+        tables.addresses.remove(&addr);
+        tables.fdb.remove(&mac);
+        tables.learnt.retain(|_, entry| entry.endpoint != endpoint_id(n));
+    }
+
+    fn add(&mut self, n: u8, guard: u8) {
+        let tables = &mut self.sim.tables;
+        let (mac, addr) = namespace(n);
+        let endpoint = Endpoint { guard, flow_limit: FLOW_LIMIT, mtu: MTU, ..testbed::endpoint(n) };
+        tables.endpoints.insert(endpoint_id(n), endpoint);
+        tables.addresses.insert(addr, endpoint_id(n));
+        tables.fdb.insert(mac, FdbEntry { endpoint: endpoint_id(n), ..FdbEntry::default() });
+    }
+
+    fn resolve(&mut self, is_known: bool) {
+        let neighbours = &mut self.sim.env.neighbours;
+        for (mac, addr, source_mac) in [
+            (ROUTER.0, ROUTER.1, HOST.0),
+            (ON_LINK.0, ON_LINK.1, HOST.0),
+            (OTHER_ROUTER.0, OTHER_ROUTER.1, OTHER_HOST.0),
+        ] {
+            if is_known {
+                neighbours.insert(addr, Neighbour { mac, source_mac });
+            } else {
+                neighbours.remove(&addr);
+            }
+        }
+    }
+
+    fn plug(&mut self, is_there: bool) {
+        let uplinks = &mut self.sim.tables.uplinks;
+        if is_there {
+            uplinks.insert(OTHER_UPLINK, uplink(OTHER_HOST, OTHER_MTU));
+        } else {
+            uplinks.remove(&OTHER_UPLINK);
+        }
+    }
+}
