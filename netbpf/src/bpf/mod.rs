@@ -37,6 +37,7 @@ pub use load::object;
 pub use map::{Map, PerCpuMap};
 pub use options::{LoadOptions, LogLevel};
 pub use probe::{Probe, probe};
+pub use rcu::put_back as put_back_grace_periods;
 pub use usage::MapUsage;
 
 /// Bytes of an Ethernet header: less than this is no packet to a test run.

@@ -5,6 +5,7 @@ use std::{io::Write as _, process::ExitCode};
 use serde::Serialize;
 
 use crate::{
+    bpf::put_back_grace_periods,
     cli::Globals,
     error::{Context as _, Error, Result},
     host::{self, Host},
@@ -57,6 +58,7 @@ impl Args {
         let host = Host::here()?;
         let store = host.store.clone();
         let _lock = store.lock()?;
+        put_back_grace_periods();
         store.forget_earlier_boots()?;
         let mut session = Session::open_to_remove(host)?;
         let networks = store.networks()?;

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    bpf::LogLevel,
+    bpf::{LogLevel, put_back_grace_periods},
     cli::Globals,
     commands::status,
     error::{Context as _, Error, Result},
@@ -182,6 +182,7 @@ async fn build(request: &Request, globals: &Globals) -> Result<()> {
     crate::interrupt::catch()?;
     let host = Host::here()?;
     let _lock = host.store.lock()?;
+    put_back_grace_periods();
     host.store.forget_earlier_boots()?;
     let mut session = Session::open(host)?;
     let (topology, steps, journal) = prepare(&session, request, globals).await?;
