@@ -1,7 +1,8 @@
 //! Outside to namespace: answers to what a namespace opened, and published ports.
 
 use netbpf_common::{
-    DropReason, EndpointId, FlowKind, Ipv4, PublishEntry, Translation, maps::published_word,
+    DropReason, Endpoint, EndpointId, FlowKind, Ipv4, PublishEntry, Translation,
+    maps::published_word,
 };
 
 use crate::{
@@ -36,12 +37,7 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     }
     *id = flow.endpoint;
     let endpoint = seam.tables.endpoint(flow.endpoint).ok_or(DropReason::EndpointGone)?;
-    if packet.header.ttl <= 1 {
-        return Err(DropReason::TtlExceeded.into());
-    }
-    if packet.wire_len > endpoint.mtu {
-        return Err(DropReason::TooBig.into());
-    }
+    deliverable(packet, &endpoint)?;
     let now = seam.env.now();
     flow::track(seam, &mut entry, &flow, packet, now);
     rewrite::translate(&mut seam.skb, packet, &flow)?;
@@ -50,6 +46,19 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
         counter: snat::counter(&flow),
         verdict: Verdict::Peer { ifindex: endpoint.ifindex },
     })
+}
+
+/// Whether a packet can be taken into the namespace. The stack cannot help: to
+/// it the packet is one for the host.
+#[inline(always)]
+fn deliverable(packet: &Packet, endpoint: &Endpoint) -> Result<(), DropReason> {
+    if packet.header.ttl <= 1 {
+        Err(DropReason::TtlExceeded)
+    } else if packet.wire_len > endpoint.mtu {
+        Err(DropReason::TooBig)
+    } else {
+        Ok(())
+    }
 }
 
 /// What comes from the uplink and belongs to no flow and no published port is
@@ -156,6 +165,8 @@ fn plan<S: Skb, T: Tables, E: Env>(
     if packet.tuple.saddr.is_martian() || seam.tables.uplink(route.ifindex).is_none() {
         return Err(Stop::ToStack);
     }
+    // Asked here too: what is dropped makes no flow.
+    deliverable(&packet, &endpoint)?;
     flow::admit(seam, *id, &endpoint)?;
     *new = NewFlow {
         original: packet.tuple,

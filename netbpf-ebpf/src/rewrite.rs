@@ -72,7 +72,9 @@ fn l4_header(skb: &mut impl Skb, packet: &Packet, flow: &Flow) -> Option<()> {
     }
     // No pseudo-header, and no device that finishes ICMP's checksum.
     let check = skb.load_u16(icmp::CHECK)?;
-    skb.store_u16(icmp::CHECK, checksum::apply(check, u32::from(flow.port_delta)))?;
+    let check = checksum::apply(check, u32::from(flow.port_delta));
+    // The checksum of nothing but zeros is not zero; for all else the two are the same.
+    skb.store_u16(icmp::CHECK, if check == 0 { 0xffff } else { check })?;
     // One of the two ports is the identifier, the other is 0.
     skb.store_u16(icmp::ID, sport | dport)
 }

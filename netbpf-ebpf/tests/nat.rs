@@ -455,3 +455,15 @@ fn answers_to_the_host_are_the_hosts() {
     assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
     assert_ne!(seen(&sim).1, 5353);
 }
+
+#[test]
+fn what_is_dropped_on_the_way_in_makes_no_flow() {
+    let mut sim = network(64);
+    let mut last_hop = packet::udp(inward(PEER), 1, 9000, b"");
+    last_hop[22] = 1;
+    assert_eq!(sim.from_outside(&last_hop), dropped(1, DropReason::TtlExceeded));
+    sim.tables.endpoints.get_mut(&endpoint_id(1)).unwrap().mtu = 100;
+    let big = packet::udp(inward(PEER), 1, 9000, &[0; 100]);
+    assert_eq!(sim.from_outside(&big), dropped(1, DropReason::TooBig));
+    assert!(sim.tables.flows.is_empty());
+}
