@@ -118,10 +118,10 @@ fn account<S: Skb, T: Tables, E>(
     Outcome { endpoint, result: Ok(forward.verdict) }
 }
 
-/// Whether a flow was not made for want of room, and there is some now: from a
+/// Makes room if a flow was not made for want of it; whether it did: from a
 /// full table closed connections go early, from a full share its own ones.
 #[inline(always)]
-fn is_crowded<S, T: Tables, E: Env>(
+fn makes_room<S, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     id: EndpointId,
     opened: Result<(), Stop>,
@@ -140,7 +140,7 @@ pub fn from_endpoint<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Out
     let mut decision = decide_from_endpoint(seam, id);
     if decision == Err(Stop::NeedsFlow) {
         let mut opened = snat::open(seam, id);
-        if is_crowded(seam, id, opened) {
+        if makes_room(seam, id, opened) {
             opened = snat::open(seam, id);
         }
         decision = match opened {
@@ -206,7 +206,7 @@ pub fn from_uplink<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Outco
     let mut decision = decide_from_uplink(seam, &mut id);
     if decision == Err(Stop::NeedsFlow) {
         let mut opened = dnat::open(seam, &mut id);
-        if is_crowded(seam, id, opened) {
+        if makes_room(seam, id, opened) {
             opened = dnat::open(seam, &mut id);
         }
         decision = match opened {
