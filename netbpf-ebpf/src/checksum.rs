@@ -24,9 +24,10 @@ pub const fn fold(sum: u32) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// The difference that a word's change makes, unfolded.
+/// The difference that a word's change makes, unfolded: to be added to others.
+#[must_use]
 #[inline(always)]
-const fn word(old: u16, new: u16) -> u32 {
+pub const fn word_delta(old: u16, new: u16) -> u32 {
     !old as u32 + new as u32
 }
 
@@ -35,7 +36,7 @@ const fn word(old: u16, new: u16) -> u32 {
 #[allow(clippy::cast_possible_truncation, reason = "takes the two halves apart")]
 const fn address(old: Ipv4, new: Ipv4) -> u32 {
     let (old, new) = (old.to_be(), new.to_be());
-    word(old as u16, new as u16) + word((old >> 16) as u16, (new >> 16) as u16)
+    word_delta(old as u16, new as u16) + word_delta((old >> 16) as u16, (new >> 16) as u16)
 }
 
 /// The difference that translating the addresses of `from` makes to every
@@ -52,7 +53,8 @@ pub fn addresses_delta(from: &Tuple, to: &Translation) -> u16 {
 #[must_use]
 #[inline(always)]
 pub fn ports_delta(from: &Tuple, to: &Translation) -> u16 {
-    let port = |old: Port, new: Port| if old == new { 0 } else { word(old.to_be(), new.to_be()) };
+    let port =
+        |old: Port, new: Port| if old == new { 0 } else { word_delta(old.to_be(), new.to_be()) };
     fold(port(from.sport, to.sport) + port(from.dport, to.dport))
 }
 
@@ -61,13 +63,6 @@ pub fn ports_delta(from: &Tuple, to: &Translation) -> u16 {
 #[inline(always)]
 pub const fn apply(check: u16, delta: u32) -> u16 {
     !fold(!check as u32 + delta)
-}
-
-/// The difference that a word's change makes, to be added to others.
-#[must_use]
-#[inline(always)]
-pub const fn word_delta(old: u16, new: u16) -> u32 {
-    word(old, new)
 }
 
 #[cfg(test)]

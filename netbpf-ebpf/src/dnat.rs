@@ -1,15 +1,12 @@
 //! Outside to namespace: answers to what a namespace opened, and published ports.
 
-use netbpf_common::{
-    DropReason, Endpoint, EndpointId, FlowKind, Ipv4, PublishEntry, Translation,
-    maps::published_word,
-};
+use netbpf_common::{DropReason, Endpoint, EndpointId, FlowKind, Ipv4, PublishEntry, Translation};
 
 use crate::{
     Forward, Stop, Verdict, flow,
     flow::NewFlow,
     parse::{self, Packet, Parsed},
-    rewrite,
+    ports, rewrite,
     seam::{Env, FlowEntry, Seam, Skb, Tables},
     snat,
     wire::ipv4::Header,
@@ -83,11 +80,10 @@ fn lookup_published<S: Skb, T: Tables, E>(
     seam: &Seam<S, T, E>,
     packet: &Packet,
 ) -> Option<T::Ref<PublishEntry>> {
-    let port = packet.tuple.dport.number();
-    let index = published_word(packet.tuple.proto, port)?;
-    if seam.tables.published_word(index) >> (port & 63) & 1 == 0 {
+    if !ports::is_published(seam, packet.tuple.proto, packet.tuple.dport) {
         return None;
     }
+    let port = packet.tuple.dport.number();
     let exact = PublishEntry::order_of(packet.tuple.proto, packet.tuple.daddr, port);
     let any = PublishEntry::order_of(packet.tuple.proto, Ipv4::ANY, port);
     if let Some(found) = search(seam, exact) {

@@ -46,9 +46,9 @@ fn candidate(own: Port, attempt: u32, random: u32) -> Port {
     Port::new(first + (pair as u16) * 2 + parity)
 }
 
-/// Whether the port is published, and so nobody's to take.
+/// Whether the port is published on any address, and so nobody's to take.
 #[inline(always)]
-fn is_published<S, T: Tables, E>(seam: &Seam<S, T, E>, ip_proto: u8, port: Port) -> bool {
+pub fn is_published<S, T: Tables, E>(seam: &Seam<S, T, E>, ip_proto: u8, port: Port) -> bool {
     let number = port.number();
     match published_word(ip_proto, number) {
         Some(index) => seam.tables.published_word(index) >> (number & 63) & 1 != 0,

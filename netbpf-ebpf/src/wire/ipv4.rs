@@ -26,8 +26,6 @@ const _: () = assert!(offset_of!(Ipv4Hdr, proto) == offset_of!(Ipv4Hdr, ttl) + 1
 
 /// Flag "more fragments" in the word of flags and fragment offset.
 const MORE_FRAGMENTS: u16 = 0x2000;
-/// Flag "don't fragment".
-const DONT_FRAGMENT: u16 = 0x4000;
 /// The fragment offset's bits.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
@@ -95,12 +93,5 @@ impl Header {
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
         self.fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
-    }
-
-    /// Whether the packet must not be fragmented on its way.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_dont_fragment(&self) -> bool {
-        self.fragment & DONT_FRAGMENT != 0
     }
 }

@@ -104,13 +104,8 @@ impl Netlink {
             .scope(RouteScope::Link)
             .protocol(RouteProtocol::Kernel)
             .build();
-        self.handle
-            .route()
-            .add(route)
-            .replace()
-            .execute()
-            .await
-            .or_failed(|| format!("cannot add the route to {subnet}"))
+        let added = self.handle.route().add(route).replace().execute().await;
+        added.or_failed(|| format!("cannot add the route to {subnet}"))
     }
 
     /// Adds the default route.
@@ -122,12 +117,7 @@ impl Netlink {
             .gateway(gateway)
             .output_interface(ifindex)
             .build();
-        self.handle
-            .route()
-            .add(route)
-            .replace()
-            .execute()
-            .await
-            .or_failed(|| format!("cannot add the default route by {gateway}"))
+        let added = self.handle.route().add(route).replace().execute().await;
+        added.or_failed(|| format!("cannot add the default route by {gateway}"))
     }
 }
