@@ -4,7 +4,7 @@ use crate::Ticks;
 
 /// Number of the layout of every map in this crate, raised with each change to
 /// any of them.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// How long flows in each state may be idle.
 #[repr(C)]
@@ -20,6 +20,11 @@ pub struct Timeouts {
     pub udp_unreplied: Ticks,
     /// ICMP queries: at least 60 s (RFC 5508 REQ-2).
     pub icmp: Ticks,
+    /// Protocols that are translated by address alone, and SCTP.
+    pub other: Ticks,
+    /// The fragments of a datagram, from the first to the last that arrives: at
+    /// least 15 s (RFC 1122 section 3.3.2 asks for 60 of who reassembles).
+    pub fragments: Ticks,
     /// Learnt MACs: the bridge's own default is 300 s.
     pub fdb: Ticks,
 }
@@ -32,6 +37,8 @@ impl Timeouts {
         udp: Ticks::from_secs(120),
         udp_unreplied: Ticks::from_secs(30),
         icmp: Ticks::from_secs(60),
+        other: Ticks::from_secs(600),
+        fragments: Ticks::from_secs(15),
         fdb: Ticks::from_secs(300),
     };
 }
@@ -59,7 +66,7 @@ pub struct Config {
     pub timeouts: Timeouts,
 }
 
-const _: () = assert!(size_of::<Config>() == 40 && align_of::<Config>() == 4);
+const _: () = assert!(size_of::<Config>() == 48 && align_of::<Config>() == 4);
 
 impl Default for Config {
     fn default() -> Self {

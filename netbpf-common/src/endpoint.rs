@@ -12,6 +12,8 @@ pub struct EndpointId(pub u16);
 impl EndpointId {
     /// No endpoint; also the row of packets that cannot be told to belong to one.
     pub const NONE: Self = Self(0);
+    /// The host itself, as the owner of flows: behind the last endpoint.
+    pub const HOST: Self = Self(4096);
 
     /// The index into array maps.
     #[must_use]

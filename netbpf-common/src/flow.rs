@@ -58,6 +58,12 @@ impl FlowKind {
     /// Set in both entries of a flow that a published port made, clear in
     /// those of a flow that a namespace opened.
     pub const DNAT: u8 = 4;
+    /// Set in both entries of a flow that holds a reference to its outside
+    /// port, an element of the `OUTSIDE_PORTS` map.
+    pub const OWNS_PORT: u8 = 8;
+    /// Set in both entries of a flow of the host itself, which had to give way
+    /// to a namespace's flow: what goes "into the namespace" goes to the stack.
+    pub const HOST: u8 = 16;
 
     /// A namespace's packets to the outside.
     pub const SNAT_ORIGINAL: Self = Self(0);
@@ -67,6 +73,8 @@ impl FlowKind {
     pub const DNAT_ORIGINAL: Self = Self(Self::DNAT | Self::TO_ENDPOINT);
     /// Their answers.
     pub const DNAT_REPLY: Self = Self(Self::DNAT | Self::REPLY);
+    /// The host's packets to the outside.
+    pub const HOST_ORIGINAL: Self = Self(Self::HOST);
 
     /// Whether the entry is the answering direction's.
     #[must_use]
@@ -88,11 +96,29 @@ impl FlowKind {
     pub const fn is_dnat(self) -> bool {
         self.0 & Self::DNAT != 0
     }
+
+    /// Whether the flow is the host's own.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_host(self) -> bool {
+        self.0 & Self::HOST != 0
+    }
+
+    /// Whether the flow holds a reference to its outside port.
+    #[must_use]
+    #[inline(always)]
+    pub const fn owns_port(self) -> bool {
+        self.0 & Self::OWNS_PORT != 0
+    }
 }
 
 impl core::fmt::Debug for FlowKind {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(if self.is_dnat() { "dnat" } else { "snat" })?;
+        f.write_str(match (self.is_host(), self.is_dnat()) {
+            (true, _) => "host",
+            (false, true) => "dnat",
+            (false, false) => "snat",
+        })?;
         f.write_str(if self.is_reply() { "-reply" } else { "-original" })?;
         f.write_str(if self.is_to_endpoint() { "-to-endpoint" } else { "-to-uplink" })
     }
@@ -149,7 +175,8 @@ pub struct Flow {
     pub mac: MacAddr,
     /// Next hop on the uplink; unused in entries into a namespace.
     pub next_hop: Ipv4,
-    /// Interface index of the uplink.
+    /// Interface index of the uplink; [`Flow::LOOPBACK`] if the other side is
+    /// the host itself, or one of its namespaces by the host's address.
     pub uplink: u32,
     /// TCP: the last acknowledgement number sent in this direction, host order:
     /// where the window begins in which the other direction may reset.
@@ -158,8 +185,8 @@ pub struct Flow {
     pub kind: FlowKind,
     /// What has been seen in this direction.
     pub seen: Seen,
-    /// Slot of `next_hop` in the `NEXT_HOPS` array.
-    pub next_hop_slot: u16,
+    /// The [`Flow::epoch`] in which the route was last asked for.
+    pub route_epoch: u16,
 }
 
 const _: () = assert!(size_of::<Flow>() == 64 && align_of::<Flow>() == 8);
@@ -182,9 +209,9 @@ const _: () = assert!(size_of::<FlowVisit>() == 24 && align_of::<FlowVisit>() ==
 /// How far a flow is. Derived from what both directions have seen, never stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FlowState {
-    /// UDP, ICMP: no answer so far.
+    /// All but TCP: no answer so far.
     Unreplied,
-    /// UDP, ICMP: answered.
+    /// All but TCP: answered.
     Replied,
     /// TCP: opened, no answer so far.
     SynSent,
@@ -225,7 +252,8 @@ impl FlowState {
         match self {
             Self::Unreplied if ip_proto == proto::UDP => timeouts.udp_unreplied,
             Self::Replied if ip_proto == proto::UDP => timeouts.udp,
-            Self::Unreplied | Self::Replied => timeouts.icmp,
+            Self::Unreplied | Self::Replied if ip_proto == proto::ICMP => timeouts.icmp,
+            Self::Unreplied | Self::Replied => timeouts.other,
             Self::Established => timeouts.tcp_established,
             Self::SynSent | Self::SynReceived | Self::FinWait | Self::TimeWait | Self::Closed => {
                 timeouts.tcp_transitory
@@ -250,6 +278,19 @@ impl FlowState {
 }
 
 impl Flow {
+    /// Interface index of the loopback device, the same in every namespace
+    /// (`LOOPBACK_IFINDEX` of the kernel's `net/flow.h`).
+    pub const LOOPBACK: u32 = 1;
+
+    /// The epoch of a point in time, some four seconds: in each of them a flow's
+    /// first packet has its route looked up anew.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "epochs are compared for equality only")]
+    pub const fn epoch(now: Ticks) -> u16 {
+        (now.0 >> 6) as u16
+    }
+
     /// The key of the other direction's entry.
     #[must_use]
     #[inline(always)]

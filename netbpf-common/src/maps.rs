@@ -2,8 +2,8 @@
 //! spells a map's name, but for the datapath's statics, which a test compares.
 
 use crate::{
-    Config, Counters, Endpoint, FdbEntry, Flow, FlowVisit, Ipv4, LearnCount, MacAddr, NextHop,
-    PublishEntry, Tuple, Uplink,
+    Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit, FragmentKey, Fragments,
+    HeldFragment, Ipv4, LearnCount, MacAddr, NextHop, PortOwner, PublishEntry, Tuple, Uplink,
 };
 
 /// Flows that the table holds unless `--max-flows` says otherwise.
@@ -67,8 +67,18 @@ maps! {
     /// Queue: one element per live flow.
     FlowQueue "FLOW_QUEUE": () => FlowVisit, flow_queue_len(DEFAULT_MAX_FLOWS), "flows to be looked at for expiry";
     /// Array, index [`crate::EndpointId`]: live flows of the endpoint; of all
-    /// endpoints together at index 0.
-    FlowCounts "FLOW_COUNTS": u32 => u64, 4096, "live flows per endpoint";
+    /// endpoints together at index 0, the host's own behind them.
+    FlowCounts "FLOW_COUNTS": u32 => u64, 4097, "live flows per endpoint";
+    /// Array, index [`PortOwner::index`]: to whom the outside ports belong.
+    OutsidePorts "OUTSIDE_PORTS": u32 => PortOwner, PortOwner::PORTS, "owners of outside ports";
+    /// LRU hash: datagrams of which fragments have been seen.
+    FragmentsMap "FRAGMENTS": FragmentKey => Fragments, 8192, "fragmented datagrams";
+    /// Array, a ring: fragments that came before the first of their datagram.
+    HeldFragments "HELD_FRAGMENTS": u32 => HeldFragment, HeldFragment::SLOTS, "fragments that wait";
+    /// Array with one element: fragments held so far, the next one's ticket.
+    HeldTickets "HELD_TICKETS": u32 => u64, 1, "tickets of fragments that wait";
+    /// Array, index [`crate::EndpointId`]; 0 for errors to the outside.
+    ErrorCounts "ERROR_COUNTS": u32 => ErrorCount, 4096, "ICMP errors sent";
     /// Array in two halves, see `Config::publish_base`.
     Publish "PUBLISH": u32 => PublishEntry, 4096, "published port ranges";
     /// Array of bits: the ports that are published on any address, TCP's first

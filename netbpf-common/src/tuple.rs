@@ -10,14 +10,20 @@ pub mod proto {
     pub const TCP: u8 = 6;
     /// UDP, RFC 768.
     pub const UDP: u8 = 17;
+    /// DCCP, RFC 4340.
+    pub const DCCP: u8 = 33;
+    /// SCTP, RFC 9260.
+    pub const SCTP: u8 = 132;
+    /// UDP-Lite, RFC 3828.
+    pub const UDP_LITE: u8 = 136;
 }
 
 /// Addresses, ports and protocol of a packet as it is seen on the wire: the
 /// key of the flow table.
 ///
-/// An ICMP echo has its identifier in the place of the port on the side that
+/// An ICMP query has its identifier in the place of the port on the side that
 /// asked: source port of the request, destination port of the reply. The other
-/// port is 0.
+/// port is 0. Protocols without ports have two zeros.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Tuple {
@@ -29,7 +35,7 @@ pub struct Tuple {
     pub sport: Port,
     /// Destination port.
     pub dport: Port,
-    /// IP protocol number, one of [`proto`].
+    /// IP protocol number, such as one of [`proto`].
     pub proto: u8,
     /// Zero: the kernel hashes these bytes too.
     pub pad: [u8; 3],

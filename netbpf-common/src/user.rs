@@ -1,8 +1,8 @@
 //! What the control plane needs to put these types into maps.
 
 use crate::{
-    Config, Counters, Endpoint, FdbEntry, Flow, FlowVisit, Ipv4, LearnCount, NextHop, PublishEntry,
-    Tuple, Uplink,
+    Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit, FragmentKey, Fragments,
+    HeldFragment, Ipv4, LearnCount, NextHop, PortOwner, PublishEntry, Tuple, Uplink,
     maps::{MacKey, SubnetKey},
 };
 
@@ -21,13 +21,18 @@ pod!(
     Config,
     Counters,
     Endpoint,
+    ErrorCount,
     FdbEntry,
     Flow,
     FlowVisit,
+    FragmentKey,
+    Fragments,
+    HeldFragment,
     Ipv4,
     LearnCount,
     MacKey,
     NextHop,
+    PortOwner,
     PublishEntry,
     SubnetKey,
     Tuple,

@@ -70,11 +70,13 @@ drop_reasons! {
     PortsExhausted = 7, "ports_exhausted";
     /// A private source address was about to leave by an uplink untranslated.
     PrivateSource = 8, "private_source";
-    /// A fragment that cannot be translated.
+    /// A fragment that cannot be translated: too small a first one, one whose
+    /// first never came, or more of a datagram than are kept.
     Fragment = 9, "fragment";
-    /// A protocol that cannot be translated.
+    /// A protocol without ports, of which another namespace has the only flow
+    /// to that destination.
     Protocol = 10, "protocol";
-    /// An ICMP message that belongs to no flow.
+    /// An ICMP error that belongs to no flow, or a redirect.
     IcmpUnrelated = 11, "icmp_unrelated";
     /// The endpoint that the flow or the port leads to is gone.
     EndpointGone = 12, "endpoint_gone";
@@ -97,6 +99,8 @@ drop_reasons! {
     PriorityTag = 20, "priority_tag";
     /// The endpoint has shown more new MACs than it may in a while.
     LearnLimit = 21, "learn_limit";
+    /// An ICMP error whose checksum is wrong.
+    BadChecksum = 22, "bad_checksum";
 }
 
 /// Rows of an endpoint's counters: packets and bytes of each [`Counter`], then
@@ -108,7 +112,7 @@ pub struct Counters(pub [u64; Counters::ROWS]);
 
 impl Counters {
     /// Number of rows; those that no counter has yet are zero.
-    pub const ROWS: usize = 32;
+    pub const ROWS: usize = 40;
     const FIRST_DROP: usize = 2 * Counter::ALL.len();
 
     /// Row of the packets counted as `counter`; the row after it has their bytes.

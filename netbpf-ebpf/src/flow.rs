@@ -6,8 +6,8 @@
 //! and the answering entry keeps the outside tuple taken until then.
 
 use netbpf_common::{
-    DropReason, Endpoint, EndpointId, Flow, FlowKind, FlowState, FlowVisit, Ipv4, MacAddr, NextHop,
-    Seen, Ticks, Translation, Tuple, proto,
+    DropReason, Endpoint, EndpointId, Flow, FlowKind, FlowState, FlowVisit, Ipv4, MacAddr, Seen,
+    Ticks, Translation, Tuple, proto,
 };
 
 use crate::{
@@ -61,7 +61,7 @@ impl NewFlow {
             tcp_ack: 0,
             kind,
             seen: Seen(0),
-            next_hop_slot: NextHop::slot(self.next_hop, self.uplink),
+            route_epoch: Flow::epoch(self.now),
         }
     }
 

@@ -31,13 +31,14 @@ pub struct Hop {
 /// packet queued meanwhile.
 #[inline(always)]
 pub fn find<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, flow: &Flow, now: Ticks) -> Hop {
-    let next = seam.tables.next_hop(flow.next_hop_slot);
+    let slot = NextHop::slot(flow.next_hop, flow.uplink);
+    let next = seam.tables.next_hop(slot);
     let is_fresh = now.since(next.checked).0 < RECHECK_AFTER.0;
     if next.is(flow.next_hop, flow.uplink) && is_fresh && next.mac != MacAddr::ZERO {
         return Hop { next, mtu: next.mtu, by_kernel: false };
     }
     recheck(seam, flow.uplink, flow.next_hop, now);
-    let next = seam.tables.next_hop(flow.next_hop_slot);
+    let next = seam.tables.next_hop(slot);
     Hop { next, mtu: next.mtu, by_kernel: true }
 }
 

@@ -9,7 +9,7 @@ use aya::{
     programs::SchedClassifier,
 };
 use netbpf::bpf::{Datapath, LoadOptions, LogLevel};
-use netbpf_common::{Counters, DropReason, EndpointId, Uplink, maps};
+use netbpf_common::{Counters, DropReason, EndpointId, maps};
 use netbpf_ebpf::{
     Verdict,
     sim::{
@@ -66,7 +66,7 @@ fn load(sim: &Sim) -> Datapath {
     }
     datapath.set_gateway(GATEWAY.1, GATEWAY.0).unwrap();
     datapath.set_subnet(SUBNET, 24).unwrap();
-    let uplink = Uplink { addr: HOST.1, mtu: 1500, mac: HOST.0, pad: 0 };
+    let uplink = testbed::uplink();
     datapath.set_uplink(UPLINK, &uplink).unwrap();
     datapath.set_published(&sim.tables.published).unwrap();
     datapath

@@ -11,8 +11,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use netbpf_common::{
-    Config, Counter, Counters, DropReason, Endpoint, EndpointId, FdbEntry, Flow, FlowVisit, Ipv4,
-    LearnCount, MacAddr, NextHop, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
+    Config, Counter, Counters, DropReason, Endpoint, EndpointId, ErrorCount, FdbEntry, Flow,
+    FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop,
+    PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
     maps::{self, MacKey, MapDef},
 };
 use netbpf_ebpf::seam::{FlowEntry, InsertError, Tables};
@@ -45,6 +46,18 @@ static FLOWS: HashMap<Tuple, Flow, { maps::Flows::MAX_ENTRIES as usize }> = Hash
 static FLOW_QUEUE: Queue<FlowVisit, { maps::FlowQueue::MAX_ENTRIES as usize }> = Queue::new();
 #[btf_map]
 static FLOW_COUNTS: Array<u64, { maps::FlowCounts::MAX_ENTRIES as usize }> = Array::new();
+#[btf_map]
+static OUTSIDE_PORTS: Array<u64, { maps::OutsidePorts::MAX_ENTRIES as usize }> = Array::new();
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, Fragments, { maps::FragmentsMap::MAX_ENTRIES as usize }> =
+    LruHashMap::new();
+#[btf_map]
+static HELD_FRAGMENTS: Array<HeldFragment, { maps::HeldFragments::MAX_ENTRIES as usize }> =
+    Array::new();
+#[btf_map]
+static HELD_TICKETS: Array<u64, { maps::HeldTickets::MAX_ENTRIES as usize }> = Array::new();
+#[btf_map]
+static ERROR_COUNTS: Array<ErrorCount, { maps::ErrorCounts::MAX_ENTRIES as usize }> = Array::new();
 #[btf_map]
 static PUBLISH: Array<PublishEntry, { maps::Publish::MAX_ENTRIES as usize }> = Array::new();
 #[btf_map]

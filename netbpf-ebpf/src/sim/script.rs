@@ -128,7 +128,7 @@ fn network(circumstances: u8) -> Sim {
 }
 
 fn uplink((mac, addr): (MacAddr, Ipv4), mtu: u32) -> Uplink {
-    Uplink { addr, mtu, mac, pad: 0 }
+    Uplink { addr, mtu, mac, prefix_len: 24, flags: 0 }
 }
 
 /// A frame that went on: whoever got it can answer.

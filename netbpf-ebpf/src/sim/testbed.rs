@@ -97,6 +97,12 @@ pub fn endpoint(n: u8) -> Endpoint {
     }
 }
 
+/// The uplink as the control plane fills it in.
+#[must_use]
+pub fn uplink() -> Uplink {
+    Uplink { addr: HOST.1, mtu: 1500, mac: HOST.0, prefix_len: 24, flags: 0 }
+}
+
 /// The network, with room for `max_flows` flows; TCP port 8080 and UDP ports
 /// 9000 to 9010 are published to the first namespace.
 ///
@@ -118,7 +124,7 @@ pub fn network(max_flows: u32) -> Sim {
     tables.addresses.insert(GATEWAY.1, EndpointId::NONE);
     tables.fdb.insert(GATEWAY.0, FdbEntry::default());
     tables.subnets.push((SUBNET, Ipv4::mask(24)));
-    tables.uplinks.insert(UPLINK, Uplink { addr: HOST.1, mtu: 1500, mac: HOST.0, pad: 0 });
+    tables.uplinks.insert(UPLINK, uplink());
     tables.publish([
         publish(proto::TCP, Ipv4::ANY, 8080, 8080, (1, 80)),
         publish(proto::UDP, Ipv4::ANY, 9000, 9010, (1, 7000)),

@@ -93,7 +93,12 @@ impl Planner<'_> {
 
     fn uplink(&self, link: &Link) -> Option<Uplink> {
         let addr = self.observed.uplink_address(link)?.into();
-        Some(Uplink { addr, mtu: link.mtu, mac: link.mac.unwrap_or(MacAddr::ZERO), pad: 0 })
+        Some(Uplink {
+            addr,
+            mtu: link.mtu,
+            mac: link.mac.unwrap_or(MacAddr::ZERO),
+            ..Uplink::default()
+        })
     }
 
     /// The step that tells it of all published ports of the host.

@@ -78,7 +78,7 @@ fn complete(topology: &Topology, before: &Observed) -> Observed {
         addr: Ipv4Addr::new(203, 0, 113, 1).into(),
         mtu: 1500,
         mac: before.links[0].mac.unwrap(),
-        pad: 0,
+        ..Uplink::default()
     };
     datapath.uplinks.insert(2, uplink);
     datapath.published.extend(publish_entries(topology));
