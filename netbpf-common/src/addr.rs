@@ -73,6 +73,13 @@ impl Ipv4 {
         matches!(self.octets()[0], 0 | 127 | 224..)
     }
 
+    /// Whether the address is one of 127.0.0.0/8.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_loopback(self) -> bool {
+        self.octets()[0] == 127
+    }
+
     /// The mask of a prefix of `len` bits; above 32 counts as 32.
     #[must_use]
     pub const fn mask(len: u8) -> Self {

@@ -62,11 +62,14 @@ pub struct Config {
     pub publish_len: u32,
     /// Flows that the table holds (`--max-flows`), both directions of a flow being one.
     pub max_flows: u32,
+    /// A random number that nobody else knows, from which the outside ports
+    /// follow (RFC 6056 section 3.3.3): low half, high half.
+    pub port_secret: [u32; 2],
     /// Idle time-outs.
     pub timeouts: Timeouts,
 }
 
-const _: () = assert!(size_of::<Config>() == 48 && align_of::<Config>() == 4);
+const _: () = assert!(size_of::<Config>() == 56 && align_of::<Config>() == 4);
 
 impl Default for Config {
     fn default() -> Self {
@@ -75,6 +78,7 @@ impl Default for Config {
             publish_base: 0,
             publish_len: 0,
             max_flows: crate::maps::DEFAULT_MAX_FLOWS,
+            port_secret: [0; 2],
             timeouts: Timeouts::DEFAULT,
         }
     }

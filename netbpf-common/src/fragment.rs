@@ -24,7 +24,7 @@ const _: () = assert!(size_of::<FragmentKey>() == 12 && align_of::<FragmentKey>(
 /// What is known of a fragmented datagram: value of the `FRAGMENTS` map.
 ///
 /// Fragments that come before the first are held. Each links to the one held
-/// before it; `held` is where the chain begins. Whoever exchanges that word for 0
+/// before it; `held` is where the chain begins. Whoever replaces that word by 0
 /// has the chain to himself.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -80,6 +80,16 @@ impl HeldFragment {
     pub const SLOTS: u32 = 1024;
     /// Longest frame that is held.
     pub const LEN: usize = 1536;
+    /// A free slot.
+    pub const FREE: Self = Self {
+        key: FragmentKey { saddr: Ipv4::ANY, daddr: Ipv4::ANY, id: 0, proto: 0, pad: 0 },
+        ticket: 0,
+        previous: 0,
+        len: 0,
+        endpoint: EndpointId::NONE,
+        pad: [0; 3],
+        frame: [0; Self::LEN],
+    };
 }
 
 const _: () = assert!(size_of::<HeldFragment>() == 32 + HeldFragment::LEN);

@@ -3,7 +3,8 @@
 
 use crate::{
     Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit, FragmentKey, Fragments,
-    HeldFragment, Ipv4, LearnCount, MacAddr, NextHop, PortOwner, PublishEntry, Tuple, Uplink,
+    HeldFragment, Ipv4, LearnCount, MacAddr, NextHop, PortOwner, PublishEntry, RareProgram, Tuple,
+    Uplink,
 };
 
 /// Flows that the table holds unless `--max-flows` says otherwise.
@@ -94,6 +95,11 @@ maps! {
     Subnets "SUBNETS": SubnetKey => u32, 256, "subnets";
     /// Per-CPU array, index [`crate::EndpointId`].
     Stats "STATS": u32 => Counters, 4096, "counters per endpoint";
+    /// Array of programs, index [`RareProgram`].
+    Programs "PROGRAMS": u32 => u32, RareProgram::COUNT, "programs for what is rare";
+    /// Per-CPU array with one element: the rare packet that a CPU is at; the
+    /// datapath's own.
+    Rare "RARE": u32 => [u64; 20], 1, "room for rare packets";
     /// Array with one element: the timer that visits flows. Its value is the
     /// kernel's own (`struct bpf_timer`).
     Sweeper "SWEEPER": u32 => [u64; 2], 1, "expiry timer";

@@ -1,13 +1,15 @@
 //! Outside to namespace: answers to what a namespace opened, and published ports.
 
-use netbpf_common::{DropReason, Endpoint, EndpointId, FlowKind, Ipv4, PublishEntry, Translation};
+use netbpf_common::{
+    DropReason, Endpoint, EndpointId, Flow, FlowKind, Ipv4, PublishEntry, Translation, Tuple,
+};
 
 use crate::{
     Forward, Stop, Verdict, flow,
     flow::NewFlow,
-    parse::{self, Packet, Parsed},
-    ports, rewrite,
-    seam::{Env, FlowEntry, Seam, Skb, Tables},
+    parse::{self, Packet, Parsed, Translate},
+    ports, rewrite, route,
+    seam::{Env, FlowEntry, Route, Seam, Skb, Tables},
     snat,
     wire::ipv4::Header,
 };
@@ -15,56 +17,102 @@ use crate::{
 /// Steps of a binary search over the largest table of published ports.
 const SEARCH_STEPS: u32 = 12;
 
-/// Decides about a packet from the uplink: into a namespace by its flow, whose
+/// Decides about a packet from outside: into a namespace by its flow, whose
 /// endpoint `id` becomes.
 ///
 /// # Errors
-/// Why it goes nowhere; [`Stop::NeedsFlow`] if there is no flow.
+/// Why it goes nowhere; [`Stop::NeedsFlow`] if there is no flow, [`Stop::Rare`]
+/// if [`by_stack`] has to help.
 #[inline(always)]
 pub fn by_flow<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
-    packet: &Packet,
+    what: &impl Translate,
     id: &mut EndpointId,
 ) -> Result<Forward, Stop> {
+    let packet = what.packet();
     let mut entry = seam.tables.flow(&packet.tuple).ok_or(Stop::NeedsFlow)?;
     let flow = entry.get();
     // A tuple that only packets from inside carry: somebody outside pretends.
     if !flow.kind.is_to_endpoint() {
         return Err(Stop::NeedsFlow);
     }
+    if flow.kind.is_host() {
+        return Err(Stop::Rare);
+    }
     *id = flow.endpoint;
     let endpoint = seam.tables.endpoint(flow.endpoint).ok_or(DropReason::EndpointGone)?;
-    deliverable(packet, &endpoint)?;
+    deliverable(seam, packet, &endpoint)?;
     let now = seam.env.now();
-    flow::track(seam, &mut entry, &flow, packet, now);
-    rewrite::translate(&mut seam.skb, packet, &flow)?;
-    rewrite::macs(&mut seam.skb, flow.mac, endpoint.gateway_mac)?;
+    if !what.is_error() {
+        flow::track(seam, &mut entry, &flow, packet, now);
+    }
+    what.translate(&mut seam.skb, &flow, packet.header.ttl - 1).ok_or(DropReason::Rewrite)?;
+    rewrite::macs(&mut seam.skb, flow.mac, endpoint.gateway_mac).ok_or(DropReason::Rewrite)?;
     Ok(Forward {
         counter: snat::counter(&flow),
         verdict: Verdict::Peer { ifindex: endpoint.ifindex },
     })
 }
 
-/// Whether a packet can be taken into the namespace. The stack cannot help: to
-/// it the packet is one for the host.
+/// Decides about a packet from outside that the stack is to take on once its
+/// addresses and ports are translated: it fragments what is too large, follows
+/// IP options, and delivers what is the host's own.
+///
+/// # Errors
+/// As [`by_flow`].
 #[inline(always)]
-fn deliverable(packet: &Packet, endpoint: &Endpoint) -> Result<(), DropReason> {
-    if packet.header.ttl <= 1 {
-        Err(DropReason::TtlExceeded)
-    } else if packet.wire_len > endpoint.mtu {
-        Err(DropReason::TooBig)
-    } else {
-        Ok(())
+pub fn by_stack<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    what: &impl Translate,
+    id: &mut EndpointId,
+) -> Result<Forward, Stop> {
+    let packet = what.packet();
+    let mut entry = seam.tables.flow(&packet.tuple).ok_or(Stop::NeedsFlow)?;
+    let flow = entry.get();
+    if !flow.kind.is_to_endpoint() {
+        return Err(Stop::NeedsFlow);
     }
+    if !flow.kind.is_host() {
+        *id = flow.endpoint;
+    }
+    if !what.is_error() {
+        let now = seam.env.now();
+        flow::track(seam, &mut entry, &flow, packet, now);
+    }
+    what.translate(&mut seam.skb, &flow, packet.header.ttl).ok_or(DropReason::Rewrite)?;
+    Ok(Forward { counter: snat::counter(&flow), verdict: Verdict::Pass })
+}
+
+/// Whether a packet can be taken into the namespace. The stack cannot help as
+/// long as it is not translated: to it the packet is one for the host.
+#[inline(always)]
+fn deliverable<S: Skb, T, E>(
+    seam: &Seam<S, T, E>,
+    packet: &Packet,
+    endpoint: &Endpoint,
+) -> Result<(), Stop> {
+    if packet.header.ttl <= 1 {
+        return Err(DropReason::TtlExceeded.into());
+    }
+    // From the host itself, whose loopback device takes 64 KiB, it goes in whole.
+    if packet.wire_len <= endpoint.mtu || seam.skb.ifindex() == Flow::LOOPBACK {
+        return Ok(());
+    }
+    if packet.header.may_be_fragmented() && seam.skb.gso_size() == 0 {
+        return Err(Stop::Rare);
+    }
+    Err(DropReason::TooBig.into())
 }
 
 /// What comes from the uplink and belongs to no flow and no published port is
 /// the host's, unless it tries to reach a namespace by its own address or says
 /// to come from one: [`Stop::ToStack`], or [`DropReason::NotPublished`] and
-/// [`DropReason::SourceAddress`].
+/// [`DropReason::SourceAddress`]. On the loopback device everything is the host's.
 #[inline(always)]
-pub fn to_stack<S, T: Tables, E>(seam: &Seam<S, T, E>, header: &Header) -> Stop {
-    if seam.tables.is_private(header.daddr) {
+pub fn to_stack<S: Skb, T: Tables, E>(seam: &Seam<S, T, E>, header: &Header) -> Stop {
+    if seam.skb.ifindex() == Flow::LOOPBACK {
+        Stop::ToStack
+    } else if seam.tables.is_private(header.daddr) {
         DropReason::NotPublished.into()
     } else if seam.tables.is_private(header.saddr) {
         DropReason::SourceAddress.into()
@@ -73,24 +121,42 @@ pub fn to_stack<S, T: Tables, E>(seam: &Seam<S, T, E>, header: &Header) -> Stop 
     }
 }
 
-/// The published range that the packet is for: one on its very address first,
-/// and then, if that is the address of the uplink that it came by, one on any.
+/// The published range that a packet is for: one on its very address first, and
+/// then one on any, if the address is the host's.
 #[inline(always)]
-fn lookup_published<S: Skb, T: Tables, E>(
+pub fn lookup_published<S: Skb, T: Tables, E>(
     seam: &Seam<S, T, E>,
-    packet: &Packet,
+    tuple: &Tuple,
+    is_hosts: bool,
 ) -> Option<T::Ref<PublishEntry>> {
-    if !ports::is_published(seam, packet.tuple.proto, packet.tuple.dport) {
+    if !ports::is_published(seam, tuple.proto, tuple.dport) {
         return None;
     }
-    let port = packet.tuple.dport.number();
-    let exact = PublishEntry::order_of(packet.tuple.proto, packet.tuple.daddr, port);
-    let any = PublishEntry::order_of(packet.tuple.proto, Ipv4::ANY, port);
+    let port = tuple.dport.number();
+    let exact = PublishEntry::order_of(tuple.proto, tuple.daddr, port);
+    let any = PublishEntry::order_of(tuple.proto, Ipv4::ANY, port);
     if let Some(found) = search(seam, exact) {
         return Some(found);
     }
-    let uplink = seam.tables.uplink(seam.skb.ifindex())?;
-    if uplink.addr == packet.tuple.daddr { search(seam, any) } else { None }
+    if is_hosts { search(seam, any) } else { None }
+}
+
+/// Whether a packet's destination is an address on which "any address" is
+/// published: all that the host has, but not its namespaces' gateways as seen
+/// from outside. By the loopback device comes nothing else.
+#[inline(always)]
+fn is_to_host<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, tuple: &Tuple) -> bool {
+    let ifindex = seam.skb.ifindex();
+    if ifindex == Flow::LOOPBACK {
+        return true;
+    }
+    if tuple.daddr.is_martian() || seam.tables.is_private(tuple.daddr) {
+        return false;
+    }
+    match seam.tables.uplink(ifindex) {
+        Some(uplink) if uplink.is_broadcast(tuple.daddr) => false,
+        _ => route::is_local(seam, ifindex, tuple.daddr),
+    }
 }
 
 /// Binary search for the entry that holds `order`: the last one not above it
@@ -116,7 +182,8 @@ fn search<S, T: Tables, E>(seam: &Seam<S, T, E>, order: u64) -> Option<T::Ref<Pu
 }
 
 /// Makes a flow for a packet that [`by_flow`] found none for, if its port is
-/// published; `id` becomes the endpoint that it leads to.
+/// published; `id` becomes the endpoint that it leads to. The packet is read anew
+/// unless it is given.
 ///
 /// # Errors
 /// [`Stop::ToStack`] if the packet is the host's, or why it goes nowhere.
@@ -124,10 +191,15 @@ fn search<S, T: Tables, E>(seam: &Seam<S, T, E>, order: u64) -> Option<T::Ref<Pu
 pub fn open<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     id: &mut EndpointId,
+    packet: Option<&Packet>,
 ) -> Result<(), Stop> {
     let mut new = NewFlow::default();
-    plan(seam, id, &mut new)?;
-    new.reserve(seam)?;
+    plan(seam, id, packet, &mut new)?;
+    if new.original.saddr == new.translated.saddr {
+        new.reserve(seam)?;
+    } else {
+        ports::allocate(seam, &mut new, false)?;
+    }
     new.open(seam)?;
     Ok(())
 }
@@ -137,45 +209,71 @@ pub fn open<S: Skb, T: Tables, E: Env>(
 fn plan<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     id: &mut EndpointId,
+    packet: Option<&Packet>,
     new: &mut NewFlow,
 ) -> Result<(), Stop> {
-    let header = parse::header(&seam.skb)?;
-    let Parsed::Packet(packet) = parse::packet(&seam.skb, header)? else {
-        return Err(Stop::ToStack);
+    let packet = match packet {
+        Some(packet) => *packet,
+        None => {
+            let header = parse::header(&seam.skb)?;
+            match parse::packet(&seam.skb, header)? {
+                Parsed::Packet(packet) => packet,
+                Parsed::Rare => return Err(Stop::ToStack),
+            }
+        }
     };
-    let Some(published) = lookup_published(seam, &packet) else {
-        return Err(to_stack(seam, &header));
+    let tuple = packet.tuple;
+    if !ports::is_published(seam, tuple.proto, tuple.dport) {
+        return Err(to_stack(seam, &packet.header));
+    }
+    let is_hosts = is_to_host(seam, &tuple);
+    let Some(published) = lookup_published(seam, &tuple, is_hosts) else {
+        return Err(to_stack(seam, &packet.header));
     };
     *id = published.endpoint;
-    if !packet.may_open {
-        return Err(DropReason::NoFlow.into());
-    }
     let endpoint = seam.tables.endpoint(*id).ok_or(DropReason::EndpointGone)?;
-    if seam.tables.is_private(packet.tuple.saddr) {
-        return Err(DropReason::SourceAddress.into());
+    let is_inside = seam.skb.ifindex() == Flow::LOOPBACK;
+    if !packet.may_open {
+        return Err(if is_inside { Stop::ToStack } else { DropReason::NoFlow.into() });
     }
-    // Answers leave where the routing table sends them, which need not be where
-    // the question came in. Who cannot be answered by an uplink is the stack's:
-    // the host itself, a martian, somebody behind a blackhole.
-    let route = seam.env.route(endpoint.bridge_ifindex, &packet.tuple.reversed());
-    if packet.tuple.saddr.is_martian() || seam.tables.uplink(route.ifindex).is_none() {
-        return Err(Stop::ToStack);
-    }
+    let mut translated = Translation {
+        daddr: published.target,
+        dport: published.target_of(tuple.dport.number()),
+        ..tuple.into()
+    };
+    let way = if is_inside {
+        // A namespace cannot answer to a loopback address.
+        if tuple.saddr.is_martian() {
+            translated.saddr = endpoint.gateway;
+        }
+        Route::LOCAL
+    } else {
+        if seam.tables.is_private(tuple.saddr) {
+            return Err(DropReason::SourceAddress.into());
+        }
+        // Answers leave where the routing table sends them, which need not be
+        // where the question came in. Who cannot be answered by an uplink is the
+        // stack's: the host itself, a martian, somebody behind a blackhole.
+        let way = seam.env.route(endpoint.bridge_ifindex, &tuple.reversed());
+        if tuple.saddr.is_martian() || seam.tables.uplink(way.ifindex).is_none() {
+            return Err(Stop::ToStack);
+        }
+        way
+    };
     // Asked here too: what is dropped makes no flow.
-    deliverable(&packet, &endpoint)?;
+    match deliverable(seam, &packet, &endpoint) {
+        Ok(()) | Err(Stop::Rare) => {}
+        Err(stop) => return Err(stop),
+    }
     flow::admit(seam, *id, &endpoint)?;
     *new = NewFlow {
-        original: packet.tuple,
-        translated: Translation {
-            daddr: published.target,
-            dport: published.target_of(packet.tuple.dport.number()),
-            ..packet.tuple.into()
-        },
+        original: tuple,
+        translated,
         kind: FlowKind::DNAT_ORIGINAL,
         endpoint: *id,
         mac: endpoint.mac,
-        uplink: route.ifindex,
-        next_hop: route.next_hop,
+        uplink: way.ifindex,
+        next_hop: way.next_hop,
         now: seam.env.now(),
     };
     Ok(())

@@ -6,14 +6,14 @@
 //! and the answering entry keeps the outside tuple taken until then.
 
 use netbpf_common::{
-    DropReason, Endpoint, EndpointId, Flow, FlowKind, FlowState, FlowVisit, Ipv4, MacAddr, Seen,
-    Ticks, Translation, Tuple, proto,
+    DropReason, Endpoint, EndpointId, Flow, FlowKind, FlowState, FlowVisit, Ipv4, MacAddr,
+    PortOwner, Seen, Ticks, Translation, Tuple, proto,
 };
 
 use crate::{
     checksum,
-    parse::{self, Packet, Parsed},
-    seam::{FlowEntry, InsertError, Seam, Skb, Tables},
+    parse::Packet,
+    seam::{FlowEntry, InsertError, Seam, Tables},
     wire::l4::{Tcp, flag},
 };
 
@@ -29,13 +29,14 @@ pub struct NewFlow {
     pub original: Tuple,
     /// What it becomes.
     pub translated: Translation,
-    /// [`FlowKind::SNAT_ORIGINAL`] or [`FlowKind::DNAT_ORIGINAL`].
+    /// [`FlowKind::SNAT_ORIGINAL`], [`FlowKind::DNAT_ORIGINAL`] or
+    /// [`FlowKind::HOST_ORIGINAL`]; with [`FlowKind::OWNS_PORT`] once it does.
     pub kind: FlowKind,
     /// The namespace's endpoint.
     pub endpoint: EndpointId,
     /// MAC of the interface inside the namespace.
     pub mac: MacAddr,
-    /// The uplink.
+    /// The uplink, or [`Flow::LOOPBACK`].
     pub uplink: u32,
     /// The way to the outside peer.
     pub next_hop: Ipv4,
@@ -109,6 +110,7 @@ impl NewFlow {
         if let Err(error) = seam.tables.insert_flow(&self.original, &entry) {
             seam.tables.add_flow_count(self.endpoint, -1);
             seam.tables.remove_flow(&self.reply_key());
+            give_port(seam, &entry, self.original.proto);
             return match error {
                 InsertError::Exists => Ok(()),
                 InsertError::Full => Err(DropReason::FlowTableFull),
@@ -177,25 +179,16 @@ pub fn remove<S, T: Tables, E>(seam: &mut Seam<S, T, E>, original: &Tuple) -> bo
     }
     seam.tables.remove_flow(&flow.partner(original.proto));
     seam.tables.add_flow_count(flow.endpoint, -1);
+    give_port(seam, &flow, original.proto);
     true
 }
 
-/// Ends a namespace's flow that has the outside tuple of a packet that the host
-/// itself sends: the host's sockets come first.
+/// Lets go of the outside port of a flow, given its opening direction's entry.
 #[inline(always)]
-pub fn yield_to_host<S: Skb, T: Tables, E>(seam: &mut Seam<S, T, E>) {
-    let Ok(header) = parse::header(&seam.skb) else {
-        return;
-    };
-    let Ok(Parsed::Packet(packet)) = parse::packet(&seam.skb, header) else {
-        return;
-    };
-    let Some(entry) = seam.tables.flow(&packet.tuple.reversed()) else {
-        return;
-    };
-    let flow = entry.get();
-    if flow.kind == FlowKind::SNAT_REPLY {
-        remove(seam, &flow.partner(packet.tuple.proto));
+fn give_port<S, T: Tables, E>(seam: &mut Seam<S, T, E>, original: &Flow, ip_proto: u8) {
+    let index = PortOwner::index(ip_proto, original.translated.sport.number());
+    if let Some(index) = index.filter(|_| original.kind.owns_port()) {
+        seam.tables.give_port(index);
     }
 }
 

@@ -9,23 +9,29 @@
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod checksum;
 pub mod dnat;
 pub mod expire;
 pub mod flow;
+pub mod fragment;
 pub mod guard;
+pub mod host;
+pub mod icmp_error;
 pub mod l2;
 pub mod next_hop;
 pub mod parse;
 pub mod ports;
+pub mod rare;
 pub mod rewrite;
+pub mod route;
 pub mod seam;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod snat;
 pub mod wire;
 
-use netbpf_common::{Counter, DropReason, EndpointId, Ipv4};
+use netbpf_common::{Counter, DropReason, EndpointId, Flow, Ipv4};
 
 use crate::{
     parse::Parsed,
@@ -48,9 +54,16 @@ pub enum Verdict {
         /// The uplink's interface index.
         ifindex: u32,
     },
-    /// Out by an uplink, the MACs given by the kernel's neighbour output.
+    /// To the rest of the decision: see [`rare`].
+    Rare,
+    /// Nowhere for now: it is held, and sent and counted later.
+    Held,
+    /// Nowhere any more: it has been sent.
+    Sent,
+    /// Out by an uplink, the MACs given by the kernel's neighbour output; or in
+    /// again by the host's loopback device, as if the host had sent it.
     Neighbour {
-        /// The uplink's interface index.
+        /// The uplink's interface index, or [`Flow::LOOPBACK`].
         ifindex: u32,
         /// The next hop's address.
         next_hop: Ipv4,
@@ -69,6 +82,8 @@ pub struct Forward {
 impl Forward {
     /// Up to the kernel.
     pub const PASS: Self = Self { counter: Counter::Passed, verdict: Verdict::Pass };
+    /// Held.
+    pub const HELD: Self = Self { counter: Counter::Passed, verdict: Verdict::Held };
 }
 
 /// Why a packet does not simply go where it is to go.
@@ -78,8 +93,12 @@ pub enum Stop {
     Dropped(DropReason),
     /// There is no flow that says where: one has to be made first.
     NeedsFlow,
+    /// The way of its flow has to be looked up anew first.
+    NeedsRoute,
     /// No flow is to be made for it: it is the stack's.
     ToStack,
+    /// It is one of those that [`rare`] decides about.
+    Rare,
 }
 
 impl From<DropReason> for Stop {
@@ -111,8 +130,13 @@ fn account<S: Skb, T: Tables, E>(
             seam.tables.count_drop(endpoint, reason);
             return Outcome { endpoint, result: Err(reason) };
         }
-        Err(Stop::NeedsFlow | Stop::ToStack) => Forward::PASS,
+        // Whoever decides in the end also counts.
+        Err(Stop::Rare) => return Outcome { endpoint, result: Ok(Verdict::Rare) },
+        Err(Stop::NeedsFlow | Stop::NeedsRoute | Stop::ToStack) => Forward::PASS,
     };
+    if forward.verdict == Verdict::Held {
+        return Outcome { endpoint, result: Ok(Verdict::Held) };
+    }
     let bytes = seam.skb.l3_len();
     seam.tables.count(endpoint, forward.counter, bytes);
     Outcome { endpoint, result: Ok(forward.verdict) }
@@ -138,10 +162,16 @@ fn makes_room<S, T: Tables, E: Env>(
 pub fn from_endpoint<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Outcome {
     let id = seam.tables.endpoint_id(seam.skb.ifindex()).unwrap_or(EndpointId::NONE);
     let mut decision = decide_from_endpoint(seam, id);
+    if decision == Err(Stop::NeedsRoute) {
+        decision = match recheck(seam) {
+            Ok(()) => decide_from_endpoint(seam, id),
+            Err(stop) => Err(stop),
+        };
+    }
     if decision == Err(Stop::NeedsFlow) {
-        let mut opened = snat::open(seam, id);
+        let mut opened = snat::open(seam, id, None);
         if makes_room(seam, id, opened) {
-            opened = snat::open(seam, id);
+            opened = snat::open(seam, id, None);
         }
         decision = match opened {
             Ok(()) => decide_from_endpoint(seam, id),
@@ -149,6 +179,18 @@ pub fn from_endpoint<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Out
         };
     }
     account(seam, id, decision)
+}
+
+/// Looks up the way of the packet's flow anew.
+///
+/// Not inlined: as [`decide_from_endpoint`].
+#[inline(never)]
+fn recheck<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Result<(), Stop> {
+    let header = parse::header(&seam.skb)?;
+    match parse::packet(&seam.skb, header)? {
+        Parsed::Packet(packet) => route::recheck(seam, &packet.tuple),
+        Parsed::Rare => Err(Stop::Rare),
+    }
 }
 
 /// Not inlined: it is called for once more when a flow has been made, and the
@@ -185,13 +227,9 @@ fn decide_from_endpoint<S: Skb, T: Tables, E: Env>(
             if eth.dst != endpoint.gateway_mac {
                 return l2::forward(seam, id, &endpoint, &eth);
             }
-            if header.daddr == endpoint.gateway {
-                return Ok(Forward::PASS);
-            }
             match parse::packet(&seam.skb, header)? {
                 Parsed::Packet(packet) => snat::by_flow(seam, id, &packet),
-                // To the host: fine. To the outside: to_uplink() drops it.
-                Parsed::Other(_) => Ok(Forward::PASS),
+                Parsed::Rare => Err(Stop::Rare),
             }
         }
         _ if eth.dst.is_multicast() || eth.dst == endpoint.gateway_mac => Ok(Forward::PASS),
@@ -205,9 +243,9 @@ pub fn from_uplink<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Outco
     let mut id = EndpointId::NONE;
     let mut decision = decide_from_uplink(seam, &mut id);
     if decision == Err(Stop::NeedsFlow) {
-        let mut opened = dnat::open(seam, &mut id);
+        let mut opened = dnat::open(seam, &mut id, None);
         if makes_room(seam, id, opened) {
-            opened = dnat::open(seam, &mut id);
+            opened = dnat::open(seam, &mut id, None);
         }
         decision = match opened {
             Ok(()) => decide_from_uplink(seam, &mut id),
@@ -240,8 +278,15 @@ fn decide_from_uplink<S: Skb, T: Tables, E: Env>(
     let Ok(header) = parse::header(&seam.skb) else {
         return Ok(Forward::PASS);
     };
+    // What of the host's own stays on its loopback device needs no flow.
+    if header.saddr.is_loopback() && is_hosts_own(seam, &header) {
+        return Ok(Forward::PASS);
+    }
     match parse::packet(&seam.skb, header) {
-        Ok(Parsed::Packet(packet)) if seam.skb.is_to_us() => dnat::by_flow(seam, &packet, id),
+        Ok(parsed) if seam.skb.is_to_us() => match parsed {
+            Parsed::Packet(packet) => dnat::by_flow(seam, &packet, id),
+            Parsed::Rare => Err(Stop::Rare),
+        },
         // The stack forwards what it does not understand, too.
         Ok(_) | Err(_) => match dnat::to_stack(seam, &header) {
             Stop::ToStack => Ok(Forward::PASS),
@@ -250,34 +295,59 @@ fn decide_from_uplink<S: Skb, T: Tables, E: Env>(
     }
 }
 
+/// Whether a packet from one of the host's loopback addresses is for nobody but
+/// the host: one that is not for a published port.
+#[inline(always)]
+fn is_hosts_own<S: Skb, T: Tables, E>(seam: &Seam<S, T, E>, header: &wire::ipv4::Header) -> bool {
+    if seam.skb.ifindex() != Flow::LOOPBACK || header.has_options() || header.is_fragment() {
+        return false;
+    }
+    match wire::l4::ports(&seam.skb) {
+        Some((_, dport)) => !ports::is_published(seam, header.proto, dport),
+        None => true,
+    }
+}
+
 /// A frame that the host is about to send by the uplink: its own, or one that
-/// its stack forwards. Translated frames do not come by here.
+/// its stack forwards. Frames that the fast path sends do not come by here.
 ///
-/// Nothing with an address of our subnets leaves: what the fast path could not
-/// translate ends here, counted for the namespace that sent it. And what the
-/// host sends itself ends a namespace's flow that has the very same tuple: the
-/// answers are the host's.
+/// Nothing with an address of our subnets leaves: it is translated here, if the
+/// fast path has left it to the stack, or dropped. And where the host itself
+/// sends from the outside tuple of a namespace's flow, that is translated.
 #[inline(always)]
 pub fn to_uplink<S: Skb, T: Tables, E>(seam: &mut Seam<S, T, E>) -> Outcome {
-    let pass = Outcome { endpoint: EndpointId::NONE, result: Ok(Verdict::Pass) };
+    let nobodys = |result| Outcome { endpoint: EndpointId::NONE, result };
     let Some(eth) = Eth::load(&seam.skb) else {
-        return pass;
+        return nobodys(Ok(Verdict::Pass));
     };
-    let source = match eth.ethertype {
-        eth::IPV4 => wire::ipv4::Header::load(&seam.skb).map(|header| header.saddr),
-        eth::ARP => wire::arp::sender(&seam.skb).map(|sender| sender.addr),
-        _ => None,
-    };
-    let Some(source) = source else {
-        return pass;
-    };
-    if !seam.tables.is_private(source) {
-        if eth.ethertype == eth::IPV4 {
-            flow::yield_to_host(seam);
-        }
-        return pass;
+    if eth.ethertype == eth::ARP {
+        let sender = wire::arp::sender(&seam.skb).map(|sender| sender.addr);
+        let Some(sender) = sender.filter(|addr| seam.tables.is_private(*addr)) else {
+            return nobodys(Ok(Verdict::Pass));
+        };
+        let endpoint = seam.tables.address_owner(sender).unwrap_or(EndpointId::NONE);
+        seam.tables.count_drop(endpoint, DropReason::PrivateSource);
+        return Outcome { endpoint, result: Err(DropReason::PrivateSource) };
     }
-    let endpoint = seam.tables.address_owner(source).unwrap_or(EndpointId::NONE);
-    seam.tables.count_drop(endpoint, DropReason::PrivateSource);
-    Outcome { endpoint, result: Err(DropReason::PrivateSource) }
+    if eth.ethertype == eth::IPV4 && is_to_change(seam) {
+        return nobodys(Ok(Verdict::Rare));
+    }
+    nobodys(Ok(Verdict::Pass))
+}
+
+/// Whether an IPv4 packet that the host sends by an uplink may not leave as it is.
+#[inline(always)]
+fn is_to_change<S: Skb, T: Tables, E>(seam: &mut Seam<S, T, E>) -> bool {
+    // What is not even a header has no address that it could tell.
+    let Some(header) = wire::ipv4::Header::load(&seam.skb) else {
+        return false;
+    };
+    if seam.tables.is_private(header.saddr) {
+        return true;
+    }
+    match parse::header(&seam.skb).and_then(|header| parse::packet(&seam.skb, header)) {
+        Ok(Parsed::Packet(packet)) => host::is_translated(seam, &packet.tuple),
+        Ok(Parsed::Rare) => seam.tables.flow_count(EndpointId::HOST) != 0,
+        Err(_) => false,
+    }
 }

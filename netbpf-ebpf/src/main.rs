@@ -26,7 +26,7 @@ mod glue;
 use aya_ebpf::{
     Global,
     bindings::{
-        bpf_redir_neigh,
+        BPF_F_INGRESS, bpf_redir_neigh,
         tcx_action_base::{TCX_DROP, TCX_NEXT},
     },
     helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type},
@@ -34,17 +34,19 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::{debug, trace, warn};
-use netbpf_common::{DropReason, Ipv4, Port, Tuple};
+use netbpf_common::{DropReason, EndpointId, Flow, Ipv4, Port, RareProgram, Tuple};
 use netbpf_ebpf::{
-    Outcome, Verdict, flow,
+    Outcome, Verdict, answer, flow, rare,
     seam::{Seam, Skb},
 };
 
-use glue::{env::Kernel, maps::KernelMaps, skb::Packet, sweeper};
+use glue::{
+    env::Kernel,
+    maps::{self, KernelMaps, PROGRAMS},
+    skb::{Frame, L3Packet, Packet, TRANSLATED},
+    sweeper,
+};
 
-/// Mark of packets that this datapath sends to an uplink, so that its own
-/// program at the way out lets them by. Taken off there.
-const TRANSLATED: u32 = 0x6e65_7462;
 /// `AF_INET`.
 const AF_INET: u32 = 2;
 
@@ -54,14 +56,30 @@ const AF_INET: u32 = 2;
 static RETYPE_PEER: Global<u32> = Global::new(0);
 
 #[inline(always)]
-fn seam(ctx: &TcContext) -> Seam<Packet, KernelMaps, Kernel> {
-    let skb = Packet::new(ctx);
-    Seam { skb, tables: KernelMaps, env: Kernel(skb) }
+fn seam<const HAS_ETHERNET: bool>(
+    skb: Packet<HAS_ETHERNET>,
+) -> Seam<Packet<HAS_ETHERNET>, KernelMaps, Kernel> {
+    Seam { skb, tables: KernelMaps, env: Kernel(skb.raw()) }
 }
 
-/// Does what was decided, and says so if anybody listens.
+/// Hands over to another program; what comes back is for the case that it is
+/// not there.
 #[inline(always)]
-fn apply(ctx: &TcContext, skb: Packet, outcome: Outcome) -> i32 {
+fn hand_over(ctx: &TcContext, program: RareProgram) -> i32 {
+    // SAFETY: nothing of this program is left to be done or dropped.
+    unsafe { PROGRAMS.tail_call(ctx, program as u32) };
+    TCX_DROP
+}
+
+/// Does what was decided, and says so if anybody listens. What is rare goes on in
+/// another program.
+#[inline(always)]
+fn apply<const HAS_ETHERNET: bool>(
+    ctx: &TcContext,
+    skb: Packet<HAS_ETHERNET>,
+    outcome: Outcome,
+    rare: RareProgram,
+) -> i32 {
     let endpoint = outcome.endpoint.0;
     match outcome.result {
         Ok(Verdict::Pass) => {
@@ -83,17 +101,28 @@ fn apply(ctx: &TcContext, skb: Packet, outcome: Outcome) -> i32 {
             // SAFETY: no pointers; a device that is gone drops the packet.
             unsafe { bpf_redirect(ifindex, 0) as i32 }
         }
+        Ok(Verdict::Neighbour { ifindex: Flow::LOOPBACK, .. }) => {
+            trace!(ctx, "endpoint {}: to the host's own address", endpoint);
+            // SAFETY: no pointers; a device that is down drops the packet.
+            unsafe { bpf_redirect(Flow::LOOPBACK, u64::from(BPF_F_INGRESS)) as i32 }
+        }
         Ok(Verdict::Neighbour { ifindex, next_hop }) => {
             trace!(ctx, "endpoint {}: out by {} to {:i}", endpoint, ifindex, next_hop.to_host());
             skb.set_mark(TRANSLATED);
             redirect_neigh(ifindex, next_hop)
         }
+        Ok(Verdict::Rare) => hand_over(ctx, rare),
+        Ok(Verdict::Held | Verdict::Sent) => TCX_DROP,
         Err(reason) => {
             match reason {
                 DropReason::FlowTableFull | DropReason::FlowLimit | DropReason::PortsExhausted => {
                     warn!(ctx, "endpoint {}: no new flow, reason {}", endpoint, reason as u8);
                 }
                 _ => debug!(ctx, "endpoint {}: dropped, reason {}", endpoint, reason as u8),
+            }
+            if HAS_ETHERNET && answer::is_answered(reason) {
+                skb.leave((u32::from(endpoint), reason as u32));
+                return hand_over(ctx, RareProgram::SendError);
             }
             TCX_DROP
         }
@@ -114,29 +143,118 @@ fn redirect_neigh(ifindex: u32, next_hop: Ipv4) -> i32 {
 /// Frames from a namespace: tc ingress of the veth's host side.
 #[classifier]
 pub fn from_endpoint(ctx: TcContext) -> i32 {
-    let mut seam = seam(&ctx);
+    let mut seam = seam(Frame::new(&ctx));
     let outcome = netbpf_ebpf::from_endpoint(&mut seam);
-    apply(&ctx, seam.skb, outcome)
+    apply(&ctx, seam.skb, outcome, RareProgram::FromEndpoint)
 }
 
-/// Frames from outside: tc ingress of the uplink.
+/// Frames from outside, or from the host itself: tc ingress of the uplinks and
+/// of the host's loopback device.
 #[classifier]
 pub fn from_uplink(ctx: TcContext) -> i32 {
-    let mut seam = seam(&ctx);
+    let mut seam = seam(Frame::new(&ctx));
     let outcome = netbpf_ebpf::from_uplink(&mut seam);
-    apply(&ctx, seam.skb, outcome)
+    apply(&ctx, seam.skb, outcome, RareProgram::FromUplink)
+}
+
+/// The same of an uplink without Ethernet headers.
+#[classifier]
+pub fn from_uplink_l3(ctx: TcContext) -> i32 {
+    let Some(frame) = Frame::with_header(&ctx) else {
+        return TCX_NEXT;
+    };
+    let mut seam = seam(frame);
+    let outcome = netbpf_ebpf::from_uplink(&mut seam);
+    apply(&ctx, seam.skb, outcome, RareProgram::FromUplink)
 }
 
 /// Frames to the outside: tc egress of the uplink.
 #[classifier]
 pub fn to_uplink(ctx: TcContext) -> i32 {
-    let mut seam = seam(&ctx);
-    if seam.skb.mark() == TRANSLATED {
-        seam.skb.set_mark(0);
+    out(&ctx, Frame::new(&ctx), RareProgram::ToUplink)
+}
+
+/// The same of an uplink without Ethernet headers.
+#[classifier]
+pub fn to_uplink_l3(ctx: TcContext) -> i32 {
+    out(&ctx, L3Packet::new(&ctx), RareProgram::ToUplinkL3)
+}
+
+#[inline(always)]
+fn out<const HAS_ETHERNET: bool>(
+    ctx: &TcContext,
+    skb: Packet<HAS_ETHERNET>,
+    rare: RareProgram,
+) -> i32 {
+    if skb.mark() == TRANSLATED {
+        skb.set_mark(0);
         return TCX_NEXT;
     }
+    let mut seam = seam(skb);
     let outcome = netbpf_ebpf::to_uplink(&mut seam);
-    apply(&ctx, seam.skb, outcome)
+    apply(ctx, skb, outcome, rare)
+}
+
+/// Goes on for `from_endpoint`.
+#[classifier]
+pub fn rare_from_endpoint(ctx: TcContext) -> i32 {
+    let mut seam = seam(Frame::new(&ctx));
+    let Some(place) = maps::rare() else {
+        return TCX_DROP;
+    };
+    let outcome = rare::from_endpoint(&mut seam, place);
+    apply(&ctx, seam.skb, outcome, RareProgram::FromEndpoint)
+}
+
+/// Goes on for `from_uplink`.
+#[classifier]
+pub fn rare_from_uplink(ctx: TcContext) -> i32 {
+    let mut seam = seam(Frame::new(&ctx));
+    let Some(place) = maps::rare() else {
+        return TCX_DROP;
+    };
+    let outcome = rare::from_uplink(&mut seam, place);
+    apply(&ctx, seam.skb, outcome, RareProgram::FromUplink)
+}
+
+/// Goes on for `to_uplink`.
+#[classifier]
+pub fn rare_to_uplink(ctx: TcContext) -> i32 {
+    let mut seam = seam(Frame::new(&ctx));
+    let Some(place) = maps::rare() else {
+        return TCX_DROP;
+    };
+    let outcome = rare::to_uplink(&mut seam, place);
+    apply(&ctx, seam.skb, outcome, RareProgram::ToUplink)
+}
+
+/// Goes on for `to_uplink_l3`.
+#[classifier]
+pub fn rare_to_uplink_l3(ctx: TcContext) -> i32 {
+    let mut seam = seam(L3Packet::new(&ctx));
+    let Some(place) = maps::rare() else {
+        return TCX_DROP;
+    };
+    let outcome = rare::to_uplink(&mut seam, place);
+    apply(&ctx, seam.skb, outcome, RareProgram::ToUplinkL3)
+}
+
+/// Answers a packet that another program has dropped, if an answer is due.
+#[classifier]
+pub fn send_error(ctx: TcContext) -> i32 {
+    let mut seam = seam(Frame::new(&ctx));
+    let (endpoint, reason) = seam.skb.left();
+    let reason = DropReason::ALL.iter().find(|known| **known as u32 == reason);
+    let Some(reason) = reason else {
+        return TCX_DROP;
+    };
+    match answer::dropped(&mut seam, EndpointId(endpoint as u16), *reason) {
+        Some(verdict) => {
+            let outcome = Outcome { endpoint: EndpointId(endpoint as u16), result: Ok(verdict) };
+            apply(&ctx, seam.skb, outcome, RareProgram::SendError)
+        }
+        None => TCX_DROP,
+    }
 }
 
 /// Run once by the loader: arms the expiry timer. 0 if it runs.
@@ -150,7 +268,7 @@ pub fn start_sweeper(_ctx: TcContext) -> i32 {
 /// flows it ended is the result.
 #[classifier]
 pub fn flush_flows(ctx: TcContext) -> i32 {
-    let mut seam = seam(&ctx);
+    let mut seam = seam(Frame::new(&ctx));
     let mut ended = 0;
     let mut index = 0;
     while index < FLUSH_BATCH {

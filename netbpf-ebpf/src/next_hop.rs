@@ -11,6 +11,11 @@ use crate::{
 /// so that a new MAC is followed within one.
 const RECHECK_AFTER: Ticks = Ticks(8);
 
+/// Largest packet of the loopback device: none is too large.
+const LOOPBACK_MTU: u32 = u32::MAX;
+/// Where an uplink has no MACs, these stand for "resolved". Nobody sees them.
+const NO_MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 0]);
+
 /// The way on from here.
 #[derive(Clone, Copy, Debug)]
 pub struct Hop {
@@ -37,6 +42,9 @@ pub fn find<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, flow: &Flow, now: Ti
     if next.is(flow.next_hop, flow.uplink) && is_fresh && next.mac != MacAddr::ZERO {
         return Hop { next, mtu: next.mtu, by_kernel: false };
     }
+    if flow.uplink == Flow::LOOPBACK {
+        return Hop { next, mtu: LOOPBACK_MTU, by_kernel: true };
+    }
     recheck(seam, flow.uplink, flow.next_hop, now);
     let next = seam.tables.next_hop(slot);
     Hop { next, mtu: next.mtu, by_kernel: true }
@@ -52,12 +60,16 @@ fn recheck<S, T: Tables, E: Env>(
     next_hop: Ipv4,
     now: Ticks,
 ) {
-    let mtu = match seam.tables.uplink(ifindex) {
-        Some(uplink) => uplink.mtu,
-        None => 0,
+    let (mut mtu, has_ethernet) = match seam.tables.uplink(ifindex) {
+        Some(uplink) => (uplink.mtu, uplink.has_ethernet()),
+        None => (0, true),
     };
     let found = seam.env.resolve(ifindex, next_hop);
-    let next = NextHop::new((next_hop, ifindex), (found.mac, found.source_mac), now, mtu);
+    if found.mtu != 0 {
+        mtu = found.mtu;
+    }
+    let macs = if has_ethernet { (found.mac, found.source_mac) } else { (NO_MAC, NO_MAC) };
+    let next = NextHop::new((next_hop, ifindex), macs, now, mtu);
     seam.tables.set_next_hop(NextHop::slot(next_hop, ifindex), next);
 }
 
@@ -68,8 +80,11 @@ fn recheck<S, T: Tables, E: Env>(
 #[inline(always)]
 pub fn send(skb: &mut impl Skb, flow: &Flow, hop: &Hop) -> Result<Verdict, DropReason> {
     if hop.by_kernel {
+        if flow.uplink == Flow::LOOPBACK {
+            rewrite::macs(skb, MacAddr::ZERO, MacAddr::ZERO).ok_or(DropReason::Rewrite)?;
+        }
         return Ok(Verdict::Neighbour { ifindex: flow.uplink, next_hop: flow.next_hop });
     }
-    rewrite::macs(skb, hop.next.mac, hop.next.source_mac)?;
+    rewrite::macs(skb, hop.next.mac, hop.next.source_mac).ok_or(DropReason::Rewrite)?;
     Ok(Verdict::Uplink { ifindex: flow.uplink })
 }

@@ -1,8 +1,9 @@
 //! From a frame's bytes to what the logic decides on.
 
-use netbpf_common::{DropReason, Port, Tuple, proto};
+use netbpf_common::{DropReason, Flow, Port, Tuple, proto};
 
 use crate::{
+    rewrite,
     seam::Skb,
     wire::{
         icmp,
@@ -12,16 +13,17 @@ use crate::{
 };
 
 /// An IPv4 packet that can be translated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Packet {
-    /// Addresses, ports and protocol.
+    /// Addresses, ports and protocol. Of an ICMP error: those of a packet that
+    /// goes its way, in the flow that it is about.
     pub tuple: Tuple,
     /// The IPv4 header.
     pub header: Header,
     /// TCP's fields; all zero for other protocols.
     pub tcp: Tcp,
     /// Whether the packet may open a flow. A segment that ends a connection and
-    /// an answer to an echo may not: there is nothing that they belong to.
+    /// an answer to a query may not: there is nothing that they belong to.
     pub may_open: bool,
     /// Length of the IP packet in bytes: of the whole train, if it is a GSO one.
     pub len: u32,
@@ -30,13 +32,42 @@ pub struct Packet {
     pub wire_len: u32,
 }
 
+/// A packet, and how its bytes are to be changed.
+pub trait Translate {
+    /// The packet.
+    fn packet(&self) -> &Packet;
+    /// Whether it is about a flow instead of being one of it: then it changes
+    /// nothing of the flow (RFC 5508 REQ-6).
+    fn is_error(&self) -> bool;
+    /// Makes it what its flow says, with a time to live of `ttl`; see [`rewrite`].
+    fn translate(&self, skb: &mut impl Skb, flow: &Flow, ttl: u8) -> Option<()>;
+}
+
+impl Translate for Packet {
+    #[inline(always)]
+    fn packet(&self) -> &Packet {
+        self
+    }
+
+    #[inline(always)]
+    fn is_error(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn translate(&self, skb: &mut impl Skb, flow: &Flow, ttl: u8) -> Option<()> {
+        rewrite::transport(skb, self, flow)?;
+        rewrite::ip_header(skb, &self.header, flow, ttl)
+    }
+}
+
 /// What an IPv4 frame holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Parsed {
-    /// TCP, UDP or ICMP echo, unfragmented, without IP options.
+    /// TCP, UDP or an ICMP query, unfragmented, without IP options.
     Packet(Packet),
-    /// Anything else that is well-formed: the stack's business.
-    Other(Header),
+    /// Anything else: see [`crate::rare`].
+    Rare,
 }
 
 /// Reads the IPv4 header and checks it against the frame (RFC 1812 section
@@ -60,6 +91,16 @@ pub fn header(skb: &impl Skb) -> Result<Header, DropReason> {
     Ok(header)
 }
 
+/// Length of the IP packet in bytes. Ethernet pads short frames; what counts is
+/// the packet's own length.
+#[inline(always)]
+pub fn len(skb: &impl Skb, header: &Header) -> u32 {
+    match header.total_len {
+        0 => skb.l3_len(),
+        len => u32::from(len),
+    }
+}
+
 /// Reads the transport header of a packet whose IPv4 header is `header`.
 ///
 /// # Errors
@@ -67,13 +108,9 @@ pub fn header(skb: &impl Skb) -> Result<Header, DropReason> {
 #[inline(always)]
 pub fn packet(skb: &impl Skb, header: Header) -> Result<Parsed, DropReason> {
     if header.has_options() || header.is_fragment() {
-        return Ok(Parsed::Other(header));
+        return Ok(Parsed::Rare);
     }
-    // Ethernet pads short frames; what counts is the packet's own length.
-    let len = match header.total_len {
-        0 => skb.l3_len(),
-        len => u32::from(len),
-    };
+    let len = len(skb, &header);
     let mut tcp = Tcp::default();
     let mut may_open = true;
     let (sport, dport, l4_len) = match header.proto {
@@ -90,15 +127,15 @@ pub fn packet(skb: &impl Skb, header: Header) -> Result<Parsed, DropReason> {
             let (sport, dport) = l4::ports(skb).ok_or(DropReason::Truncated)?;
             (sport, dport, l4::UDP_LEN)
         }
-        proto::ICMP => match icmp::echo(skb).ok_or(DropReason::Truncated)? {
-            Some(echo) if echo.is_request => (echo.id, Port::default(), icmp::MIN_LEN),
-            Some(echo) => {
-                may_open = false;
-                (Port::default(), echo.id, icmp::MIN_LEN)
+        proto::ICMP => match icmp::query(skb).ok_or(DropReason::Truncated)? {
+            Some(query) => {
+                may_open = query.is_request;
+                let (sport, dport) = query.ports();
+                (sport, dport, icmp::MIN_LEN)
             }
-            None => return Ok(Parsed::Other(header)),
+            None => return Ok(Parsed::Rare),
         },
-        _ => return Ok(Parsed::Other(header)),
+        _ => return Ok(Parsed::Rare),
     };
     let headers_len = ipv4::MIN_LEN + l4_len;
     if len < headers_len {
@@ -108,19 +145,19 @@ pub fn packet(skb: &impl Skb, header: Header) -> Result<Parsed, DropReason> {
         0 => len,
         payload => headers_len + payload,
     };
-    Ok(Parsed::Packet(Packet {
-        tuple: Tuple {
-            saddr: header.saddr,
-            daddr: header.daddr,
-            sport,
-            dport,
-            proto: header.proto,
-            pad: [0; 3],
-        },
-        header,
-        tcp,
-        may_open,
-        len,
-        wire_len,
-    }))
+    let tuple = tuple(&header, sport, dport);
+    Ok(Parsed::Packet(Packet { tuple, header, tcp, may_open, len, wire_len }))
+}
+
+/// The tuple of a packet with that header and those ports.
+#[inline(always)]
+pub fn tuple(header: &Header, sport: Port, dport: Port) -> Tuple {
+    Tuple {
+        saddr: header.saddr,
+        daddr: header.daddr,
+        sport,
+        dport,
+        proto: header.proto,
+        pad: [0; 3],
+    }
 }

@@ -1,16 +1,24 @@
 //! Choosing the outside port of a new flow.
 
-use netbpf_common::{DropReason, Flow, Port, Tuple, maps::published_word};
+use netbpf_common::{DropReason, Flow, FlowKind, Port, PortOwner, Tuple, maps::published_word};
 
 use crate::{
     flow::{self, NewFlow},
     seam::{Env, InsertError, Seam, Skb, Tables},
 };
 
-/// Ports that are tried, the client's own first. At 15 of 16 ports taken for
-/// one destination, two searches in a thousand still fail.
-const TRIES: u32 = 96;
-/// How many of them keep the parity of the client's port (RFC 4787 REQ-4).
+/// Ports that an inside address and port may come to own, its own number first.
+/// They follow from a secret, so that all its flows look in the same places.
+const OWN_CHOICES: u32 = 8;
+/// Attempts in which one of them is used that it owns already.
+const OWNED: u32 = OWN_CHOICES;
+/// Attempts up to where one of them is used that nobody owns.
+const FREE: u32 = OWNED + OWN_CHOICES;
+/// All attempts. Behind [`FREE`] ports are shared: by flows with other peers, as
+/// Linux does at once. At 15 of 16 ports taken for one destination, two searches
+/// in a thousand still fail.
+const TRIES: u32 = FREE + 96;
+/// How many of the last keep the parity of the client's port (RFC 4787 REQ-4).
 const SAME_PARITY_TRIES: u32 = 64;
 /// First port that is not privileged.
 const FIRST_UNPRIVILEGED: u16 = 1024;
@@ -23,12 +31,23 @@ const FIRST_PRIVILEGED: u16 = 600;
 /// clients choose their ports in runs.
 const STEP: u32 = 0x9e37_79b9;
 
-/// The port for an attempt: the client's own; then, from a random one on, ports
+/// To whom a port may belong that a flow takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Claim {
+    /// To the flow's inside address and port, already.
+    Owned,
+    /// To nobody.
+    Free,
+    /// To anybody.
+    Shared,
+}
+
+/// The port for an attempt: the client's own; then, from a given place on, ports
 /// spread over the same class (below or from 1024, RFC 4787 REQ-3) and, at first,
 /// of the same parity.
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation, reason = "offset is below the class's size")]
-fn candidate(own: Port, attempt: u32, random: u32) -> Port {
+fn candidate(own: Port, attempt: u32, place: u32) -> Port {
     if attempt == 0 {
         return own;
     }
@@ -40,10 +59,21 @@ fn candidate(own: Port, attempt: u32, random: u32) -> Port {
     };
     let pairs = (end - u32::from(first)) / 2;
     let parity = u16::from(attempt >= SAME_PARITY_TRIES) ^ (number & 1);
-    let spread = random.wrapping_add(attempt.wrapping_mul(STEP));
+    let spread = place.wrapping_add(attempt.wrapping_mul(STEP));
     // A number below `pairs`, without the bias and cost of a division.
     let pair = ((u64::from(spread) * u64::from(pairs)) >> 32) as u32;
     Port::new(first + (pair as u16) * 2 + parity)
+}
+
+/// The place where an inside address and port look for a port of their own:
+/// two rounds of the finalizer of MurmurHash3, keyed.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "the high half is what is wanted")]
+const fn own_place(secret: u64, owner: PortOwner) -> u32 {
+    let mut word = secret ^ owner.0;
+    word = (word ^ (word >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd).wrapping_add(secret);
+    word = (word ^ (word >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (word >> 32) as u32
 }
 
 /// Whether the port is published on any address, and so nobody's to take.
@@ -56,25 +86,55 @@ pub fn is_published<S, T: Tables, E>(seam: &Seam<S, T, E>, ip_proto: u8, port: P
     }
 }
 
-/// Finds a free outside port for a flow that a namespace opens and reserves
-/// it; `flow.translated.sport` becomes the port.
+/// Finds an outside port for a flow and reserves it; `flow.translated.sport`
+/// becomes the port.
+///
+/// A namespace's address and port keep one outside port whoever they talk to
+/// (endpoint-independent mapping, RFC 4787 REQ-1): their own number where it is
+/// free. Only where ports run short are they shared.
 ///
 /// # Errors
-/// [`DropReason::PortsExhausted`], [`DropReason::FlowTableFull`].
+/// [`DropReason::PortsExhausted`], [`DropReason::FlowTableFull`], or
+/// [`DropReason::Protocol`] for a protocol without ports of which somebody else
+/// has the only flow.
 #[inline(never)]
 pub fn allocate<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     flow: &mut NewFlow,
+    may_own: bool,
 ) -> Result<(), DropReason> {
     let random = seam.env.random();
     let (mut key, mut entry) = (flow.reply_key(), flow.reply_entry());
+    let own = flow.original.sport;
+    if PortOwner::index(key.proto, own.number()).is_none() {
+        // Another port would need another checksum, of a sort that is not
+        // adjusted (SCTP), or there are no ports.
+        return flow::reserve(seam, &key, &mut entry).map_err(|error| match error {
+            InsertError::Exists => DropReason::Protocol,
+            InsertError::Full => DropReason::FlowTableFull,
+        });
+    }
+    let owner = PortOwner::new(flow.original.saddr, own);
+    let place = own_place(seam.tables.port_secret(), owner);
+    let first = if may_own { 0 } else { FREE };
     let mut result = Err(DropReason::PortsExhausted);
-    E::repeat(TRIES, |attempt| {
-        key.dport = candidate(flow.original.sport, attempt, random);
-        result = try_port(seam, &key, &mut entry);
+    E::repeat(TRIES - first, |attempt| {
+        let attempt = attempt + first;
+        let claim = match attempt {
+            0..OWNED => Claim::Owned,
+            OWNED..FREE => Claim::Free,
+            _ => Claim::Shared,
+        };
+        key.dport = if claim == Claim::Shared {
+            candidate(own, attempt - FREE, random)
+        } else {
+            candidate(own, attempt % OWN_CHOICES, place)
+        };
+        result = try_port(seam, &key, &mut entry, owner, claim);
         result == Err(DropReason::PortsExhausted)
     });
     flow.translated.sport = key.dport;
+    flow.kind = FlowKind(flow.kind.0 | entry.kind.0 & FlowKind::OWNS_PORT);
     result
 }
 
@@ -85,11 +145,31 @@ fn try_port<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     key: &Tuple,
     entry: &mut Flow,
+    owner: PortOwner,
+    claim: Claim,
 ) -> Result<(), DropReason> {
+    let index = PortOwner::index(key.proto, key.dport.number()).unwrap_or(0);
+    if claim != Claim::Shared {
+        let now = seam.tables.port_owner(index);
+        if (now.flows() == 0) != (claim == Claim::Free) || claim == Claim::Owned && !now.is(owner) {
+            return Err(DropReason::PortsExhausted);
+        }
+    }
     if is_published(seam, key.proto, key.dport) || seam.env.has_socket(key) {
         return Err(DropReason::PortsExhausted);
     }
-    flow::reserve(seam, key, entry).map_err(|error| match error {
+    entry.kind = FlowKind(entry.kind.0 & !FlowKind::OWNS_PORT);
+    if claim != Claim::Shared {
+        if !seam.tables.take_port(index, owner) {
+            return Err(DropReason::PortsExhausted);
+        }
+        entry.kind = FlowKind(entry.kind.0 | FlowKind::OWNS_PORT);
+    }
+    let reserved = flow::reserve(seam, key, entry);
+    if reserved.is_err() && claim != Claim::Shared {
+        seam.tables.give_port(index);
+    }
+    reserved.map_err(|error| match error {
         InsertError::Exists => DropReason::PortsExhausted,
         InsertError::Full => DropReason::FlowTableFull,
     })

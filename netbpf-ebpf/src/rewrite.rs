@@ -1,59 +1,68 @@
 //! The only writer: makes a packet what its flow says.
+//!
+//! All functions return `None` if the kernel refuses a store; the packet may be
+//! half changed then and must not go anywhere.
 
-use netbpf_common::{DropReason, Flow, MacAddr, proto};
+use netbpf_common::{Flow, MacAddr, proto};
 
 use crate::{
     checksum,
     parse::Packet,
     seam::{Covered, Skb},
-    wire::{eth, icmp, ipv4, l4},
+    wire::{
+        eth, icmp,
+        ipv4::{self, Header},
+        l4,
+    },
 };
 
-/// Translates addresses and ports and takes one off the time to live, with
-/// every checksum that covers them.
-///
-/// # Errors
-/// [`DropReason::Rewrite`] if the kernel refuses a store; the packet may be
-/// half changed and must not go anywhere.
+/// Translates the ports of a packet without IP options, and every checksum in
+/// the transport header. To be called before [`ip_header`], because the helper
+/// behind it may move the packet.
 #[inline(always)]
-pub fn translate(skb: &mut impl Skb, packet: &Packet, flow: &Flow) -> Result<(), DropReason> {
-    l4_checksum(skb, packet, flow).ok_or(DropReason::Rewrite)?;
-    ip_header(skb, packet, flow).ok_or(DropReason::Rewrite)?;
-    l4_header(skb, packet, flow).ok_or(DropReason::Rewrite)
+pub fn transport(skb: &mut impl Skb, packet: &Packet, flow: &Flow) -> Option<()> {
+    l4_checksum(skb, packet.tuple.proto, l4::OFFSET, flow)?;
+    ports(skb, packet, flow)
+}
+
+/// The same with the transport header at any offset.
+#[inline(always)]
+pub fn transport_at(skb: &mut impl Skb, packet: &Packet, offset: usize, flow: &Flow) -> Option<()> {
+    l4_checksum(skb, packet.tuple.proto, offset, flow)?;
+    ports_at(skb, packet, offset, flow)
 }
 
 /// Gives the frame its MACs.
-///
-/// # Errors
-/// As [`translate`].
 #[inline(always)]
-pub fn macs(skb: &mut impl Skb, dst: MacAddr, src: MacAddr) -> Result<(), DropReason> {
-    eth::store_macs(skb, dst, src).ok_or(DropReason::Rewrite)
+pub fn macs(skb: &mut impl Skb, dst: MacAddr, src: MacAddr) -> Option<()> {
+    eth::store_macs(skb, dst, src)
 }
 
-/// First, because the helper behind it may move the packet.
+/// Adjusts a checksum that covers the addresses.
 #[inline(always)]
-fn l4_checksum(skb: &mut impl Skb, packet: &Packet, flow: &Flow) -> Option<()> {
-    let (offset, keep_zero) = match packet.tuple.proto {
-        proto::TCP => (l4::TCP_CHECK, false),
-        proto::UDP => (l4::UDP_CHECK, true),
+fn l4_checksum(skb: &mut impl Skb, ip_proto: u8, offset: usize, flow: &Flow) -> Option<()> {
+    let (check, keep_zero) = match ip_proto {
+        proto::TCP => (offset + l4::TCP_CHECK, false),
+        proto::UDP => (offset + l4::UDP_CHECK, true),
+        proto::UDP_LITE | proto::DCCP => (offset + l4::UDP_CHECK, false),
         _ => return Some(()),
     };
-    skb.fix_l4_checksum(offset, flow.addr_delta, Covered::PseudoHeader, keep_zero)?;
+    skb.fix_l4_checksum(check, flow.addr_delta, Covered::PseudoHeader, keep_zero)?;
     if flow.port_delta != 0 {
-        skb.fix_l4_checksum(offset, flow.port_delta, Covered::Directly, keep_zero)?;
+        skb.fix_l4_checksum(check, flow.port_delta, Covered::Directly, keep_zero)?;
     }
     Some(())
 }
 
+/// Translates the addresses and sets the time to live, and adjusts the
+/// header's checksum.
 #[inline(always)]
-fn ip_header(skb: &mut impl Skb, packet: &Packet, flow: &Flow) -> Option<()> {
-    let ttl = packet.header.ttl - 1;
+pub fn ip_header(skb: &mut impl Skb, header: &Header, flow: &Flow, ttl: u8) -> Option<()> {
     let ttl_delta = checksum::word_delta(
-        u16::from_ne_bytes([packet.header.ttl, packet.header.proto]),
-        u16::from_ne_bytes([ttl, packet.header.proto]),
+        u16::from_ne_bytes([header.ttl, header.proto]),
+        u16::from_ne_bytes([ttl, header.proto]),
     );
-    let check = checksum::apply(packet.header.check, ttl_delta + u32::from(flow.addr_delta));
+    let check = checksum::apply(header.check, ttl_delta + u32::from(flow.addr_delta));
     skb.store_u8(ipv4::TTL_AND_PROTO, ttl)?;
     skb.store_u16(ipv4::CHECK, check)?;
     skb.store_u32(ipv4::SOURCE, flow.translated.saddr.to_be())?;
@@ -61,7 +70,7 @@ fn ip_header(skb: &mut impl Skb, packet: &Packet, flow: &Flow) -> Option<()> {
 }
 
 #[inline(always)]
-fn l4_header(skb: &mut impl Skb, packet: &Packet, flow: &Flow) -> Option<()> {
+fn ports(skb: &mut impl Skb, packet: &Packet, flow: &Flow) -> Option<()> {
     if flow.port_delta == 0 {
         return Some(());
     }
@@ -70,11 +79,33 @@ fn l4_header(skb: &mut impl Skb, packet: &Packet, flow: &Flow) -> Option<()> {
         skb.store_u16(l4::SOURCE_PORT, sport)?;
         return skb.store_u16(l4::DESTINATION_PORT, dport);
     }
-    // No pseudo-header, and no device that finishes ICMP's checksum.
-    let check = skb.load_u16(icmp::CHECK)?;
-    let check = checksum::apply(check, u32::from(flow.port_delta));
-    // The checksum of nothing but zeros is not zero; for all else the two are the same.
-    skb.store_u16(icmp::CHECK, if check == 0 { 0xffff } else { check })?;
+    let check = icmp_check(skb.load_u16(l4::OFFSET + icmp::CHECK)?, flow);
+    skb.store_u16(l4::OFFSET + icmp::CHECK, check)?;
     // One of the two ports is the identifier, the other is 0.
-    skb.store_u16(icmp::ID, sport | dport)
+    skb.store_u16(l4::OFFSET + icmp::ID, sport | dport)
+}
+
+#[inline(always)]
+fn ports_at(skb: &mut impl Skb, packet: &Packet, offset: usize, flow: &Flow) -> Option<()> {
+    if flow.port_delta == 0 {
+        return Some(());
+    }
+    let (sport, dport) = (flow.translated.sport, flow.translated.dport);
+    if packet.tuple.proto != proto::ICMP {
+        skb.write(offset, sport.bytes())?;
+        return skb.write(offset + 2, dport.bytes());
+    }
+    let check = u16::from_ne_bytes(skb.read(offset + icmp::CHECK)?);
+    skb.write(offset + icmp::CHECK, icmp_check(check, flow).to_ne_bytes())?;
+    skb.write(offset + icmp::ID, (sport.to_be() | dport.to_be()).to_ne_bytes())
+}
+
+/// The checksum of an ICMP query: no pseudo-header, and no device that finishes it.
+#[inline(always)]
+fn icmp_check(check: u16, flow: &Flow) -> u16 {
+    // The checksum of nothing but zeros is not zero; for all else the two are the same.
+    match checksum::apply(check, u32::from(flow.port_delta)) {
+        0 => 0xffff,
+        check => check,
+    }
 }

@@ -7,9 +7,12 @@
 use core::ops::Deref;
 
 use netbpf_common::{
-    Counter, DropReason, Endpoint, EndpointId, FdbEntry, Flow, FlowVisit, Ipv4, MacAddr, NextHop,
-    PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
+    Counter, DropReason, Endpoint, EndpointId, FdbEntry, Flow, FlowVisit, FragmentKey, Fragments,
+    HeldFragment, Ipv4, MacAddr, NextHop, Port, PortOwner, PublishEntry, Seen, Ticks, Timeouts,
+    Tuple, Uplink,
 };
+
+use crate::Verdict;
 
 /// A packet, and with it the tables and the surroundings that decide about it.
 pub struct Seam<S, T, E> {
@@ -31,6 +34,10 @@ pub enum Covered {
 }
 
 /// A frame. Offsets count from its first byte, the Ethernet header's.
+///
+/// `load_` and `store_` are for offsets that are known when this is compiled, in
+/// the headers without options; [`Skb::read`] and [`Skb::write`] are for all
+/// others, and slower.
 pub trait Skb {
     /// Length of the frame in bytes without its Ethernet header; a GSO frame is
     /// longer than any MTU.
@@ -56,6 +63,22 @@ pub trait Skb {
     fn store_u16(&mut self, offset: usize, value: u16) -> Option<()>;
     /// Overwrites the four bytes at `offset`, the inverse of [`Skb::load_u32`].
     fn store_u32(&mut self, offset: usize, value: u32) -> Option<()>;
+    /// The bytes at any offset, or `None` if the frame ends before.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    /// Overwrites the bytes at any offset; `None` if the frame ends before.
+    fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()>;
+    /// The one's-complement sum of `len` bytes, an odd one padded with a zero,
+    /// as the CPU loads its words; `None` if the frame ends before.
+    fn sum(&self, offset: usize, len: u32) -> Option<u16>;
+    /// Cuts the frame off, or fills it up with zeros, to `len` bytes. What is
+    /// longer than the wire takes in one piece cannot be.
+    fn resize(&mut self, len: u32) -> Option<()>;
+    /// Copies the whole frame, of `len` bytes, to where it is held.
+    fn save(&self, into: &mut [u8; HeldFragment::LEN], len: u32) -> Option<()>;
+    /// Makes the frame one that was held, of `len` bytes.
+    fn restore(&mut self, from: &[u8; HeldFragment::LEN], len: u32) -> Option<()>;
+    /// Sends a copy of the frame as it is now; whether it could be.
+    fn send_copy(&mut self, verdict: Verdict) -> bool;
     /// Adds `delta` (RFC 1624, as the CPU loads it) to the TCP or UDP checksum
     /// at `offset`.
     ///
@@ -91,12 +114,29 @@ pub trait FlowEntry {
     fn set_seen(&mut self, seen: Seen);
     /// Replaces the last acknowledgement number of this direction.
     fn set_tcp_ack(&mut self, ack: u32);
+    /// Replaces the way that this direction's packets take, as of an epoch.
+    fn set_route(&mut self, uplink: u32, next_hop: Ipv4, epoch: u16);
+}
+
+/// What is known of a fragmented datagram. Others may be changing it at the
+/// same time.
+pub trait FragmentsEntry {
+    /// The entry as it is now.
+    fn get(&self) -> Fragments;
+    /// Starts over, for another datagram of the same key.
+    fn reset(&mut self, since: Ticks);
+    /// Tells what the first fragment has told: its ports, then the state.
+    fn announce(&mut self, sport: Port, dport: Port, state: u32);
+    /// Replaces the chain's beginning in one step, if it is `old`; whether it was.
+    fn replace_held(&mut self, old: u32, new: u32) -> bool;
 }
 
 /// The maps. See [`netbpf_common::maps`] for what each holds.
 pub trait Tables {
     /// A flow table's entry, found.
     type Flow: FlowEntry;
+    /// A fragmented datagram's entry, found.
+    type Fragments: FragmentsEntry;
     /// Any other map's value, found. A pointer in the kernel: a copy of a
     /// value that may not be there would be undefined where it is not, and
     /// that is what compilers of BPF and its verifier disagree about.
@@ -144,6 +184,26 @@ pub trait Tables {
     /// Adds to the count of an endpoint and to that of all together.
     fn add_flow_count(&mut self, id: EndpointId, delta: i64);
 
+    /// To whom an outside port belongs, by [`PortOwner::index`].
+    fn port_owner(&self, index: u32) -> PortOwner;
+    /// Has one more flow of `owner` hold an outside port; whether it is its to hold.
+    fn take_port(&mut self, index: u32, owner: PortOwner) -> bool;
+    /// Has one flow less hold an outside port.
+    fn give_port(&mut self, index: u32);
+    /// The key of outside ports: what nobody outside knows.
+    fn port_secret(&self) -> u64;
+
+    /// The entry of a fragmented datagram; made if there is none.
+    fn fragments(&mut self, key: &FragmentKey, now: Ticks) -> Option<Self::Fragments>;
+    /// A number that no other held fragment has, never 0.
+    fn next_ticket(&mut self) -> u32;
+    /// Gives the slot of a held fragment to `f`.
+    fn with_held<R>(&mut self, ticket: u32, f: impl FnOnce(&mut HeldFragment) -> R) -> Option<R>;
+
+    /// Whether another ICMP error may be sent to an endpoint, or to the outside
+    /// ([`EndpointId::NONE`]); if so, it is counted.
+    fn may_answer(&mut self, id: EndpointId, now: Ticks) -> bool;
+
     /// The uplink with this interface index.
     fn uplink(&self, ifindex: u32) -> Option<Self::Ref<Uplink>>;
     /// Whether the address lies in the subnet of one of the networks.
@@ -166,17 +226,31 @@ pub trait Tables {
 /// Where the host's routing table sends a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Route {
-    /// Index of the interface that it leaves by. 0: nowhere that the fast path
-    /// goes, but to the host itself, to everybody, into a blackhole, or there is
-    /// no way, or none of IPv4; the stack knows what to do.
+    /// Index of the interface that it leaves by. [`Flow::LOOPBACK`]: it is for
+    /// the host itself, or for everybody, or there is no way at all. 0: into a
+    /// blackhole, or by an IPv6 router; the stack knows what to do.
     pub ifindex: u32,
     /// The next hop's address: a gateway's or the destination itself.
     pub next_hop: Ipv4,
+    /// The address that the host itself would send from; 0.0.0.0 if the kernel
+    /// does not say.
+    pub source: Ipv4,
+    /// Largest IP packet on the way, in bytes; 0 if the kernel does not say.
+    pub mtu: u32,
 }
 
 impl Route {
     /// To the stack.
-    pub const STACK: Self = Self { ifindex: 0, next_hop: Ipv4::ANY };
+    pub const STACK: Self = Self::of(0, Ipv4::ANY);
+    /// To the host itself.
+    pub const LOCAL: Self = Self::of(Flow::LOOPBACK, Ipv4::ANY);
+
+    /// A route of which nothing else is known.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(ifindex: u32, next_hop: Ipv4) -> Self {
+        Self { ifindex, next_hop, source: Ipv4::ANY, mtu: 0 }
+    }
 }
 
 /// MACs that take a frame to a next hop.
@@ -186,6 +260,9 @@ pub struct Neighbour {
     pub mac: MacAddr,
     /// The uplink's own.
     pub source_mac: MacAddr,
+    /// Largest IP packet that the uplink takes, in bytes; 0 if the kernel does
+    /// not say.
+    pub mtu: u32,
 }
 
 /// What the logic asks of the kernel beside packet and maps.

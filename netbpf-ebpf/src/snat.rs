@@ -1,28 +1,32 @@
 //! Namespace to outside: the packet leaves with the uplink's address.
 
-use netbpf_common::{Counter, DropReason, EndpointId, Flow, FlowKind, Translation};
+use netbpf_common::{
+    Counter, DropReason, Endpoint, EndpointId, Flow, FlowKind, Ipv4, MacAddr, PortOwner,
+    Translation, Tuple, proto,
+};
 
 use crate::{
-    Forward, Stop, flow,
+    Forward, Stop, Verdict, dnat, flow,
     flow::NewFlow,
     next_hop,
-    parse::{self, Packet, Parsed},
-    ports, rewrite,
+    parse::{self, Packet, Parsed, Translate},
+    ports,
     seam::{Env, FlowEntry, Seam, Skb, Tables},
     wire::eth::Eth,
 };
 
-/// Decides about a packet to the gateway's MAC that is not for the gateway:
-/// out by its flow.
+/// Decides about a packet to the gateway's MAC: out by its flow.
 ///
 /// # Errors
-/// Why it goes nowhere; [`Stop::NeedsFlow`] if it is the first of its flow.
+/// Why it goes nowhere; [`Stop::NeedsFlow`] if it is the first of its flow,
+/// [`Stop::NeedsRoute`] if [`crate::route::recheck`] is due.
 #[inline(always)]
 pub fn by_flow<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     id: EndpointId,
-    packet: &Packet,
+    what: &impl Translate,
 ) -> Result<Forward, Stop> {
+    let packet = what.packet();
     // The stack answers with "time exceeded".
     if packet.header.ttl <= 1 {
         return Ok(Forward::PASS);
@@ -37,15 +41,49 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
         return Err(DropReason::SourceAddress.into());
     }
     let now = seam.env.now();
+    if flow.route_epoch != Flow::epoch(now) {
+        return Err(Stop::NeedsRoute);
+    }
     let hop = next_hop::find(seam, &flow, now);
     // The stack fragments it or answers with "fragmentation needed".
     if packet.wire_len > hop.mtu {
         return Ok(Forward::PASS);
     }
-    flow::track(seam, &mut entry, &flow, packet, now);
-    rewrite::translate(&mut seam.skb, packet, &flow)?;
+    if !what.is_error() {
+        flow::track(seam, &mut entry, &flow, packet, now);
+    }
+    what.translate(&mut seam.skb, &flow, packet.header.ttl - 1).ok_or(DropReason::Rewrite)?;
     let verdict = next_hop::send(&mut seam.skb, &flow, &hop)?;
     Ok(Forward { counter: counter(&flow), verdict })
+}
+
+/// Decides about a packet that the stack has forwarded and that is about to
+/// leave by an uplink: it stays as it is, but for addresses and ports.
+///
+/// # Errors
+/// As [`by_flow`].
+#[inline(always)]
+pub fn by_stack<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    what: &impl Translate,
+) -> Result<Forward, Stop> {
+    let packet = what.packet();
+    let mut entry = seam.tables.flow(&packet.tuple).ok_or(Stop::NeedsFlow)?;
+    let flow = entry.get();
+    if flow.kind.is_to_endpoint() {
+        return Err(DropReason::PrivateSource.into());
+    }
+    // The stack's way is the newer one.
+    if flow.uplink != seam.skb.ifindex() && !flow.kind.is_dnat() {
+        flow::remove(seam, &packet.tuple);
+        return Err(Stop::NeedsFlow);
+    }
+    if !what.is_error() {
+        let now = seam.env.now();
+        flow::track(seam, &mut entry, &flow, packet, now);
+    }
+    what.translate(&mut seam.skb, &flow, packet.header.ttl).ok_or(DropReason::Rewrite)?;
+    Ok(Forward { counter: counter(&flow), verdict: Verdict::Pass })
 }
 
 /// The row in which packets of this flow are counted.
@@ -56,7 +94,8 @@ pub fn counter(flow: &Flow) -> Counter {
 }
 
 /// Makes a flow for a packet that [`by_flow`] found none for, if it is one that
-/// leaves by an uplink.
+/// leaves by an uplink or comes back in by the host's own address. The packet is
+/// read anew unless it is given.
 ///
 /// # Errors
 /// [`Stop::ToStack`] if the packet is the stack's, or why it goes nowhere.
@@ -64,10 +103,11 @@ pub fn counter(flow: &Flow) -> Counter {
 pub fn open<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     id: EndpointId,
+    packet: Option<&Packet>,
 ) -> Result<(), Stop> {
     let mut new = NewFlow::default();
-    plan(seam, id, &mut new)?;
-    ports::allocate(seam, &mut new)?;
+    plan(seam, id, packet, &mut new)?;
+    ports::allocate(seam, &mut new, true)?;
     new.open(seam)?;
     Ok(())
 }
@@ -76,40 +116,79 @@ pub fn open<S: Skb, T: Tables, E: Env>(
 /// that, and all the others have a smaller stack frame. (Not inlined: so the
 /// frames of the steps that make a flow do not add up.)
 #[inline(never)]
-fn plan<S: Skb, T: Tables, E: Env>(
+pub(crate) fn plan<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     id: EndpointId,
+    packet: Option<&Packet>,
     new: &mut NewFlow,
 ) -> Result<(), Stop> {
     let endpoint = seam.tables.endpoint(id).ok_or(DropReason::EndpointGone)?;
-    let eth = Eth::load(&seam.skb).ok_or(DropReason::Truncated)?;
-    let header = parse::header(&seam.skb)?;
-    let Parsed::Packet(packet) = parse::packet(&seam.skb, header)? else {
-        return Err(Stop::ToStack);
+    let (tuple, may_open, wire_len) = match packet {
+        Some(packet) => (packet.tuple, packet.may_open, packet.wire_len),
+        None => {
+            let header = parse::header(&seam.skb)?;
+            let Parsed::Packet(packet) = parse::packet(&seam.skb, header)? else {
+                return Err(Stop::ToStack);
+            };
+            (packet.tuple, packet.may_open, packet.wire_len)
+        }
     };
-    if packet.tuple.daddr.is_martian() {
+    let is_to_gateway = tuple.daddr == endpoint.gateway;
+    if tuple.daddr.is_martian()
+        || is_to_gateway && !ports::is_published(seam, tuple.proto, tuple.dport)
+    {
         return Err(Stop::ToStack);
     }
-    let route = seam.env.route(endpoint.bridge_ifindex, &packet.tuple);
-    let uplink = seam.tables.uplink(route.ifindex).ok_or(Stop::ToStack)?;
-    // It ends or answers what nobody knows: it must not open a flow, nor leave
-    // untranslated.
-    if !packet.may_open {
-        return Err(DropReason::NoFlow.into());
-    }
-    if packet.wire_len > uplink.mtu {
-        return Err(Stop::ToStack);
-    }
+    let way = seam.env.route(endpoint.bridge_ifindex, &tuple);
+    let source = if way.ifindex == Flow::LOOPBACK {
+        if !may_open || !leads_back_in(seam, &tuple) {
+            return Err(Stop::ToStack);
+        }
+        // It comes from the address that it goes to (RFC 4787 REQ-9).
+        tuple.daddr
+    } else {
+        let uplink = seam.tables.uplink(way.ifindex).ok_or(Stop::ToStack)?;
+        let mtu = if way.mtu == 0 { uplink.mtu } else { way.mtu };
+        // It ends or answers what nobody knows: it must not open a flow, nor
+        // leave untranslated.
+        if !may_open {
+            return Err(DropReason::NoFlow.into());
+        }
+        if wire_len > mtu && seam.skb.ifindex() != way.ifindex {
+            return Err(Stop::ToStack);
+        }
+        if way.source == Ipv4::ANY { uplink.addr } else { way.source }
+    };
     flow::admit(seam, id, &endpoint)?;
     *new = NewFlow {
-        original: packet.tuple,
-        translated: Translation { saddr: uplink.addr, ..packet.tuple.into() },
+        original: tuple,
+        translated: Translation { saddr: source, ..tuple.into() },
         kind: FlowKind::SNAT_ORIGINAL,
         endpoint: id,
-        mac: eth.src,
-        uplink: route.ifindex,
-        next_hop: route.next_hop,
+        mac: source_mac(seam, &endpoint).ok_or(DropReason::Truncated)?,
+        uplink: way.ifindex,
+        next_hop: way.next_hop,
         now: seam.env.now(),
     };
     Ok(())
+}
+
+/// Whether a packet to an address of the host is for a published port, or for
+/// the outside port of a namespace.
+#[inline(always)]
+fn leads_back_in<S: Skb, T: Tables, E>(seam: &Seam<S, T, E>, tuple: &Tuple) -> bool {
+    let mapped = PortOwner::index(tuple.proto, tuple.dport.number())
+        .filter(|_| tuple.proto != proto::ICMP)
+        .is_some_and(|index| seam.tables.port_owner(index).flows() != 0);
+    mapped || dnat::lookup_published(seam, tuple, true).is_some()
+}
+
+/// The MAC of whoever in the namespace sends this: on a nested bridge there are
+/// several. What the stack has forwarded does not tell any more.
+#[inline(always)]
+fn source_mac<S: Skb, T, E>(seam: &Seam<S, T, E>, endpoint: &Endpoint) -> Option<MacAddr> {
+    if seam.skb.ifindex() != endpoint.ifindex {
+        return Some(endpoint.mac);
+    }
+    Eth::load(&seam.skb).map(|eth| eth.src)
 }

@@ -81,7 +81,7 @@ fn the_first_packet_to_a_next_hop_goes_by_the_kernel_which_resolves_it() {
         assert_eq!(sim.from_namespace(1, &frame), went(1, TO_ROUTER));
         assert_eq!(seen(&sim), (HOST.1, 40000, PEER, 53));
     }
-    let neighbour = Neighbour { mac: ROUTER.0, source_mac: HOST.0 };
+    let neighbour = Neighbour { mac: ROUTER.0, source_mac: HOST.0, mtu: 0 };
     sim.env.neighbours.insert(ROUTER.1, neighbour);
     assert_eq!(sim.from_namespace(1, &frame), went(1, TO_ROUTER));
     assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
@@ -93,7 +93,7 @@ fn a_new_mac_of_the_next_hop_is_followed_within_a_second() {
     let frame = packet::udp(outward(1, PEER), 40000, 53, b"");
     assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
     let new = MacAddr::new([2, 5, 5, 5, 5, 5]);
-    sim.env.neighbours.insert(ROUTER.1, Neighbour { mac: new, source_mac: HOST.0 });
+    sim.env.neighbours.insert(ROUTER.1, Neighbour { mac: new, source_mac: HOST.0, mtu: 0 });
     sim.wait(1);
     assert_eq!(sim.from_namespace(1, &frame), went(1, TO_ROUTER));
     assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
@@ -394,7 +394,7 @@ fn who_cannot_be_answered_by_an_uplink_is_the_stacks() {
     let mut sim = network(64);
     let blackholed = Ipv4::new([198, 51, 100, 66]);
     let elsewhere = Ipv4::new([10, 9, 9, 9]);
-    let other_device = Route { ifindex: 77, next_hop: elsewhere };
+    let other_device = Route::of(77, elsewhere);
     sim.env.routes.insert(0, (blackholed, Ipv4::mask(32), Route::STACK));
     sim.env.routes.insert(0, (elsewhere, Ipv4::mask(32), other_device));
     let loopback = Ipv4::new([127, 0, 0, 1]);

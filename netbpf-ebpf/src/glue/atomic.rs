@@ -1,4 +1,4 @@
-//! Atomic addition, which `core` lacks on this target.
+//! Atomic instructions, which `core` lacks on this target.
 
 /// Adds `delta` to `*counter` as one step for all CPUs.
 ///
@@ -21,5 +21,96 @@ pub(crate) unsafe fn add(counter: *mut u64, delta: u64) {
     // SAFETY: as above.
     unsafe {
         *counter = (*counter).wrapping_add(delta);
+    }
+}
+
+/// Adds 1 to `*counter` as one step for all CPUs; what it was before.
+///
+/// # Safety
+/// As [`add`].
+#[inline(always)]
+pub(crate) unsafe fn next(counter: *mut u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut one: u64 = 1;
+        // SAFETY: the instruction writes the eight bytes that the caller vouches for.
+        unsafe {
+            core::arch::asm!(
+                "{one} = atomic_fetch_add((u64 *)({counter} + 0), {one})",
+                counter = in(reg) counter,
+                one = inout(reg) one,
+            );
+        }
+        one
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as above.
+    unsafe {
+        let before = *counter;
+        *counter = before.wrapping_add(1);
+        before
+    }
+}
+
+/// Replaces `*word` by `new` as one step for all CPUs, if it is `old`; whether
+/// it was.
+///
+/// # Safety
+/// As [`add`].
+#[inline(always)]
+pub(crate) unsafe fn replace_u64(word: *mut u64, old: u64, new: u64) -> bool {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut seen = old;
+        // SAFETY: the instruction writes the eight bytes that the caller vouches for.
+        unsafe {
+            core::arch::asm!(
+                "r0 = cmpxchg_64({word} + 0, r0, {new})",
+                word = in(reg) word,
+                new = in(reg) new,
+                inout("r0") seen,
+            );
+        }
+        seen == old
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as above.
+    unsafe {
+        let is_old = *word == old;
+        if is_old {
+            *word = new;
+        }
+        is_old
+    }
+}
+
+/// The same for four bytes.
+///
+/// # Safety
+/// `word` must point to a live, aligned `u32` of a map's value.
+#[inline(always)]
+pub(crate) unsafe fn replace_u32(word: *mut u32, old: u32, new: u32) -> bool {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut seen = u64::from(old);
+        // SAFETY: the instruction writes the four bytes that the caller vouches for.
+        unsafe {
+            core::arch::asm!(
+                "w0 = cmpxchg32_32({word} + 0, w0, w2)",
+                word = in(reg) word,
+                in("r2") u64::from(new),
+                inout("r0") seen,
+            );
+        }
+        seen == u64::from(old)
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as above.
+    unsafe {
+        let is_old = *word == old;
+        if is_old {
+            *word = new;
+        }
+        is_old
     }
 }

@@ -7,8 +7,9 @@ use core::{
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
-        BPF_FIB_LOOKUP_OUTPUT, bpf_fib_lookup as FibParams, bpf_sock_tuple,
+        __sk_buff, BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NO_SRC_ADDR,
+        BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_OUTPUT,
+        BPF_FIB_LOOKUP_SRC, bpf_fib_lookup as FibParams, bpf_sock_tuple,
     },
     helpers::{
         bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_lookup_udp,
@@ -18,9 +19,8 @@ use aya_ebpf::{
 use netbpf_common::{Ipv4, MacAddr, Ticks, Tuple, proto};
 use netbpf_ebpf::seam::{Env, Neighbour, Route};
 
-use super::skb::Packet;
-
 const AF_INET: u8 = 2;
+const EINVAL: i64 = -22;
 /// Bytes of `struct bpf_sock_tuple` that make an IPv4 tuple: both addresses, both
 /// ports, with which [`Tuple`] begins.
 const TUPLE_LEN: u32 = 12;
@@ -32,9 +32,9 @@ const _: () = assert!(
         && offset_of!(Tuple, dport) == 10
 );
 
-/// The kernel, asked on behalf of a packet.
+/// The kernel, asked on behalf of a packet, whose context this is.
 #[derive(Clone, Copy)]
-pub(crate) struct Kernel(pub(crate) Packet);
+pub(crate) struct Kernel(pub(crate) *mut __sk_buff);
 
 /// The time, without a packet.
 #[inline(always)]
@@ -44,18 +44,24 @@ pub(crate) fn now() -> Ticks {
 }
 
 impl Kernel {
-    /// Asks the routing table; whether the packet is to be forwarded. Zero MACs
-    /// in the answer mean that the next hop is not resolved.
+    /// Asks the routing table. Zero MACs in the answer mean that the next hop is
+    /// not resolved.
     #[inline(always)]
-    fn fib(self, params: &mut FibParams, flags: u32) -> bool {
+    fn fib(self, params: &mut FibParams, flags: u32) -> i64 {
+        // With a length the answer tells the MTU, and is the same for any packet.
+        params.__bindgen_anon_1.tot_len = 1;
         // SAFETY: the pointers are to the program's context and to a structure
         // of the length that is given along.
-        let result = unsafe {
-            bpf_fib_lookup(self.0.raw().cast(), params, size_of::<FibParams>() as i32, flags)
-        };
-        result == i64::from(BPF_FIB_LKUP_RET_SUCCESS)
-            || result == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH)
+        unsafe { bpf_fib_lookup(self.0.cast(), params, size_of::<FibParams>() as i32, flags) }
     }
+}
+
+/// Whether the answer of the routing table is a way on.
+#[inline(always)]
+fn is_forwarded(result: i64) -> bool {
+    result == i64::from(BPF_FIB_LKUP_RET_SUCCESS)
+        || result == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH)
+        || result == i64::from(BPF_FIB_LKUP_RET_NO_SRC_ADDR)
 }
 
 /// What `bpf_loop` calls: 0 means go on.
@@ -88,13 +94,29 @@ impl Env for Kernel {
         params.ifindex = ifindex;
         params.__bindgen_anon_3.ipv4_src = tuple.saddr.to_be();
         params.__bindgen_anon_4.ipv4_dst = tuple.daddr.to_be();
+        let mut result = self.fib(&mut params, BPF_FIB_LOOKUP_SRC);
+        let has_source = result != EINVAL;
+        if !has_source {
+            // Before Linux 6.7.
+            result = self.fib(&mut params, 0);
+        }
+        if result == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED) {
+            return Route::LOCAL;
+        }
         // The way may lead by an IPv6 router (RFC 8950).
-        if !self.fib(&mut params, 0) || params.family != AF_INET {
+        if !is_forwarded(result) || params.family != AF_INET {
             return Route::STACK;
         }
-        // SAFETY: the helper fills in the IPv4 member for AF_INET.
-        let next_hop = unsafe { params.__bindgen_anon_4.ipv4_dst };
-        Route { ifindex: params.ifindex, next_hop: Ipv4::from_be(next_hop) }
+        // SAFETY: the helper fills in the IPv4 members for AF_INET, and the MTU.
+        unsafe {
+            let source = if has_source { params.__bindgen_anon_3.ipv4_src } else { 0 };
+            Route {
+                ifindex: params.ifindex,
+                next_hop: Ipv4::from_be(params.__bindgen_anon_4.ipv4_dst),
+                source: Ipv4::from_be(source),
+                mtu: u32::from(params.__bindgen_anon_1.mtu_result),
+            }
+        }
     }
 
     #[inline(always)]
@@ -104,7 +126,7 @@ impl Env for Kernel {
         params.family = AF_INET;
         params.ifindex = ifindex;
         params.__bindgen_anon_4.ipv4_dst = next_hop.to_be();
-        if !self.fib(&mut params, BPF_FIB_LOOKUP_OUTPUT) {
+        if !is_forwarded(self.fib(&mut params, BPF_FIB_LOOKUP_OUTPUT)) {
             return Neighbour::default();
         }
         // SAFETY: as in `route`. Another router's MACs are not the next hop's.
@@ -112,7 +134,12 @@ impl Env for Kernel {
         if params.ifindex != ifindex || params.family != AF_INET || found != next_hop.to_be() {
             return Neighbour::default();
         }
-        Neighbour { mac: MacAddr::new(params.dmac), source_mac: MacAddr::new(params.smac) }
+        Neighbour {
+            mac: MacAddr::new(params.dmac),
+            source_mac: MacAddr::new(params.smac),
+            // SAFETY: as in `route`.
+            mtu: u32::from(unsafe { params.__bindgen_anon_1.mtu_result }),
+        }
     }
 
     #[inline(always)]
@@ -128,7 +155,7 @@ impl Env for Kernel {
     fn has_socket(&mut self, tuple: &Tuple) -> bool {
         // Addresses and ports, in the order of the kernel's structure too.
         let wanted = (&raw const *tuple).cast_mut().cast::<bpf_sock_tuple>();
-        let ctx = self.0.raw().cast();
+        let ctx = self.0.cast();
         let netns = i64::from(BPF_F_CURRENT_NETNS).cast_unsigned();
         // SAFETY: pointers to the program's context and to 12 readable bytes, of
         // which the helper only reads; a socket that is found is released at once.

@@ -3,25 +3,32 @@
 //! Each static's name and sizes are those of its definition in
 //! [`netbpf_common::maps`]; a test compares them in the loaded object.
 
-use core::{ops::Deref, ptr::NonNull};
+use core::{mem::size_of, ops::Deref, ptr::NonNull};
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Queue, lpm_trie::Key},
+    btf_maps::{
+        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, Queue, lpm_trie::Key,
+    },
     macros::btf_map,
 };
 use netbpf_common::{
     Config, Counter, Counters, DropReason, Endpoint, EndpointId, ErrorCount, FdbEntry, Flow,
-    FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop,
-    PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
+    FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop, Port,
+    PortOwner, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
     maps::{self, MacKey, MapDef},
 };
-use netbpf_ebpf::seam::{FlowEntry, InsertError, Tables};
+use netbpf_ebpf::{
+    rare::Rare,
+    seam::{FlowEntry, FragmentsEntry, InsertError, Tables},
+};
 
 use super::{atomic, word};
 
 const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
 const EEXIST: i32 = -17;
+/// Attempts to be the one who changes the owner of a port.
+const TAKE_ATTEMPTS: u32 = 4;
 
 #[btf_map]
 static CONFIG: Array<Config, 1> = Array::new();
@@ -59,6 +66,11 @@ static HELD_TICKETS: Array<u64, { maps::HeldTickets::MAX_ENTRIES as usize }> = A
 #[btf_map]
 static ERROR_COUNTS: Array<ErrorCount, { maps::ErrorCounts::MAX_ENTRIES as usize }> = Array::new();
 #[btf_map]
+pub(crate) static PROGRAMS: ProgramArray<{ maps::Programs::MAX_ENTRIES as usize }> =
+    ProgramArray::new();
+#[btf_map]
+static RARE: PerCpuArray<[u64; RARE_WORDS], 1> = PerCpuArray::new();
+#[btf_map]
 static PUBLISH: Array<PublishEntry, { maps::Publish::MAX_ENTRIES as usize }> = Array::new();
 #[btf_map]
 static PUBLISHED_PORTS: Array<u64, { maps::PublishedPorts::MAX_ENTRIES as usize }> = Array::new();
@@ -70,6 +82,26 @@ static NEXT_HOPS: Array<[u64; 4], { maps::NextHops::MAX_ENTRIES as usize }> = Ar
 static SUBNETS: LpmTrie<Ipv4, u32, { maps::Subnets::MAX_ENTRIES as usize }> = LpmTrie::new();
 #[btf_map]
 static STATS: PerCpuArray<Counters, { maps::Stats::MAX_ENTRIES as usize }> = PerCpuArray::new();
+
+/// Words of the room for a [`Rare`].
+const RARE_WORDS: usize = 20;
+
+const _: () = assert!(size_of::<Rare>() <= RARE_WORDS * size_of::<u64>());
+const _: () = assert!(align_of::<Rare>() <= align_of::<u64>());
+
+/// This CPU's place for a rare packet. To be asked for once by a program.
+#[inline(always)]
+pub(crate) fn rare() -> Option<&'static mut Rare> {
+    let place = RARE.get_ptr_mut(0)?;
+    let place = place.cast::<Rare>();
+    // SAFETY: the map's value is large enough, aligned, and this CPU's own:
+    // programs of this kind do not interrupt each other on a CPU, and those that a
+    // sent copy runs into are not rare ones.
+    unsafe {
+        place.write(Rare::default());
+        Some(&mut *place)
+    }
+}
 
 /// A found entry of `FLOWS`.
 #[derive(Clone, Copy)]
@@ -110,6 +142,53 @@ impl FlowEntry for Entry {
     fn set_tcp_ack(&mut self, ack: u32) {
         // SAFETY: as in `get`.
         unsafe { (*self.0).tcp_ack = ack }
+    }
+
+    #[inline(always)]
+    fn set_route(&mut self, uplink: u32, next_hop: Ipv4, epoch: u16) {
+        // SAFETY: as in `get`. Another CPU may see the new uplink with the old
+        // next hop for a moment: such a pair is in no cache, and is asked for.
+        unsafe {
+            (*self.0).uplink = uplink;
+            (*self.0).next_hop = next_hop;
+            (*self.0).route_epoch = epoch;
+        }
+    }
+}
+
+/// A found entry of `FRAGMENTS`.
+#[derive(Clone, Copy)]
+pub(crate) struct Datagram(*mut Fragments);
+
+impl FragmentsEntry for Datagram {
+    #[inline(always)]
+    fn get(&self) -> Fragments {
+        // SAFETY: a look-up's pointer; the table is preallocated, so that it stays
+        // a `Fragments`. Should the kernel give its place to another datagram at
+        // this moment, then one of two datagrams loses fragments.
+        unsafe { self.0.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn reset(&mut self, since: Ticks) {
+        // SAFETY: as in `get`.
+        unsafe { self.0.write(Fragments { since, ..Fragments::default() }) }
+    }
+
+    #[inline(always)]
+    fn announce(&mut self, sport: Port, dport: Port, state: u32) {
+        // SAFETY: as in `get`. The state goes last: who sees it sees the ports.
+        unsafe {
+            (&raw mut (*self.0).sport).write_volatile(sport);
+            (&raw mut (*self.0).dport).write_volatile(dport);
+            (&raw mut (*self.0).state).write_volatile(state);
+        }
+    }
+
+    #[inline(always)]
+    fn replace_held(&mut self, old: u32, new: u32) -> bool {
+        // SAFETY: as in `get`.
+        unsafe { atomic::replace_u32(&raw mut (*self.0).held, old, new) }
     }
 }
 
@@ -160,6 +239,7 @@ fn add_to_row(id: EndpointId, row: usize, amount: u64) {
 
 impl Tables for KernelMaps {
     type Flow = Entry;
+    type Fragments = Datagram;
     type Ref<V: Copy> = InMap<V>;
 
     #[inline(always)]
@@ -282,6 +362,99 @@ impl Tables for KernelMaps {
             if let Some(count) = FLOW_COUNTS.get_ptr_mut(index) {
                 // SAFETY: a look-up's pointer to an aligned u64 of the map.
                 unsafe { atomic::add(count, delta.cast_unsigned()) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn port_owner(&self, index: u32) -> PortOwner {
+        PortOwner(found(OUTSIDE_PORTS.get_ptr(index)).map_or(0, |word| *word))
+    }
+
+    #[inline(always)]
+    fn take_port(&mut self, index: u32, owner: PortOwner) -> bool {
+        let Some(place) = OUTSIDE_PORTS.get_ptr_mut(index) else {
+            return false;
+        };
+        let mut attempt = 0;
+        while attempt < TAKE_ATTEMPTS {
+            attempt += 1;
+            // SAFETY: a look-up's pointer to an aligned u64 of the map.
+            unsafe {
+                let now = place.read_volatile();
+                let Some(taken) = PortOwner(now).taken_by(owner) else {
+                    return false;
+                };
+                if atomic::replace_u64(place, now, taken.0) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn give_port(&mut self, index: u32) {
+        if let Some(place) = OUTSIDE_PORTS.get_ptr_mut(index) {
+            // SAFETY: as above. One flow less: the number is in the low bits.
+            unsafe { atomic::add(place, u64::MAX) };
+        }
+    }
+
+    #[inline(always)]
+    fn port_secret(&self) -> u64 {
+        match CONFIG.get(0) {
+            Some(config) => {
+                u64::from(config.port_secret[1]) << 32 | u64::from(config.port_secret[0])
+            }
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn fragments(&mut self, key: &FragmentKey, now: Ticks) -> Option<Datagram> {
+        if let Some(known) = FRAGMENTS.get_ptr_mut(key) {
+            return Some(Datagram(known));
+        }
+        let new = Fragments { since: now, ..Fragments::default() };
+        // Another CPU may have made it meanwhile: that one serves.
+        let _ = FRAGMENTS.insert(key, new, u64::from(BPF_NOEXIST));
+        FRAGMENTS.get_ptr_mut(key).map(Datagram)
+    }
+
+    #[inline(always)]
+    fn next_ticket(&mut self) -> u32 {
+        let Some(tickets) = HELD_TICKETS.get_ptr_mut(0) else {
+            return 1;
+        };
+        // SAFETY: a look-up's pointer to an aligned u64 of the map.
+        let ticket = unsafe { atomic::next(tickets) } as u32;
+        // 0 is none. (A number used twice after four thousand million is harmless.)
+        ticket.wrapping_add(1).max(1)
+    }
+
+    #[inline(always)]
+    fn with_held<R>(&mut self, ticket: u32, f: impl FnOnce(&mut HeldFragment) -> R) -> Option<R> {
+        let slot = HELD_FRAGMENTS.get_ptr_mut(ticket & (HeldFragment::SLOTS - 1))?;
+        // SAFETY: a look-up's pointer to plain data. Who has the ticket writes,
+        // and its number tells others whether they are too late.
+        Some(f(unsafe { &mut *slot }))
+    }
+
+    #[inline(always)]
+    fn may_answer(&mut self, id: EndpointId, now: Ticks) -> bool {
+        let Some(count) = ERROR_COUNTS.get_ptr_mut(id.index()) else {
+            return false;
+        };
+        // SAFETY: a look-up's pointer to plain data. Two CPUs at once may count
+        // one error too few, which does no harm.
+        unsafe {
+            match count.read().one_more(now) {
+                Some(more) => {
+                    count.write(more);
+                    true
+                }
+                None => false,
             }
         }
     }

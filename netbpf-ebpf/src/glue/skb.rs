@@ -1,33 +1,82 @@
 //! The packet: `struct __sk_buff` behind [`Skb`].
 
+use core::mem::size_of;
+
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::{bpf_l4_csum_replace, bpf_skb_pull_data},
+    bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::{
+        bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_change_head,
+        bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    },
     programs::TcContext,
 };
-use netbpf_ebpf::seam::{Covered, Skb};
+use netbpf_common::{Flow, HeldFragment};
+use netbpf_ebpf::{
+    Verdict, checksum,
+    seam::{Covered, Env as _, Skb},
+};
 
-use super::word;
+use super::{env::Kernel, word};
 
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
+/// Offset of the ethertype in it.
+const ETHERTYPE: usize = 12;
 /// Bytes of the longest headers that the logic reads: Ethernet, IPv4, TCP.
 const HEADERS: u32 = 14 + 20 + 20;
 /// The VLAN's number in a tag (IEEE 802.1Q).
 const VLAN_ID: u16 = 0xfff;
 /// `PACKET_HOST` of `linux/if_packet.h`: the frame was addressed to the device.
 const PACKET_HOST: u32 = 0;
+/// Ethertype of IPv4, as the CPU loads it.
+const IPV4: u16 = 0x0800_u16.to_be();
+/// Bytes that are summed up at a time.
+const CHUNK: usize = 64;
+/// Longest message that is summed up: more than any ICMP error has.
+const MOST_SUMMED: u32 = 2048;
+/// Mark of packets that this datapath sends to an uplink, so that its own
+/// program at the way out lets them by. Taken off there.
+pub(crate) const TRANSLATED: u32 = 0x6e65_7462;
+
+/// A packet of a device with Ethernet headers.
+pub(crate) type Frame = Packet<true>;
+/// A packet of a device without: offsets count as if there was one, of zeros.
+pub(crate) type L3Packet = Packet<false>;
 
 /// The packet that a program was called for.
 #[derive(Clone, Copy)]
-pub(crate) struct Packet(*mut __sk_buff);
+pub(crate) struct Packet<const HAS_ETHERNET: bool>(*mut __sk_buff);
 
-impl Packet {
+impl Frame {
+    /// Takes the packet of a device without Ethernet headers and gives it one,
+    /// if it is of IPv4. If not, it stays as it is, and is too short for anything.
+    #[inline(always)]
+    pub(crate) fn with_header(ctx: &TcContext) -> Option<Self> {
+        let packet = Self(ctx.skb.skb);
+        if packet.protocol() != IPV4 {
+            return None;
+        }
+        // SAFETY: a plain helper call on the program's own context.
+        if unsafe { bpf_skb_change_head(packet.0, ETHERNET as u32, 0) } != 0 {
+            return None;
+        }
+        let mut packet = Self::new(ctx);
+        packet.store_u16(ETHERTYPE, IPV4)?;
+        Some(packet)
+    }
+}
+
+impl<const HAS_ETHERNET: bool> Packet<HAS_ETHERNET> {
+    /// What an offset is less in the packet itself.
+    const MISSING: usize = if HAS_ETHERNET { 0 } else { ETHERNET };
+
     /// Takes the packet of the context, with its headers where direct packet
     /// access reaches them.
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext) -> Self {
         let packet = Self(ctx.skb.skb);
         let (start, end) = packet.bounds();
-        let wanted = packet.field_len().min(HEADERS);
+        let wanted = packet.field_len().min(HEADERS - Self::MISSING as u32);
         if end - start < wanted as usize {
             // SAFETY: a plain helper call on the program's own context. If it
             // fails the headers stay out of reach and loads say so.
@@ -49,6 +98,7 @@ impl Packet {
     /// linear part. The verifier checks the same.
     #[inline(always)]
     fn at(self, offset: usize, len: usize) -> Option<usize> {
+        let offset = offset.checked_sub(Self::MISSING)?;
         let (start, end) = self.bounds();
         (start + offset + len <= end).then_some(start + offset)
     }
@@ -57,6 +107,13 @@ impl Packet {
     fn field_len(self) -> u32 {
         // SAFETY: as in `bounds`.
         unsafe { (*self.0).len }
+    }
+
+    /// The ethertype, as the CPU loads it.
+    #[inline(always)]
+    fn protocol(self) -> u16 {
+        // SAFETY: as in `bounds`.
+        unsafe { (*self.0).protocol as u16 }
     }
 
     /// The raw context, for helpers.
@@ -78,12 +135,26 @@ impl Packet {
         // SAFETY: as in `bounds`; `mark` is writable in tc programs.
         unsafe { (*self.0).mark = mark }
     }
+
+    /// Leaves two words to the program that goes on with the packet.
+    #[inline(always)]
+    pub(crate) fn leave(self, words: (u32, u32)) {
+        // SAFETY: as in `bounds`; `cb` is the tc programs' own.
+        unsafe { ((*self.0).cb[0], (*self.0).cb[1]) = words }
+    }
+
+    /// The two words that a program has left.
+    #[inline(always)]
+    pub(crate) fn left(self) -> (u32, u32) {
+        // SAFETY: as in `leave`.
+        unsafe { ((*self.0).cb[0], (*self.0).cb[1]) }
+    }
 }
 
-impl Skb for Packet {
+impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
     #[inline(always)]
     fn l3_len(&self) -> u32 {
-        self.field_len().saturating_sub(14)
+        self.field_len().saturating_sub((ETHERNET - Self::MISSING) as u32)
     }
 
     #[inline(always)]
@@ -119,6 +190,9 @@ impl Skb for Packet {
 
     #[inline(always)]
     fn load_u16(&self, offset: usize) -> Option<u16> {
+        if offset < Self::MISSING {
+            return Some(if offset == ETHERTYPE { self.protocol() } else { 0 });
+        }
         // SAFETY: `at` vouches for the bytes.
         self.at(offset, 2).map(|at| unsafe { word::read_u16(at) })
     }
@@ -151,6 +225,105 @@ impl Skb for Packet {
     }
 
     #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        let offset = offset.checked_sub(Self::MISSING)?;
+        // SAFETY: the pointer is to N writable bytes.
+        let error = unsafe {
+            bpf_skb_load_bytes(self.0.cast(), offset as u32, bytes.as_mut_ptr().cast(), N as u32)
+        };
+        (error == 0).then_some(bytes)
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        let offset = offset.checked_sub(Self::MISSING)?;
+        // SAFETY: the pointer is to N readable bytes.
+        let error = unsafe {
+            bpf_skb_store_bytes(self.0, offset as u32, bytes.as_ptr().cast(), N as u32, 0)
+        };
+        (error == 0).then_some(())
+    }
+
+    #[inline(never)]
+    fn sum(&self, offset: usize, len: u32) -> Option<u16> {
+        let mut at = offset.checked_sub(Self::MISSING)? as u32;
+        let mut left = len;
+        if len > MOST_SUMMED {
+            return None;
+        }
+        let mut sum = 0_i64;
+        let mut is_whole = true;
+        let skb = self.0;
+        Kernel::repeat(MOST_SUMMED / CHUNK as u32, |_| {
+            let mut chunk = [0_u32; CHUNK / size_of::<u32>()];
+            let some = left.min(CHUNK as u32);
+            if some == 0 {
+                return false;
+            }
+            // SAFETY: the pointers are to CHUNK bytes, of which `some` are written,
+            // at least one and at most all; the rest are zeros.
+            let error =
+                unsafe { bpf_skb_load_bytes(skb.cast(), at, chunk.as_mut_ptr().cast(), some) };
+            is_whole &= error == 0;
+            // SAFETY: as above; no bytes are subtracted.
+            sum = unsafe {
+                bpf_csum_diff(
+                    core::ptr::null_mut(),
+                    0,
+                    chunk.as_mut_ptr(),
+                    CHUNK as u32,
+                    sum as u32,
+                )
+            };
+            at += some;
+            left -= some;
+            is_whole && left != 0
+        });
+        is_whole.then(|| checksum::fold(sum as u32))
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, len: u32) -> Option<()> {
+        // SAFETY: a plain helper call on the program's own context.
+        (unsafe { bpf_skb_change_tail(self.0, len, 0) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn save(&self, into: &mut [u8; HeldFragment::LEN], len: u32) -> Option<()> {
+        let len = held_len(len)?;
+        // SAFETY: the pointer is to LEN writable bytes, and `len` is no more.
+        let error = unsafe { bpf_skb_load_bytes(self.0.cast(), 0, into.as_mut_ptr().cast(), len) };
+        (error == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn restore(&mut self, from: &[u8; HeldFragment::LEN], len: u32) -> Option<()> {
+        let len = held_len(len)?;
+        self.resize(len)?;
+        // SAFETY: the pointer is to LEN readable bytes, and `len` is no more.
+        let error = unsafe { bpf_skb_store_bytes(self.0, 0, from.as_ptr().cast(), len, 0) };
+        (error == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn send_copy(&mut self, verdict: Verdict) -> bool {
+        let (ifindex, flags) = match verdict {
+            Verdict::Peer { ifindex } => (ifindex, 0),
+            Verdict::Uplink { ifindex } => {
+                self.set_mark(TRANSLATED);
+                (ifindex, 0)
+            }
+            Verdict::Neighbour { ifindex: Flow::LOOPBACK, .. } => {
+                (Flow::LOOPBACK, u64::from(BPF_F_INGRESS))
+            }
+            _ => return false,
+        };
+        // SAFETY: a plain helper call on the program's own context.
+        unsafe { bpf_clone_redirect(self.0, ifindex, flags) == 0 }
+    }
+
+    #[inline(always)]
     fn fix_l4_checksum(
         &mut self,
         offset: usize,
@@ -162,6 +335,7 @@ impl Skb for Packet {
             Covered::PseudoHeader => u64::from(BPF_F_PSEUDO_HDR),
             Covered::Directly => 0,
         };
+        let offset = offset.checked_sub(Self::MISSING)?;
         let zero = if keep_zero { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
         // Size 0 means: `to` is a difference already.
         // SAFETY: a plain helper call on the program's own context.
@@ -170,4 +344,11 @@ impl Skb for Packet {
         };
         (error == 0).then_some(())
     }
+}
+
+/// The length of a held frame, if it is one, in a way that the verifier sees.
+#[inline(always)]
+fn held_len(len: u32) -> Option<u32> {
+    let len = word::unknown(len as usize);
+    (len != 0 && len <= HeldFragment::LEN).then_some(len as u32)
 }

@@ -14,14 +14,16 @@ use std::collections::{HashMap, VecDeque};
 use std::{cell::RefCell, rc::Rc, vec::Vec};
 
 use netbpf_common::{
-    Config, Counter, Counters, DropReason, Endpoint, EndpointId, FdbEntry, Flow, FlowVisit, Ipv4,
-    LearnCount, MacAddr, NextHop, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
-    maps::published_word,
+    Config, Counter, Counters, DropReason, Endpoint, EndpointId, ErrorCount, FdbEntry, Flow,
+    FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop, Port,
+    PortOwner, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink, maps::published_word,
 };
 
 use crate::{
-    checksum,
-    seam::{Covered, Env, FlowEntry, InsertError, Neighbour, Route, Seam, Skb, Tables},
+    Verdict, checksum,
+    seam::{
+        Covered, Env, FlowEntry, FragmentsEntry, InsertError, Neighbour, Route, Seam, Skb, Tables,
+    },
     wire::eth,
 };
 
@@ -44,6 +46,8 @@ pub struct Frame {
     /// Whether the checksum is left for a device to finish: it then covers the
     /// pseudo-header only.
     pub is_checksum_partial: bool,
+    /// Copies of it that were sent, as they were then, and where to.
+    pub copies: Vec<(Verdict, Vec<u8>)>,
 }
 
 impl Frame {
@@ -102,6 +106,47 @@ impl Skb for Frame {
         self.overwrite(offset, &value.to_ne_bytes())
     }
 
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.array(offset)
+    }
+
+    fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        self.overwrite(offset, &bytes)
+    }
+
+    fn sum(&self, offset: usize, len: u32) -> Option<u16> {
+        let bytes = self.bytes.get(offset..)?.get(..usize::try_from(len).ok()?)?;
+        let word = |pair: &[u8]| match *pair {
+            [a, b] => u64::from(u16::from_ne_bytes([a, b])),
+            [a] => u64::from(u16::from_ne_bytes([a, 0])),
+            _ => 0,
+        };
+        let mut sum: u64 = bytes.chunks(2).map(word).sum();
+        while sum >> 16 != 0 {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        u16::try_from(sum).ok()
+    }
+
+    fn resize(&mut self, len: u32) -> Option<()> {
+        (self.gso_size == 0).then(|| self.bytes.resize(len as usize, 0))
+    }
+
+    fn save(&self, into: &mut [u8; HeldFragment::LEN], len: u32) -> Option<()> {
+        into.get_mut(..len as usize)?.copy_from_slice(self.bytes.get(..len as usize)?);
+        Some(())
+    }
+
+    fn restore(&mut self, from: &[u8; HeldFragment::LEN], len: u32) -> Option<()> {
+        self.bytes = from.get(..len as usize)?.to_vec();
+        Some(())
+    }
+
+    fn send_copy(&mut self, verdict: Verdict) -> bool {
+        self.copies.push((verdict, self.bytes.clone()));
+        true
+    }
+
     /// As `inet_proto_csum_replace_by_diff()` of `net/core/utils.c` does.
     fn fix_l4_checksum(
         &mut self,
@@ -150,6 +195,43 @@ impl FlowEntry for Entry {
     fn set_tcp_ack(&mut self, ack: u32) {
         self.0.borrow_mut().tcp_ack = ack;
     }
+
+    fn set_route(&mut self, uplink: u32, next_hop: Ipv4, epoch: u16) {
+        let mut flow = self.0.borrow_mut();
+        flow.uplink = uplink;
+        flow.next_hop = next_hop;
+        flow.route_epoch = epoch;
+    }
+}
+
+/// A fragmented datagram's entry, shared with the table.
+#[derive(Clone, Debug)]
+pub struct Datagram(Rc<RefCell<Fragments>>);
+
+impl FragmentsEntry for Datagram {
+    fn get(&self) -> Fragments {
+        *self.0.borrow()
+    }
+
+    fn reset(&mut self, since: Ticks) {
+        *self.0.borrow_mut() = Fragments { since, ..Fragments::default() };
+    }
+
+    fn announce(&mut self, sport: Port, dport: Port, state: u32) {
+        let mut known = self.0.borrow_mut();
+        known.sport = sport;
+        known.dport = dport;
+        known.state = state;
+    }
+
+    fn replace_held(&mut self, old: u32, new: u32) -> bool {
+        let mut known = self.0.borrow_mut();
+        let is_old = known.held == old;
+        if is_old {
+            known.held = new;
+        }
+        is_old
+    }
 }
 
 /// The maps.
@@ -177,6 +259,16 @@ pub struct Maps {
     pub queue_len: usize,
     /// `FLOW_COUNTS`.
     pub flow_counts: HashMap<EndpointId, u64>,
+    /// `OUTSIDE_PORTS`.
+    pub port_owners: HashMap<u32, PortOwner>,
+    /// `FRAGMENTS`.
+    pub fragments: HashMap<FragmentKey, Rc<RefCell<Fragments>>>,
+    /// `HELD_FRAGMENTS`, by slot.
+    pub held: HashMap<u32, Box<HeldFragment>>,
+    /// `HELD_TICKETS`.
+    pub tickets: u32,
+    /// `ERROR_COUNTS`.
+    pub error_counts: HashMap<EndpointId, ErrorCount>,
     /// `UPLINKS`.
     pub uplinks: HashMap<u32, Uplink>,
     /// `SUBNETS`: address and mask.
@@ -207,9 +299,9 @@ impl Maps {
 
 /// A copy of a map's value.
 #[derive(Clone, Copy, Debug)]
-pub struct Held<V>(V);
+pub struct Copied<V>(V);
 
-impl<V> Deref for Held<V> {
+impl<V> Deref for Copied<V> {
     type Target = V;
 
     fn deref(&self) -> &V {
@@ -219,7 +311,8 @@ impl<V> Deref for Held<V> {
 
 impl Tables for Maps {
     type Flow = Entry;
-    type Ref<V: Copy> = Held<V>;
+    type Fragments = Datagram;
+    type Ref<V: Copy> = Copied<V>;
 
     fn timeouts(&self) -> Timeouts {
         self.config.timeouts
@@ -237,20 +330,20 @@ impl Tables for Maps {
         self.endpoints.iter().find(|(_, e)| e.ifindex == ifindex).map(|(id, _)| *id)
     }
 
-    fn endpoint(&self, id: EndpointId) -> Option<Held<Endpoint>> {
-        self.endpoints.get(&id).copied().map(Held)
+    fn endpoint(&self, id: EndpointId) -> Option<Copied<Endpoint>> {
+        self.endpoints.get(&id).copied().map(Copied)
     }
 
     fn address_owner(&self, addr: Ipv4) -> Option<EndpointId> {
         self.addresses.get(&addr).copied()
     }
 
-    fn fdb_static(&self, mac: MacAddr) -> Option<Held<FdbEntry>> {
-        self.fdb.get(&mac).copied().map(Held)
+    fn fdb_static(&self, mac: MacAddr) -> Option<Copied<FdbEntry>> {
+        self.fdb.get(&mac).copied().map(Copied)
     }
 
-    fn fdb_learnt(&self, mac: MacAddr) -> Option<Held<FdbEntry>> {
-        self.learnt.get(&mac).copied().map(Held)
+    fn fdb_learnt(&self, mac: MacAddr) -> Option<Copied<FdbEntry>> {
+        self.learnt.get(&mac).copied().map(Copied)
     }
 
     fn may_learn(&mut self, id: EndpointId, now: Ticks) -> bool {
@@ -306,8 +399,52 @@ impl Tables for Maps {
         }
     }
 
-    fn uplink(&self, ifindex: u32) -> Option<Held<Uplink>> {
-        self.uplinks.get(&ifindex).copied().map(Held)
+    fn port_owner(&self, index: u32) -> PortOwner {
+        self.port_owners.get(&index).copied().unwrap_or(PortOwner::NOBODY)
+    }
+
+    fn take_port(&mut self, index: u32, owner: PortOwner) -> bool {
+        let taken = self.port_owner(index).taken_by(owner);
+        if let Some(taken) = taken {
+            self.port_owners.insert(index, taken);
+        }
+        taken.is_some()
+    }
+
+    fn give_port(&mut self, index: u32) {
+        let left = self.port_owner(index).given_back();
+        self.port_owners.insert(index, left);
+    }
+
+    fn port_secret(&self) -> u64 {
+        let [low, high] = self.config.port_secret.map(u64::from);
+        high << 32 | low
+    }
+
+    fn fragments(&mut self, key: &FragmentKey, now: Ticks) -> Option<Datagram> {
+        let new = || Rc::new(RefCell::new(Fragments { since: now, ..Fragments::default() }));
+        Some(Datagram(self.fragments.entry(*key).or_insert_with(new).clone()))
+    }
+
+    fn next_ticket(&mut self) -> u32 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    fn with_held<R>(&mut self, ticket: u32, f: impl FnOnce(&mut HeldFragment) -> R) -> Option<R> {
+        let free = || Box::new(HeldFragment::FREE);
+        Some(f(self.held.entry(ticket % HeldFragment::SLOTS).or_insert_with(free)))
+    }
+
+    fn may_answer(&mut self, id: EndpointId, now: Ticks) -> bool {
+        let count = self.error_counts.entry(id).or_default();
+        let more = count.one_more(now);
+        *count = more.unwrap_or(*count);
+        more.is_some()
+    }
+
+    fn uplink(&self, ifindex: u32) -> Option<Copied<Uplink>> {
+        self.uplinks.get(&ifindex).copied().map(Copied)
     }
 
     fn is_private(&self, addr: Ipv4) -> bool {
@@ -322,8 +459,8 @@ impl Tables for Maps {
         self.next_hops.insert(slot, next_hop);
     }
 
-    fn published(&self, index: u32) -> Option<Held<PublishEntry>> {
-        self.published.get(usize::try_from(index).ok()?).copied().map(Held)
+    fn published(&self, index: u32) -> Option<Copied<PublishEntry>> {
+        self.published.get(usize::try_from(index).ok()?).copied().map(Copied)
     }
 
     fn published_word(&self, index: u32) -> u64 {
@@ -363,6 +500,9 @@ pub struct World {
     pub neighbours: HashMap<Ipv4, Neighbour>,
     /// Local ports that sockets of the host have, with their protocol.
     pub sockets: Vec<(u8, u16)>,
+    /// Where the ICMP error about the last packet goes, if there is one; it is in
+    /// the packet's place.
+    pub answered: Option<Verdict>,
 }
 
 impl Default for World {
@@ -373,6 +513,7 @@ impl Default for World {
             routes: Vec::new(),
             neighbours: HashMap::new(),
             sockets: Vec::new(),
+            answered: None,
         }
     }
 }
@@ -394,7 +535,7 @@ impl Env for World {
         let fits = |(subnet, mask, _): &&(Ipv4, Ipv4, Route)| tuple.daddr.is_in(*subnet, *mask);
         match self.routes.iter().find(fits) {
             Some((_, _, route)) if route.ifindex != 0 && route.next_hop == Ipv4::ANY => {
-                Route { ifindex: route.ifindex, next_hop: tuple.daddr }
+                Route { next_hop: tuple.daddr, ..*route }
             }
             Some((_, _, route)) => *route,
             None => Route::STACK,

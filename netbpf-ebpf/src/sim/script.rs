@@ -58,6 +58,7 @@ pub fn play_packet(bytes: &[u8]) {
         vlan_id: (how >> 5 & 1 != 0).then_some(u16::from(how >> 2 & 3)),
         is_to_other: how >> 6 & 1 != 0,
         is_checksum_partial: how >> 7 != 0,
+        copies: Vec::new(),
     };
     invariants::run(&mut sim, Program::FromEndpoint, &frame);
     let frame = Frame { ifindex: UPLINK, ..frame };
@@ -120,7 +121,7 @@ fn network(circumstances: u8) -> Sim {
     }
     sim.tables.uplinks.insert(UPLINK, uplink(HOST, MTU));
     sim.tables.uplinks.insert(OTHER_UPLINK, uplink(OTHER_HOST, OTHER_MTU));
-    let way = Route { ifindex: OTHER_UPLINK, next_hop: OTHER_ROUTER.1 };
+    let way = Route::of(OTHER_UPLINK, OTHER_ROUTER.1);
     sim.env.routes.insert(0, (FAR, Ipv4::mask(32), way));
     sim.env.routes.insert(0, (OTHER_HOST.1, Ipv4::mask(32), Route::STACK));
     sim.env.sockets.push((proto::UDP, 2002));
@@ -177,7 +178,7 @@ impl Stage {
             Ok(Verdict::Uplink { ifindex } | Verdict::Neighbour { ifindex, .. }) => {
                 (Program::FromUplink, ifindex)
             }
-            Ok(Verdict::Pass) | Err(_) => return,
+            Ok(_) | Err(_) => return,
         };
         let bytes = self.sim.skb.bytes.clone();
         // With all of the header that an answer fills in.
@@ -238,7 +239,7 @@ impl Stage {
             (OTHER_ROUTER.0, OTHER_ROUTER.1, OTHER_HOST.0),
         ] {
             if is_known {
-                neighbours.insert(addr, Neighbour { mac, source_mac });
+                neighbours.insert(addr, Neighbour { mac, source_mac, mtu: 0 });
             } else {
                 neighbours.remove(&addr);
             }

@@ -1,12 +1,14 @@
 //! A network for tests: three namespaces, an uplink, a gateway outside.
 
 use netbpf_common::{
-    Endpoint, EndpointId, FdbEntry, Ipv4, MacAddr, PublishEntry, SourceGuard, Ticks, Uplink, proto,
+    Endpoint, EndpointId, FdbEntry, Flow, Ipv4, MacAddr, PublishEntry, SourceGuard, Ticks, Uplink,
+    proto,
 };
 
-use super::{Frame, Maps, Sim, World, packet::Addresses};
+use super::{Frame, Maps, Sim, World, invariants::Program, packet::Addresses};
 use crate::{
-    Outcome,
+    Outcome, Verdict, answer,
+    rare::{self, Rare},
     seam::{Neighbour, Route},
 };
 
@@ -130,35 +132,66 @@ pub fn network(max_flows: u32) -> Sim {
         publish(proto::UDP, Ipv4::ANY, 9000, 9010, (1, 7000)),
     ]);
     let mut env = World::default();
-    let on_link = Route { ifindex: UPLINK, next_hop: Ipv4::ANY };
-    let default = Route { ifindex: UPLINK, next_hop: ROUTER.1 };
-    env.routes.push((HOST.1, Ipv4::mask(32), Route::STACK));
-    let bridge = Route { ifindex: BRIDGE, next_hop: Ipv4::ANY };
-    env.routes.push((GATEWAY.1, Ipv4::mask(32), Route::STACK));
+    let on_link = Route { source: HOST.1, mtu: 1500, ..Route::of(UPLINK, Ipv4::ANY) };
+    let default = Route { next_hop: ROUTER.1, ..on_link };
+    env.routes.push((HOST.1, Ipv4::mask(32), Route::LOCAL));
+    let bridge = Route::of(BRIDGE, Ipv4::ANY);
+    env.routes.push((GATEWAY.1, Ipv4::mask(32), Route::LOCAL));
     env.routes.push((SUBNET, Ipv4::mask(24), bridge));
     env.routes.push((Ipv4::new([203, 0, 113, 0]), Ipv4::mask(24), on_link));
     env.routes.push((Ipv4::ANY, Ipv4::mask(0), default));
-    env.neighbours.insert(ROUTER.1, Neighbour { mac: ROUTER.0, source_mac: HOST.0 });
+    env.neighbours.insert(ROUTER.1, Neighbour { mac: ROUTER.0, source_mac: HOST.0, mtu: 1500 });
     Sim { skb: Frame::default(), tables, env }
 }
 
 impl Sim {
     /// A frame from the `n`-th namespace. It is left in `skb` as it goes on.
     pub fn from_namespace(&mut self, n: u8, frame: &[u8]) -> Outcome {
-        self.skb = Frame { bytes: frame.to_vec(), ifindex: port(n), ..Frame::default() };
-        crate::from_endpoint(self)
+        self.run(Program::FromEndpoint, port(n), frame)
     }
 
     /// A frame from outside.
     pub fn from_outside(&mut self, frame: &[u8]) -> Outcome {
-        self.skb = Frame { bytes: frame.to_vec(), ifindex: UPLINK, ..Frame::default() };
-        crate::from_uplink(self)
+        self.run(Program::FromUplink, UPLINK, frame)
+    }
+
+    /// A frame on the host's loopback device.
+    pub fn from_host(&mut self, frame: &[u8]) -> Outcome {
+        self.run(Program::FromUplink, Flow::LOOPBACK, frame)
     }
 
     /// A frame that the host's stack sends by the uplink.
     pub fn from_stack(&mut self, frame: &[u8]) -> Outcome {
-        self.skb = Frame { bytes: frame.to_vec(), ifindex: UPLINK, ..Frame::default() };
-        crate::to_uplink(self)
+        self.run(Program::ToUplink, UPLINK, frame)
+    }
+
+    /// A frame at a device where a program is.
+    pub fn run(&mut self, program: Program, ifindex: u32, frame: &[u8]) -> Outcome {
+        self.skb = Frame { bytes: frame.to_vec(), ifindex, ..Frame::default() };
+        self.decide(program)
+    }
+
+    /// Gives the frame in `skb` to a program, and to those that it hands over to.
+    pub fn decide(&mut self, program: Program) -> Outcome {
+        let outcome = match program {
+            Program::FromEndpoint => crate::from_endpoint(self),
+            Program::FromUplink => crate::from_uplink(self),
+            Program::ToUplink => crate::to_uplink(self),
+        };
+        let rare = &mut Rare::default();
+        let outcome = match (outcome.result, program) {
+            (Ok(Verdict::Rare), Program::FromEndpoint) => rare::from_endpoint(self, rare),
+            (Ok(Verdict::Rare), Program::FromUplink) => rare::from_uplink(self, rare),
+            (Ok(Verdict::Rare), Program::ToUplink) => rare::to_uplink(self, rare),
+            _ => outcome,
+        };
+        self.env.answered = match outcome.result {
+            Err(reason) if program != Program::ToUplink && answer::is_answered(reason) => {
+                answer::dropped(self, outcome.endpoint, reason)
+            }
+            _ => None,
+        };
+        outcome
     }
 
     /// Lets time go by, without the sweeper.

@@ -29,13 +29,18 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 /// The fragment offset's bits.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
+/// Flag "don't fragment" in the same word.
+const DONT_FRAGMENT: u16 = 0x4000;
+
 /// The header's fields that the datapath looks at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Header {
     /// Version and header length, as they stand in the packet.
     pub version_ihl: u8,
     /// Length of the packet in bytes, header included.
     pub total_len: u16,
+    /// Identification, as the CPU loads it.
+    pub id: u16,
     /// Flags and fragment offset.
     pub fragment: u16,
     /// Time to live.
@@ -58,6 +63,7 @@ impl Header {
         Some(Self {
             version_ihl: skb.load_u8(eth::LEN)?,
             total_len: u16::from_be(skb.load_u16(eth::LEN + offset_of!(Ipv4Hdr, tot_len))?),
+            id: skb.load_u16(eth::LEN + offset_of!(Ipv4Hdr, id))?,
             fragment: u16::from_be(skb.load_u16(eth::LEN + offset_of!(Ipv4Hdr, frags))?),
             ttl,
             proto,
@@ -65,6 +71,25 @@ impl Header {
             saddr: Ipv4::from_be(skb.load_u32(SOURCE)?),
             daddr: Ipv4::from_be(skb.load_u32(DESTINATION)?),
         })
+    }
+
+    /// From the header's 20 bytes.
+    #[must_use]
+    #[inline(always)]
+    pub fn of(header: &[u8; LEN]) -> Self {
+        let [version_ihl, _, l0, l1, i0, i1, f0, f1, ttl, proto, c0, c1, addresses @ ..] = *header;
+        let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses;
+        Self {
+            version_ihl,
+            total_len: u16::from_be_bytes([l0, l1]),
+            id: u16::from_ne_bytes([i0, i1]),
+            fragment: u16::from_be_bytes([f0, f1]),
+            ttl,
+            proto,
+            check: u16::from_ne_bytes([c0, c1]),
+            saddr: Ipv4::new([s0, s1, s2, s3]),
+            daddr: Ipv4::new([d0, d1, d2, d3]),
+        }
     }
 
     /// Bytes of the header, options included.
@@ -93,5 +118,19 @@ impl Header {
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
         self.fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
+    }
+
+    /// Whether the packet is a fragment and not the first: it has no ports.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.fragment & FRAGMENT_OFFSET != 0
+    }
+
+    /// Whether routers may fragment the packet.
+    #[must_use]
+    #[inline(always)]
+    pub const fn may_be_fragmented(&self) -> bool {
+        self.fragment & DONT_FRAGMENT == 0
     }
 }

@@ -8,17 +8,16 @@ use network_types::{tcp::TcpHdr, udp::UdpHdr};
 use super::{eth, ipv4};
 use crate::seam::Skb;
 
-/// Offset of the transport header in the frame. Packets with IP options never
-/// get here.
+/// Offset of the transport header in the frame, where there are no IP options.
 pub const OFFSET: usize = eth::LEN + ipv4::LEN;
 /// Offset of the source port.
 pub const SOURCE_PORT: usize = OFFSET + offset_of!(UdpHdr, src);
 /// Offset of the destination port.
 pub const DESTINATION_PORT: usize = OFFSET + offset_of!(UdpHdr, dst);
-/// Offset of TCP's checksum.
-pub const TCP_CHECK: usize = OFFSET + 16;
-/// Offset of UDP's checksum.
-pub const UDP_CHECK: usize = OFFSET + offset_of!(UdpHdr, check);
+/// Offset of TCP's checksum in its header.
+pub const TCP_CHECK: usize = 16;
+/// Offset of UDP's checksum in its header, and of UDP-Lite's and DCCP's.
+pub const UDP_CHECK: usize = offset_of!(UdpHdr, check);
 /// Bytes of TCP's header without options.
 pub const TCP_MIN_LEN: u32 = 20;
 /// Bytes of UDP's header.
@@ -62,6 +61,16 @@ pub struct Tcp {
 }
 
 impl Tcp {
+    /// From the header's 20 bytes.
+    #[must_use]
+    #[inline(always)]
+    pub fn of(header: &[u8; 20]) -> Self {
+        let word = |at: usize| {
+            u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        Self { seq: word(4), ack: word(8), len: u32::from(header[12] >> 4) * 4, flags: header[13] }
+    }
+
     /// Reads the header behind the ports; `None` if the frame ends before its 20 bytes do.
     #[inline(always)]
     pub fn load(skb: &impl Skb) -> Option<Self> {

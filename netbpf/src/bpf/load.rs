@@ -1,14 +1,15 @@
 //! Loading the datapath: all of it, unattached, in its place at once.
 
-use std::{fs, io, os::unix::fs::symlink, path::Path};
+use std::{fs, io, io::Read as _, os::unix::fs::symlink, path::Path};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
+    maps::ProgramArray,
     programs::{ProgramError, SchedClassifier},
 };
 use netbpf_common::{
-    ABI_VERSION, Config,
-    maps::{self, ConfigMap, FlowQueue, Flows, MapDef as _},
+    ABI_VERSION, Config, RareProgram,
+    maps::{self, ConfigMap, FlowQueue, Flows, MapDef as _, Programs},
 };
 
 use super::{Datapath, LoadOptions, LogLevel, bpffs, map::Map, pins, probe, shape};
@@ -98,8 +99,10 @@ fn make(dir: &Path, options: LoadOptions) -> Result<()> {
         classifier.load().map_err(|error| refused(name, error))?;
         classifier.pin(pins::program(dir, name)).context(format!("cannot pin program {name}"))?;
     }
+    fill_programs(&mut ebpf)?;
     let made = Datapath { pin_dir: dir.to_owned() };
-    let config = Config { max_flows: options.max_flows, ..Config::default() };
+    let port_secret = secret().context("cannot read /dev/urandom")?;
+    let config = Config { max_flows: options.max_flows, port_secret, ..Config::default() };
     Map::<ConfigMap>::open(dir)?.set(&0, &config)?;
     let level = pins::log_level(dir);
     symlink(options.log_level.name(), &level).map_err(|error| cannot_pin(&level, &error))?;
@@ -109,6 +112,34 @@ fn make(dir: &Path, options: LoadOptions) -> Result<()> {
         code => Err(Error::failed("the expiry of flows does not start")
             .because(format!("start_sweeper returned {code}"))),
     }
+}
+
+/// Tells the programs of those to which they hand over.
+fn fill_programs(ebpf: &mut Ebpf) -> Result<()> {
+    for rare in RareProgram::ALL {
+        let name = rare.name();
+        let what = || format!("cannot hand over to program {name}");
+        let program: &SchedClassifier = ebpf
+            .program(name)
+            .ok_or_else(|| Error::failed(what()).because("there is none"))?
+            .try_into()
+            .context(what())?;
+        let fd = program.fd().context(what())?.try_clone().context(what())?;
+        let map = ebpf.map_mut(Programs::NAME);
+        let map =
+            map.ok_or_else(|| Error::failed(what()).because("there is no map of programs"))?;
+        let mut programs = ProgramArray::try_from(map).context(what())?;
+        programs.set(rare as u32, &fd, 0).context(what())?;
+    }
+    Ok(())
+}
+
+/// A number that nobody else knows.
+fn secret() -> io::Result<[u32; 2]> {
+    let mut bytes = [0; 8];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let [a, b, c, d, e, f, g, h] = bytes;
+    Ok([u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])])
 }
 
 fn cannot_pin(path: &Path, error: &io::Error) -> Error {

@@ -67,7 +67,7 @@ pub(super) fn check_translation(
             }
             assert_ne!(dst, MacAddr::ZERO);
         }
-        Verdict::Pass => unreachable!("is not counted as translated"),
+        _ => {}
     }
 }
 

@@ -41,11 +41,7 @@ struct Before {
 pub fn run(sim: &mut Sim, program: Program, sent: &Frame) -> Outcome {
     let before = Before { stats: sim.tables.stats.clone(), flows: flows(sim) };
     sim.skb = sent.clone();
-    let outcome = match program {
-        Program::FromEndpoint => crate::from_endpoint(sim),
-        Program::FromUplink => crate::from_uplink(sim),
-        Program::ToUplink => crate::to_uplink(sim),
-    };
+    let outcome = sim.decide(program);
     assert_ne!(outcome.result, Err(DropReason::Rewrite), "no store fails here");
     let counter = check_counters(sim, &before, program, outcome);
     let is_translated = matches!(counter, Some(Counter::Snat | Counter::Dnat));

@@ -1,0 +1,259 @@
+//! Fragments: each is translated by itself, whatever order they come in.
+//!
+//! Only the first fragment of a datagram has its ports. Once it has been seen,
+//! the others follow its flow. Those that come before it are held, and sent
+//! behind it when it comes. Nothing is put together: the receiver does that, and
+//! judges overlaps and gaps.
+
+use netbpf_common::{
+    Counter, DropReason, EndpointId, Flow, FragmentKey, Fragments, MacAddr, NextHop,
+};
+
+use crate::{
+    Forward, Stop, Verdict, parse,
+    rare::{Payload, Rare, Read},
+    rewrite,
+    seam::{Env, FlowEntry, FragmentsEntry, Seam, Skb, Tables},
+    wire::{eth, ipv4::Header},
+};
+
+/// Most fragments that are sent behind a first one.
+const MOST_HELD: u32 = 256;
+/// Attempts to be the one who changes a chain, before a fragment is dropped.
+const ATTEMPTS: u32 = 4;
+/// Both MACs of an Ethernet header.
+const MACS: usize = 12;
+
+/// What the fragments of a datagram with this header have in common.
+#[must_use]
+#[inline(always)]
+pub fn key(header: &Header) -> FragmentKey {
+    FragmentKey {
+        saddr: header.saddr,
+        daddr: header.daddr,
+        id: header.id,
+        proto: header.proto,
+        pad: 0,
+    }
+}
+
+/// Finds out where a fragment belongs that is not the first.
+///
+/// # Errors
+/// [`Stop::ToStack`] if the datagram is the stack's; [`DropReason::Fragment`].
+#[inline(always)]
+pub fn read<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    rare: &mut Rare,
+) -> Result<Read, Stop> {
+    let known = known(seam, &rare.fragment_key()).ok_or(DropReason::Fragment)?;
+    match known.state {
+        Fragments::UNKNOWN => Ok(Read::LaterFragment),
+        Fragments::TO_STACK => Err(Stop::ToStack),
+        _ => {
+            rare.packet.tuple = parse::tuple(&rare.packet.header, known.sport, known.dport);
+            rare.packet.may_open = false;
+            rare.payload = Payload::Opaque;
+            Ok(Read::Packet)
+        }
+    }
+}
+
+/// What is known of a datagram: nothing, if all that is is of an older one.
+#[inline(always)]
+fn known<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, key: &FragmentKey) -> Option<Fragments> {
+    let now = seam.env.now();
+    let mut entry = seam.tables.fragments(key, now)?;
+    let known = entry.get();
+    if now.since(known.since).0 < seam.tables.timeouts().fragments.0 {
+        return Some(known);
+    }
+    entry.reset(now);
+    Some(Fragments { since: now, ..Fragments::default() })
+}
+
+/// Keeps a copy of a fragment whose datagram's first is not known; whether it is
+/// kept. The first may come at this very moment: ask [`read`] once more.
+#[inline(never)]
+pub fn hold<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    rare: &Rare,
+) -> bool {
+    let key = rare.fragment_key();
+    let len = seam.skb.l3_len() + eth::LEN as u32;
+    let Some(mut entry) = seam.tables.fragments(&key, seam.env.now()) else {
+        return false;
+    };
+    let ticket = seam.tables.next_ticket();
+    let Seam { skb, tables, .. } = seam;
+    let mut displaced = EndpointId::NONE;
+    let saved = tables.with_held(ticket, |slot| {
+        if slot.ticket != 0 {
+            displaced = slot.endpoint;
+        }
+        slot.ticket = 0;
+        slot.key = key;
+        slot.len = len;
+        slot.endpoint = id;
+        skb.save(&mut slot.frame, len)
+    });
+    // The oldest of all waits no longer. (One from outside the stack has, too.)
+    if displaced != EndpointId::NONE {
+        seam.tables.count_drop(displaced, DropReason::Fragment);
+    }
+    if saved.flatten().is_none() {
+        return false;
+    }
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
+        attempt += 1;
+        let previous = entry.get().held;
+        seam.tables.with_held(ticket, |slot| {
+            slot.previous = previous;
+            slot.ticket = ticket;
+        });
+        if entry.replace_held(previous, ticket) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Sends the fragments of a datagram that have waited for its first: behind the
+/// one in hand, which is translated, unless that is held with them.
+///
+/// Returns what becomes of the fragment in hand.
+#[inline(never)]
+pub fn release<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    rare: &Rare,
+    forward: Forward,
+) -> Verdict {
+    let key = rare.fragment_key();
+    let is_held = rare.is_held;
+    let Some(chain) = take_chain(seam, &key) else {
+        return if is_held { Verdict::Held } else { forward.verdict };
+    };
+    let Some(entry) = seam.tables.flow(&rare.packet.tuple) else {
+        return forward.verdict;
+    };
+    let flow = entry.get();
+    let Some(verdict) = copyable(seam, &flow, forward.verdict) else {
+        return forward.verdict;
+    };
+    if !is_held && !seam.skb.send_copy(verdict) {
+        return forward.verdict;
+    }
+    let Some(macs) = seam.skb.read::<MACS>(0) else {
+        return Verdict::Sent;
+    };
+    let mut ticket = chain;
+    E::repeat(MOST_HELD, |_| {
+        match send_held(seam, &key, ticket, &flow, verdict, &macs, forward.counter) {
+            Some(previous) => {
+                ticket = previous;
+                ticket != 0
+            }
+            None => false,
+        }
+    });
+    if is_held { Verdict::Held } else { Verdict::Sent }
+}
+
+/// Tells the fragments of a datagram whose first has come where they belong.
+#[inline(always)]
+pub fn announce<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &Rare, state: u32) {
+    let key = rare.fragment_key();
+    if known(seam, &key).is_none() {
+        return;
+    }
+    let now = seam.env.now();
+    if let Some(mut entry) = seam.tables.fragments(&key, now) {
+        entry.announce(rare.packet.tuple.sport, rare.packet.tuple.dport, state);
+    }
+    // The stack has had those from outside all along.
+    if state == Fragments::TO_STACK {
+        take_chain(seam, &key);
+    }
+}
+
+/// Takes the chain of held fragments, whose first ticket it returns.
+#[inline(always)]
+fn take_chain<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, key: &FragmentKey) -> Option<u32> {
+    let now = seam.env.now();
+    let mut entry = seam.tables.fragments(key, now)?;
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
+        attempt += 1;
+        let chain = entry.get().held;
+        if chain == 0 {
+            return None;
+        }
+        if entry.replace_held(chain, 0) {
+            return Some(chain);
+        }
+    }
+    None
+}
+
+/// The way that copies of a packet take: what the kernel's neighbour output
+/// would find out has to be known.
+#[inline(always)]
+fn copyable<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    flow: &Flow,
+    verdict: Verdict,
+) -> Option<Verdict> {
+    match verdict {
+        Verdict::Peer { .. }
+        | Verdict::Uplink { .. }
+        | Verdict::Neighbour { ifindex: Flow::LOOPBACK, .. } => Some(verdict),
+        Verdict::Neighbour { ifindex, next_hop } => {
+            let next = seam.tables.next_hop(NextHop::slot(next_hop, ifindex));
+            if !next.is(flow.next_hop, flow.uplink) || next.mac == MacAddr::ZERO {
+                return None;
+            }
+            rewrite::macs(&mut seam.skb, next.mac, next.source_mac)?;
+            Some(Verdict::Uplink { ifindex })
+        }
+        _ => None,
+    }
+}
+
+/// Sends the held fragment with that ticket, if it still waits; returns the one
+/// before it.
+#[inline(always)]
+fn send_held<S: Skb, T: Tables, E>(
+    seam: &mut Seam<S, T, E>,
+    key: &FragmentKey,
+    ticket: u32,
+    flow: &Flow,
+    verdict: Verdict,
+    macs: &[u8; MACS],
+    counter: Counter,
+) -> Option<u32> {
+    let Seam { skb, tables, .. } = seam;
+    let previous = tables.with_held(ticket, |slot| {
+        if slot.ticket != ticket || slot.key != *key {
+            return None;
+        }
+        slot.ticket = 0;
+        skb.restore(&slot.frame, slot.len)?;
+        Some(slot.previous)
+    })??;
+    let header = Header::load(&seam.skb)?;
+    if header.ttl <= 1 {
+        seam.tables.count_drop(flow.endpoint, DropReason::TtlExceeded);
+        return Some(previous);
+    }
+    rewrite::ip_header(&mut seam.skb, &header, flow, header.ttl - 1)?;
+    seam.skb.write(0, *macs)?;
+    if seam.skb.send_copy(verdict) {
+        let bytes = seam.skb.l3_len();
+        seam.tables.count(flow.endpoint, counter, bytes);
+    } else {
+        seam.tables.count_drop(flow.endpoint, DropReason::Fragment);
+    }
+    Some(previous)
+}

@@ -1,0 +1,363 @@
+//! Packets that are rare: fragments, ICMP errors, IP options, protocols other
+//! than TCP, UDP and ICMP queries, and what needs the stack's help.
+//!
+//! They are read, with more effort, into the same [`Packet`](crate::parse::Packet)
+//! that decides about all others; what is special about them is how their bytes
+//! are changed. In the kernel they have programs of their own, to which the
+//! others hand over, so that those stay small. What is read has a place outside
+//! of the stack there, which is too small for it.
+
+mod decided;
+mod read;
+
+use netbpf_common::{DropReason, EndpointId, Fragments, Tuple};
+
+pub use decided::Decided;
+pub use read::{Payload, Rare, Read, has_ports, quoted_ports, read};
+
+use crate::{
+    Forward, Outcome, Stop, Verdict, dnat,
+    flow::NewFlow,
+    fragment, host, makes_room,
+    parse::{self, Translate as _},
+    ports, route,
+    seam::{Env, Seam, Skb, Tables},
+    snat,
+    wire::ipv4::Header,
+};
+
+/// A rare frame from a namespace to the gateway's MAC. That it may send it has
+/// been found out.
+#[inline(always)]
+pub fn from_endpoint<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    rare: &mut Rare,
+) -> Outcome {
+    let id = seam.tables.endpoint_id(seam.skb.ifindex()).unwrap_or(EndpointId::NONE);
+    outward(seam, id, rare);
+    if rare.decided().is_read() {
+        outward_by_flow(seam, id, rare);
+    }
+    if rare.decided().needs_route() {
+        match recheck(seam, rare) {
+            Ok(()) => outward_by_flow(seam, id, rare),
+            Err(stop) => rare.decide(Err(stop)),
+        }
+    }
+    if rare.decided().needs_flow() {
+        match open_outward(seam, id, rare) {
+            Ok(()) => outward_by_flow(seam, id, rare),
+            Err(stop) => rare.decide(Err(stop)),
+        }
+    }
+    finish(seam, id, rare);
+    rare.decided().outcome(id)
+}
+
+#[inline(never)]
+fn recheck<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &Rare) -> Result<(), Stop> {
+    route::recheck(seam, &rare.packet.tuple)
+}
+
+#[inline(never)]
+fn outward<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, id: EndpointId, rare: &mut Rare) {
+    let decision = decide_outward(seam, id, rare);
+    rare.decide(decision);
+}
+
+#[inline(always)]
+fn decide_outward<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    rare: &mut Rare,
+) -> Result<Forward, Stop> {
+    let header = parse::header(&seam.skb)?;
+    // The stack follows options and forwards; `to_uplink` translates.
+    if header.has_options() {
+        return Ok(Forward::PASS);
+    }
+    if read(seam, header, rare)? == Read::LaterFragment {
+        let is_out = is_out(seam, id, &header);
+        if fragment::hold(seam, id, rare) {
+            if read(seam, header, rare)? == Read::LaterFragment {
+                // To the host: it may be the stack's.
+                return Ok(if is_out { Forward::HELD } else { Forward::PASS });
+            }
+            rare.is_held = true;
+        } else if is_out {
+            return Err(DropReason::Fragment.into());
+        } else {
+            return Ok(Forward::PASS);
+        }
+    }
+    Err(Stop::Rare)
+}
+
+#[inline(never)]
+fn outward_by_flow<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    rare: &mut Rare,
+) {
+    let decision = snat::by_flow(seam, id, rare);
+    rare.decide(decision);
+}
+
+#[inline(always)]
+fn open_outward<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    rare: &Rare,
+) -> Result<(), Stop> {
+    if rare.is_error() {
+        let is_out = is_out(seam, id, &rare.packet.header);
+        return Err(if is_out { DropReason::IcmpUnrelated.into() } else { Stop::ToStack });
+    }
+    let mut opened = snat::open(seam, id, Some(&rare.packet));
+    if makes_room(seam, id, opened) {
+        opened = snat::open(seam, id, Some(&rare.packet));
+    }
+    opened
+}
+
+/// Whether a packet of a namespace leaves by an uplink.
+#[inline(never)]
+fn is_out<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    header: &Header,
+) -> bool {
+    let Some(endpoint) = seam.tables.endpoint(id) else {
+        return false;
+    };
+    let tuple =
+        Tuple { saddr: header.saddr, daddr: header.daddr, proto: header.proto, ..Tuple::default() };
+    let way = seam.env.route(endpoint.bridge_ifindex, &tuple);
+    seam.tables.uplink(way.ifindex).is_some()
+}
+
+/// A rare frame from outside, or from the host itself, to the host's MAC.
+#[inline(always)]
+pub fn from_uplink<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    rare: &mut Rare,
+) -> Outcome {
+    let mut id = EndpointId::NONE;
+    inward(seam, rare);
+    if rare.decided().is_read() {
+        inward_by_flow(seam, &mut id, rare);
+    }
+    if rare.decided().needs_flow() {
+        match open_inward(seam, &mut id, rare) {
+            Ok(()) => inward_by_flow(seam, &mut id, rare),
+            Err(stop) => rare.decide(Err(stop)),
+        }
+    }
+    if rare.decided().is_read() {
+        inward_by_stack(seam, &mut id, rare);
+    }
+    finish(seam, id, rare);
+    rare.decided().outcome(id)
+}
+
+#[inline(never)]
+fn inward<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &mut Rare) {
+    let decision = decide_inward(seam, rare);
+    rare.decide(decision);
+}
+
+#[inline(always)]
+fn decide_inward<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    rare: &mut Rare,
+) -> Result<Forward, Stop> {
+    // What is malformed the stack counts and drops itself.
+    let Ok(header) = parse::header(&seam.skb) else {
+        return Ok(Forward::PASS);
+    };
+    match read(seam, header, rare) {
+        Ok(Read::Packet) => {}
+        Ok(Read::LaterFragment) => {
+            // It may be the stack's: that gets it in any case.
+            let is_kept = fragment::hold(seam, EndpointId::NONE, rare);
+            if !is_kept || read(seam, header, rare) != Ok(Read::Packet) {
+                return Err(dnat::to_stack(seam, &header));
+            }
+            rare.is_held = true;
+        }
+        Err(Stop::Dropped(DropReason::BadChecksum)) => return Err(DropReason::BadChecksum.into()),
+        Err(_) => return Err(dnat::to_stack(seam, &header)),
+    }
+    Err(Stop::Rare)
+}
+
+#[inline(never)]
+fn inward_by_flow<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: &mut EndpointId,
+    rare: &mut Rare,
+) {
+    let decision = if rare.packet.header.has_options() {
+        Err(Stop::Rare)
+    } else {
+        dnat::by_flow(seam, rare, id)
+    };
+    rare.decide(decision);
+}
+
+#[inline(never)]
+fn inward_by_stack<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: &mut EndpointId,
+    rare: &mut Rare,
+) {
+    let decision = dnat::by_stack(seam, rare, id);
+    rare.decide(decision);
+}
+
+#[inline(always)]
+fn open_inward<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: &mut EndpointId,
+    rare: &Rare,
+) -> Result<(), Stop> {
+    if rare.is_error() || !rare.packet.may_open && rare.payload == Payload::Opaque {
+        return Err(dnat::to_stack(seam, &rare.packet.header));
+    }
+    let mut opened = dnat::open(seam, id, Some(&rare.packet));
+    if makes_room(seam, *id, opened) {
+        opened = dnat::open(seam, id, Some(&rare.packet));
+    }
+    opened
+}
+
+/// A frame that the host is about to send by an uplink, and that is not to leave
+/// as it is.
+#[inline(always)]
+pub fn to_uplink<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &mut Rare) -> Outcome {
+    let mut id = EndpointId::NONE;
+    out_by_stack(seam, &mut id, rare);
+    if rare.decided().is_read() {
+        by_stack(seam, rare);
+    } else if !rare.decided().is_dropped() {
+        return Outcome { endpoint: EndpointId::NONE, result: Ok(Verdict::Pass) };
+    }
+    if rare.decided().needs_flow() {
+        match open_out(seam, id, rare) {
+            Ok(()) => by_stack(seam, rare),
+            Err(stop) => rare.decide(Err(stop)),
+        }
+    }
+    if rare.decided().is_for_stack() {
+        // It has decided already.
+        rare.decide(Err(DropReason::PrivateSource.into()));
+    }
+    finish(seam, id, rare);
+    rare.decided().outcome(id)
+}
+
+#[inline(never)]
+fn out_by_stack<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: &mut EndpointId,
+    rare: &mut Rare,
+) {
+    let decision = decide_out_by_stack(seam, id, rare);
+    rare.decide(decision);
+}
+
+#[inline(always)]
+fn decide_out_by_stack<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: &mut EndpointId,
+    rare: &mut Rare,
+) -> Result<Forward, Stop> {
+    let header = parse::header(&seam.skb)?;
+    if !seam.tables.is_private(header.saddr) {
+        // The host's own, whatever it is.
+        let is_changed = read(seam, header, rare) == Ok(Read::Packet)
+            && !rare.is_error()
+            && host::is_translated(seam, &rare.packet.tuple);
+        return if is_changed { Err(Stop::Rare) } else { Ok(Forward::PASS) };
+    }
+    *id = seam.tables.address_owner(header.saddr).unwrap_or(EndpointId::NONE);
+    match read(seam, header, rare)? {
+        Read::Packet => Err(Stop::Rare),
+        Read::LaterFragment => Err(DropReason::Fragment.into()),
+    }
+}
+
+#[inline(never)]
+fn by_stack<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &mut Rare) {
+    let decision = snat::by_stack(seam, rare);
+    rare.decide(decision);
+}
+
+#[inline(always)]
+fn open_out<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    rare: &Rare,
+) -> Result<(), Stop> {
+    let tuple = &rare.packet.tuple;
+    let is_private = seam.tables.is_private(tuple.saddr);
+    if rare.is_error() {
+        return Err(if is_private { DropReason::IcmpUnrelated.into() } else { Stop::ToStack });
+    }
+    let is_gateways = seam.tables.address_owner(tuple.saddr) == Some(EndpointId::NONE);
+    let mut new = NewFlow::default();
+    if !is_private || is_gateways {
+        host::plan(seam, &rare.packet, &mut new)?;
+    } else if id == EndpointId::NONE {
+        return Err(DropReason::PrivateSource.into());
+    } else {
+        snat::plan(seam, id, Some(&rare.packet), &mut new)?;
+    }
+    ports::allocate(seam, &mut new, true)?;
+    new.open(seam)?;
+    Ok(())
+}
+
+/// Sees to the other fragments of the datagram, if there are any, and counts what
+/// became of the packet.
+#[inline(never)]
+fn finish<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, id: EndpointId, rare: &mut Rare) {
+    if rare.is_first_fragment || rare.is_held {
+        let decision = with_fragments(seam, rare);
+        rare.decide(decision);
+    }
+    rare.decided().count(seam, id);
+}
+
+/// After the first fragment of a datagram the others know where they belong, and
+/// those that have waited are sent.
+#[inline(always)]
+fn with_fragments<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    rare: &Rare,
+) -> Result<Forward, Stop> {
+    let decision = rare.decided().into();
+    match decision {
+        Ok(forward) if forward.verdict != Verdict::Pass => {
+            if rare.is_first_fragment {
+                fragment::announce(seam, rare, Fragments::IN_FLOW);
+            }
+            let verdict = fragment::release(seam, rare, forward);
+            Ok(Forward { verdict, ..forward })
+        }
+        // Translated, and then the stack's to send; or the stack's altogether.
+        Ok(forward) => {
+            if rare.is_first_fragment {
+                let is_flows = forward != Forward::PASS;
+                let state = if is_flows { Fragments::IN_FLOW } else { Fragments::TO_STACK };
+                fragment::announce(seam, rare, state);
+            }
+            Ok(forward)
+        }
+        Err(Stop::ToStack) if rare.is_first_fragment => {
+            fragment::announce(seam, rare, Fragments::TO_STACK);
+            decision
+        }
+        Err(_) => decision,
+    }
+}
