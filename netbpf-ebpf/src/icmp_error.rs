@@ -32,7 +32,7 @@ const CHECK: usize = 10;
 #[inline(always)]
 pub fn read<S: Skb, T, E>(seam: &Seam<S, T, E>, rare: &mut Rare) -> Result<(), Stop> {
     let header = rare.packet.header;
-    let message_len = rare.packet.len - header.header_len();
+    let message_len = rare.packet.len.saturating_sub(header.header_len());
     let [kind] = seam.skb.read(rare.offset).ok_or(DropReason::Truncated)?;
     if !is_error(kind) {
         return Err(Stop::ToStack);

@@ -129,7 +129,7 @@ pub fn read<S: Skb, T: Tables, E: Env>(
         return fragment::read(seam, rare);
     }
     rare.is_first_fragment = header.is_fragment();
-    let l4_len = len - header.header_len();
+    let l4_len = len.saturating_sub(header.header_len());
     let ports = transport(&seam.skb, rare, l4_len).map_err(|reason| {
         // RFC 1858: nobody sends the header of a datagram in two parts.
         if rare.is_first_fragment { DropReason::Fragment } else { reason }
