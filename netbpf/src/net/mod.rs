@@ -15,7 +15,7 @@ use rtnetlink::Handle;
 
 pub use addr::Address;
 pub use fdb::FdbRow;
-pub use link::{Link, NewBridge, NewVeth};
+pub use link::{Framing, Link, NewBridge, NewVeth};
 pub use netns::NetnsId;
 pub use route::Route;
 pub use worker::{Entered, Worker};
