@@ -172,7 +172,7 @@ fn what_is_not_there_is_said_not_to_be_there() {
             ("status nosuch", "nosuch"),
             ("exec ns9 -- true", "ns9"),
             ("maps flows --ns ns9", "ns9"),
-            ("maps flows --proto sctp", "sctp"),
+            ("maps flows --proto nonsense", "nonsense"),
             ("maps flows --port 70000", "70000"),
             ("maps flows --to 1.2.3", "1.2.3"),
         ],

@@ -64,7 +64,7 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
     undo(&all)
         .into_iter()
         .filter(|step| match step {
-            Step::UnloadDatapath => last,
+            Step::UnloadDatapath | Step::Detach { hook: Hook::FromHost, .. } => last,
             Step::SwitchBack { switch } => last && observed.switched.contains(switch),
             // Rows go with the maps.
             Step::Withdraw { .. }
@@ -72,7 +72,6 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
             | Step::ClearSubnet { .. }
             | Step::ClearGateway { .. } => !last,
             Step::ClearUplink { link } => !last && !is_others(link),
-            Step::Detach { hook: Hook::FromHost, .. } => last,
             Step::Detach { link, .. } => !is_others(link),
             Step::DeleteLink { name, .. } => observed.link(name.as_str()).is_some(),
             Step::DeleteNamespace { name } => {

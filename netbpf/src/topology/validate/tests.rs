@@ -269,9 +269,72 @@ fn long_network_names_get_short_veth_names_that_stay_the_same() {
     assert_ne!(names, links(&other));
 }
 
+/// What is asked for, and on which host; how it is refused, and why.
+type Refusal = (&'static str, Request, Observed, ExitCode, &'static str);
+
+#[track_caller]
+fn assert_refused(cases: Vec<Refusal>) {
+    for (what, request, observed, code, why) in cases {
+        let error = refused(&request, &observed);
+        assert_eq!(error.code(), code, "{what}: {error}");
+        assert!(error.to_string().contains(why), "{what}: {error}");
+        assert!(error.advice().is_some(), "{what}: {error}");
+    }
+}
+
+#[test]
+fn uplinks_that_cannot_be_are_refused() {
+    use ExitCode::{Failed, Usage};
+    let mut taken = host();
+    taken.links.push(link(50, "netbpf0", Some("dummy")));
+    let two = with(|r| {
+        r.uplinks = names(&["up0", "br0"]);
+        r.subnet = Some("192.0.2.0/26".parse().unwrap());
+    });
+    assert_refused(vec![
+        ("no such uplink", uplink("nope"), host(), Usage, "no interface nope"),
+        ("uplink down", uplink("down0"), host(), Failed, "is down"),
+        ("uplink without address", uplink("bare0"), host(), Failed, "no IPv4 address"),
+        ("uplink lo", uplink("lo"), host(), Usage, "loopback"),
+        ("uplink of another kind", uplink("ib0"), host(), Usage, "neither an Ethernet nor an IP"),
+        ("uplink twice", uplinks(&["up0", "br0", "up0"]), host(), Usage, "up0 is named twice"),
+        ("one of two is missing", uplinks(&["up0", "nope"]), host(), Usage, "no interface nope"),
+        ("uplink is the bridge", uplink("netbpf0"), taken, Usage, "own bridge"),
+        ("subnet of the second", two, host(), Usage, "br0 has the address"),
+    ]);
+}
+
+#[test]
+fn ports_that_cannot_be_published_are_refused() {
+    use ExitCode::Usage;
+    assert_refused(vec![
+        ("publish to whom", publish(&["80:80"]), host(), Usage, "which namespace"),
+        ("publish to nobody", publish(&["80:ns9:80"]), host(), Usage, "no namespace ns9"),
+        ("publish to no IP", publish(&["80:172.19.0.9:80"]), host(), Usage, "no namespace 172"),
+        ("publish elsewhere", publish(&["192.0.2.2:80:ns1:80"]), host(), Usage, "not an address"),
+        (
+            "publish on loopback and everywhere",
+            publish(&["127.0.0.1:80:ns1:80", "80:ns2:80"]),
+            host(),
+            Usage,
+            "127.0.0.1:80->80/tcp of ns1",
+        ),
+        (
+            "publish twice",
+            publish(&["80-90:ns1:80-90", "203.0.113.1:85:ns2:80"]),
+            host(),
+            Usage,
+            "80-90->80-90/tcp of ns1",
+        ),
+    ]);
+    let published: Vec<String> = (1..=2049).map(|n| format!("{n}:ns1:{n}")).collect();
+    let published: Vec<&str> = published.iter().map(String::as_str).collect();
+    assert!(refused(&publish(&published), &host()).to_string().contains("2048 together"));
+}
+
 #[test]
 fn what_cannot_be_is_refused_with_a_reason_and_a_hint() {
-    use ExitCode::{Failed, Usage};
+    use ExitCode::Usage;
     let taken = |name: &str| {
         let mut host = host();
         host.links.push(link(50, name, Some("dummy")));
@@ -289,28 +352,10 @@ fn what_cannot_be_is_refused_with_a_reason_and_a_hint() {
             r.subnet = Some("172.16.0.0/12".parse().unwrap());
         })
     };
-    let cases: Vec<(&str, Request, Observed, ExitCode, &str)> = vec![
-        ("no such uplink", uplink("nope"), host(), Usage, "no interface nope"),
-        ("uplink down", uplink("down0"), host(), Failed, "is down"),
-        ("uplink without address", uplink("bare0"), host(), Failed, "no IPv4 address"),
-        ("uplink lo", uplink("lo"), host(), Usage, "loopback"),
-        ("uplink of another kind", uplink("ib0"), host(), Usage, "neither an Ethernet nor an IP"),
-        ("uplink twice", uplinks(&["up0", "br0", "up0"]), host(), Usage, "up0 is named twice"),
-        ("one of two is missing", uplinks(&["up0", "nope"]), host(), Usage, "no interface nope"),
-        ("uplink is the bridge", uplink("netbpf0"), taken("netbpf0"), Usage, "own bridge"),
+    let cases: Vec<Refusal> = vec![
         ("subnet too small", subnet("172.19.0.0/30"), host(), Usage, "room for 1 namespaces, 3"),
         ("subnet of the uplink", subnet("203.0.113.0/25"), host(), Usage, "203.0.113.1/24"),
         ("subnet around an address", subnet("192.0.0.0/16"), host(), Usage, "br0 has the address"),
-        (
-            "subnet of the second",
-            with(|r| {
-                (r.uplinks, r.subnet) =
-                    (names(&["up0", "br0"]), Some("192.0.2.0/26".parse().unwrap()))
-            }),
-            host(),
-            Usage,
-            "br0 has the address",
-        ),
         ("subnet in a route", subnet("10.5.0.0/24"), host(), Usage, "route to 10.0.0.0/8 by tun0"),
         ("loopback subnet", subnet("127.5.0.0/16"), host(), Usage, "loopback"),
         ("multicast subnet", subnet("239.0.0.0/24"), host(), Usage, "multicast"),
@@ -352,34 +397,8 @@ fn what_cannot_be_is_refused_with_a_reason_and_a_hint() {
             "namespace a has it",
         ),
         ("too many", many(4096), host(), Usage, "4095 together"),
-        ("publish to whom", publish(&["80:80"]), host(), Usage, "which namespace"),
-        ("publish to nobody", publish(&["80:ns9:80"]), host(), Usage, "no namespace ns9"),
-        ("publish to no IP", publish(&["80:172.19.0.9:80"]), host(), Usage, "no namespace 172"),
-        ("publish elsewhere", publish(&["192.0.2.2:80:ns1:80"]), host(), Usage, "not an address"),
-        (
-            "publish on loopback and everywhere",
-            publish(&["127.0.0.1:80:ns1:80", "80:ns2:80"]),
-            host(),
-            Usage,
-            "127.0.0.1:80->80/tcp of ns1",
-        ),
-        (
-            "publish twice",
-            publish(&["80-90:ns1:80-90", "203.0.113.1:85:ns2:80"]),
-            host(),
-            Usage,
-            "80-90->80-90/tcp of ns1",
-        ),
     ];
-    for (what, request, observed, code, why) in cases {
-        let error = refused(&request, &observed);
-        assert_eq!(error.code(), code, "{what}: {error}");
-        assert!(error.to_string().contains(why), "{what}: {error}");
-        assert!(error.advice().is_some(), "{what}: {error}");
-    }
-    let published: Vec<String> = (1..=2049).map(|n| format!("{n}:ns1:{n}")).collect();
-    let published: Vec<&str> = published.iter().map(String::as_str).collect();
-    assert!(refused(&publish(&published), &host()).to_string().contains("2048 together"));
+    assert_refused(cases);
     assert!(Topology::validate(&many(4095), &host()).is_ok());
 }
 
