@@ -151,6 +151,30 @@ fn a_device_without_ethernet_header_is_planned_with_programs_of_its_own() {
 }
 
 #[test]
+fn a_device_without_ethernet_header_comes_and_goes_like_others() {
+    let host = Host::new();
+    let add_tun = || {
+        host.netns().ip("tuntap add dev tun0 mode tun");
+        host.netns().ip("addr add 10.99.0.1 peer 10.99.0.2/32 dev tun0");
+        host.netns().ip("link set tun0 up");
+    };
+    add_tun();
+    let arguments = "up --uplink tun0 --uplink up0 --namespaces 1";
+    host.netbpf(arguments).ok().says("10.99.0.1/32");
+    assert!(reaches(&host.ns("ns1"), OUTSIDE));
+    let listing = host.listing();
+    assert_eq!(programs_on(&listing, "tun0"), ["from_uplink_l3", "to_uplink_l3"]);
+    assert_eq!(listing.with("_l3-").len(), 2, "each has a pin: {:?}", listing.with("pin: "));
+    host.netbpf(arguments).ok().complains("nothing to do");
+    host.netbpf("down").ok();
+    assert_eq!(programs_on(&host.listing(), "tun0"), [""; 0]);
+    host.netbpf(arguments).ok();
+    host.netns().ip("link del tun0");
+    host.netbpf("down").ok();
+    host.assert_as_before();
+}
+
+#[test]
 fn the_switches_of_the_loopback_interface_are_put_back_as_they_were() {
     let path = |name: &str| format!("/proc/sys/net/ipv4/conf/lo/{name}");
     for theirs in [["0", "0"], ["1", "0"], ["0", "1"]] {
