@@ -2,7 +2,7 @@
 
 use netbpf_tests::{
     Host, Netns, OUTSIDE, binary, finish, interrupt, sample,
-    traffic::{Echo, ping},
+    traffic::{Echo, TcpServer, ping},
 };
 use nix::sys::signal::Signal::SIGINT;
 use std::{io::Write as _, process::Stdio, time::Duration};
@@ -138,8 +138,11 @@ fn bad_publishes_are_refused() {
 fn ports_are_published_on_what_the_host_has() {
     let host = Host::new();
     host.netns().ip("addr add 203.0.113.9/24 dev up0");
-    host.up("--namespaces 1 -p 127.0.0.1:80:80 -p 127.8.9.1:80:80 -p 203.0.113.1:80:80 \
-         -p 203.0.113.9:80:81 -p 53:53/udp -p 53:53/tcp");
+    let arguments = "--namespaces 1 -p 127.0.0.1:80:80 -p 127.8.9.1:80:80 -p 203.0.113.1:80:80 \
+                     -p 203.0.113.9:80:81 -p 53:53/udp -p 53:53/tcp";
+    host.up(arguments);
+    let _theirs = TcpServer::start(host.netns(), 53);
+    host.up(arguments).complains("listens on 0.0.0.0:53").complains("53->53/tcp");
     let published = host.netbpf("maps publish").ok();
     let published = published.says("127.0.0.1").says("127.8.9.1").says("203.0.113.9");
     assert_eq!(published.stdout.matches("0.0.0.0").count(), 2, "TCP and UDP: {published}");

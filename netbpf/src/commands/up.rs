@@ -14,6 +14,7 @@ use crate::{
     commands::status,
     error::{Context as _, Error, Result},
     host::{self, Host},
+    net::listeners,
     output::{CANNOT_WRITE, Format, Sink, write_json},
     plan::{self, Step},
     progress::{Teller, say},
@@ -179,7 +180,7 @@ async fn prepare(
     session.datapath().probe()?;
     let observed = session.observe().await?;
     let topology = Topology::validate(request, &observed)?;
-    for warning in topology.warnings(&observed) {
+    for warning in topology.warnings(&observed, &listeners()) {
         say(globals, format_args!("warning: {warning}"));
     }
     let steps = plan::up(&topology, &observed, &session.host.store);

@@ -6,6 +6,7 @@ mod fdb;
 mod link;
 pub mod netns;
 mod route;
+mod sockets;
 pub mod sysctl;
 mod worker;
 
@@ -18,6 +19,7 @@ pub use fdb::FdbRow;
 pub use link::{Framing, Link, NewBridge, NewVeth};
 pub use netns::NetnsId;
 pub use route::Route;
+pub use sockets::{Listener, listeners};
 pub use worker::{Entered, Worker};
 
 use crate::error::{Context as _, Error, Result};

@@ -21,7 +21,7 @@ use super::{LOOPBACK, LinkName, MAX_ENDPOINTS, MAX_LINK_NAME, Request, Subnet, T
 use crate::{
     bpf::LoadOptions,
     error::{Error, Result},
-    net::Link,
+    net::{Link, Listener},
     observe::Observed,
     state::Recorded,
 };
@@ -78,7 +78,7 @@ impl Topology {
 
     /// What is allowed, but may not be what was meant.
     #[must_use]
-    pub fn warnings(&self, observed: &Observed) -> Vec<String> {
+    pub fn warnings(&self, observed: &Observed, sockets: &[Listener]) -> Vec<String> {
         let links = self.uplinks.iter().filter_map(|uplink| observed.link(uplink.name.as_str()));
         let mut warnings: Vec<String> = links
             .filter(|link| self.mtu > link.mtu)
@@ -96,6 +96,16 @@ impl Topology {
                  from a namespace by the host's address, before: ip link set {LOOPBACK} up"
             ));
         }
+        let taken = self.published.iter().filter_map(|publish| {
+            let socket = sockets.iter().find(|socket| publish.takes_from(socket))?;
+            let Listener { addr, port, .. } = socket;
+            Some(format!(
+                "a program of the host listens on {addr}:{port}: what comes for it goes to {} now, \
+                 as {publish} says",
+                publish.namespace
+            ))
+        });
+        warnings.extend(taken);
         warnings
     }
 }

@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use super::super::{NamespaceName, NamespaceSpec, Request, Topology};
+use super::super::{NamespaceName, NamespaceSpec, Proto, Request, Topology};
 use crate::{
     bpf::{LoadOptions, LogLevel},
     error::{Error, ExitCode},
-    net::{Address, Framing, Link, Route},
+    net::{Address, Framing, Link, Listener, Route},
     observe::{DatapathSeen, Inside, Observed},
     state::{Journal, Phase, Recorded},
     topology::{LinkName, Owned, Subnet},
@@ -197,7 +197,7 @@ fn there_may_be_several_uplinks_of_several_kinds() {
     assert_eq!(ethernet, [false, true, true]);
     assert_eq!(topology.mtu, 1400, "what all of them take");
     let wide = Topology { mtu: 1500, ..topology.clone() };
-    assert_eq!((topology.warnings(&host()).len(), wide.warnings(&host()).len()), (0, 1));
+    assert_eq!((topology.warnings(&host(), &[]).len(), wide.warnings(&host(), &[]).len()), (0, 1));
     // In another order they are the same.
     let after = after_up(&host(), &uplinks(&["tun0", "up0"]));
     for again in [uplinks(&["up0", "tun0"]), uplinks(&[])] {
@@ -223,11 +223,29 @@ fn uplinks_are_as_many_as_the_datapath_has_room_for() {
 #[test]
 fn a_loopback_interface_that_is_down_is_warned_of() {
     let topology = Topology::validate(&request(), &host()).unwrap();
-    assert!(topology.warnings(&host()).is_empty());
+    assert!(topology.warnings(&host(), &[]).is_empty());
     let mut host = host();
     host.links[0].up = false;
-    let warnings = topology.warnings(&host);
+    let warnings = topology.warnings(&host, &[]);
     assert!(warnings.len() == 1 && warnings[0].starts_with("lo is down"), "{warnings:?}");
+}
+
+#[test]
+fn sockets_that_lose_their_port_are_warned_of() {
+    let request = publish(&["127.0.0.1:80:ns1:80", "8000-8009:ns2:8000-8009/udp"]);
+    let topology = Topology::validate(&request, &host()).unwrap();
+    let socket = |proto, addr: [u8; 4], port| Listener { proto, addr: addr.into(), port };
+    for (socket, is_taken) in [
+        (socket(Proto::Tcp, [0; 4], 80), true),
+        (socket(Proto::Tcp, [127, 0, 0, 1], 80), true),
+        (socket(Proto::Tcp, [203, 0, 113, 1], 80), false),
+        (socket(Proto::Udp, [0; 4], 80), false),
+        (socket(Proto::Udp, [203, 0, 113, 1], 8009), true),
+        (socket(Proto::Udp, [203, 0, 113, 1], 8010), false),
+    ] {
+        let warnings = topology.warnings(&host(), &[socket]);
+        assert_eq!(warnings.len(), usize::from(is_taken), "{socket:?}: {warnings:?}");
+    }
 }
 
 #[test]
