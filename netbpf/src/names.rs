@@ -33,6 +33,7 @@ impl Names {
         match self.get(id) {
             Some(name) => &name.ns,
             None if id == EndpointId::NONE => "(none)",
+            None if id == EndpointId::HOST => "(host)",
             None => "(unknown)",
         }
     }

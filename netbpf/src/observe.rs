@@ -15,10 +15,10 @@ use crate::{
     net::{
         Address, FdbRow, Link, Netlink, Route, Worker,
         netns::{self, Named},
-        sysctl,
+        sysctl::Switch,
     },
     state::{Recorded, Store},
-    topology::NamespaceName,
+    topology::{LOOPBACK, NamespaceName},
 };
 
 /// What there is on the host.
@@ -32,10 +32,10 @@ pub struct Observed {
     pub routes: Vec<Route>,
     /// The forwarding databases of its bridges.
     pub fdb: Vec<FdbRow>,
-    /// Whether it routes.
-    pub forwarding: bool,
-    /// Whether that was changed for a network, and is to be put back.
-    pub forwarding_was_changed: bool,
+    /// The switches that are on.
+    pub switches: BTreeSet<Switch>,
+    /// Those that were switched on for a network, and are to be put back.
+    pub switched: BTreeSet<Switch>,
     /// Names of namespaces that are taken, whatever by.
     pub namespaces: BTreeSet<String>,
     /// The namespaces of recorded networks.
@@ -105,10 +105,9 @@ impl Observed {
 
     /// The address that translated packets of the uplink carry: its primary one.
     #[must_use]
-    pub fn uplink_address(&self, uplink: &Link) -> Option<Ipv4Addr> {
-        let all = self.addresses.iter().filter(|address| address.ifindex == uplink.index);
-        let usable = all.filter(|address| address.global && !address.secondary);
-        usable.map(|address| address.addr).next()
+    pub fn uplink_address(&self, uplink: &Link) -> Option<&Address> {
+        let mut all = self.addresses.iter().filter(|address| address.ifindex == uplink.index);
+        all.find(|address| address.global && !address.secondary)
     }
 
     /// Looks at the host, its recorded networks and its datapath.
@@ -130,14 +129,18 @@ impl Observed {
                 inside.insert(name.clone(), look_inside(worker, network, name).await?);
             }
         }
+        let mut switches = BTreeSet::new();
+        for switch in Switch::ALL {
+            switches.extend(switch.is_on()?.then_some(switch));
+        }
         let datapath = datapath.observe(&hooks(&networks, &links))?;
         Ok(Self {
             links,
             addresses: netlink.addresses().await?,
             routes: netlink.routes().await?,
             fdb: netlink.fdb().await?,
-            forwarding: sysctl::get(sysctl::IP_FORWARD)? != "0",
-            forwarding_was_changed: store.kept_sysctls()?.is_some(),
+            switches,
+            switched: store.kept_sysctls()?.into_keys().collect(),
             namespaces: netns::names()?.into_iter().collect(),
             inside,
             networks,
@@ -155,10 +158,14 @@ fn hooks(networks: &[Recorded], links: &[Link]) -> Vec<(Hook, u32)> {
         for endpoint in &topology.endpoints {
             hooks.extend(index(endpoint.link.as_str()).map(|index| (Hook::FromEndpoint, index)));
         }
-        if let Some(index) = index(topology.uplink.as_str()) {
-            hooks.extend([(Hook::FromUplink, index), (Hook::ToUplink, index)]);
+        for uplink in &topology.uplinks {
+            let index = index(uplink.name.as_str());
+            hooks.extend(
+                index.into_iter().flat_map(|index| uplink.hooks().map(|hook| (hook, index))),
+            );
         }
     }
+    hooks.extend(index(LOOPBACK).map(|index| (Hook::FromHost, index)));
     hooks
 }
 

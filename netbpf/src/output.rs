@@ -15,7 +15,7 @@ pub use table::{Align, Column, Row, Table};
 
 /// Version of the JSON that every verb writes. Fields may be added without a
 /// new version; it is raised when one goes or changes its meaning.
-pub const JSON_VERSION: u32 = 1;
+pub const JSON_VERSION: u32 = 2;
 
 /// How results are shown.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -170,14 +170,14 @@ mod tests {
     fn a_document_begins_with_its_version() {
         let mut out = Vec::new();
         write_json(&mut out, &Body { name: "x" }).expect("a vector takes everything");
-        assert_eq!(String::from_utf8_lossy(&out), "{\"version\":1,\"name\":\"x\"}\n");
+        assert_eq!(String::from_utf8_lossy(&out), "{\"version\":2,\"name\":\"x\"}\n");
     }
 
     #[test]
     fn a_list_is_a_document_too() {
         for (items, text) in [
-            (&[][..], "{\"version\":1,\"list\":[]}\n"),
-            (&[1, 2][..], "{\"version\":1,\"list\":[1,2]}\n"),
+            (&[][..], "{\"version\":2,\"list\":[]}\n"),
+            (&[1, 2][..], "{\"version\":2,\"list\":[1,2]}\n"),
         ] {
             let mut out = Vec::new();
             let mut list = JsonList::begin(&mut out, "list").expect("a vector takes everything");

@@ -3,7 +3,7 @@
 //! ```text
 //! <NET>.json      the network as it was asked for, and how far it is
 //! <NET>.journal   a line for each thing that was made: what tells it from others
-//! sysctls         what was set before the first network came
+//! sysctls         what was set before a network changed it
 //! lock            held by whoever changes something
 //! ```
 //!
@@ -24,14 +24,17 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     error::{Context as _, Error, Result},
-    net::{NetnsId, sysctl::Sysctl},
+    net::{
+        NetnsId,
+        sysctl::{Switch, Sysctl},
+    },
     topology::{LinkName, NamespaceName, Topology},
 };
 
 pub use lock::Lock;
 
 /// Number of the layout of the files.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// How far a network is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -61,7 +64,7 @@ pub struct Recorded {
 pub struct Journal {
     /// Its namespaces.
     pub namespaces: BTreeMap<NamespaceName, NetnsId>,
-    /// Indexes of its interfaces, and that of its uplink.
+    /// Indexes of its interfaces, and of its uplinks and `lo`.
     pub links: BTreeMap<LinkName, u32>,
 }
 
@@ -173,7 +176,7 @@ impl Store {
                 && document.boot != boot
             {
                 self.forget(&document.topology.name)?;
-                self.forget_sysctls()?;
+                remove(&self.sysctls())?;
             }
         }
         Ok(())
@@ -225,32 +228,39 @@ impl Store {
         remove(&self.path(network))
     }
 
-    /// Remembers sysctls as they were before anything was changed. What was
+    /// Remembers sysctls as they were before a switch is switched on. What was
     /// remembered earlier stays.
     ///
     /// # Errors
     /// The file system's.
-    pub fn keep_sysctls(&self, sysctls: &[Sysctl]) -> Result<()> {
-        if self.kept_sysctls()?.is_some() {
+    pub fn keep_sysctls(&self, switch: Switch, before: Vec<Sysctl>) -> Result<()> {
+        let mut kept = self.kept_sysctls()?;
+        if kept.contains_key(&switch) {
             return Ok(());
         }
-        write(&self.sysctls(), &sysctls)
+        kept.insert(switch, before);
+        write(&self.sysctls(), &kept)
     }
 
-    /// The sysctls as they were, if some were changed.
+    /// The switches that were switched on, and the sysctls as they were before.
     ///
     /// # Errors
     /// The file cannot be read or understood.
-    pub fn kept_sysctls(&self) -> Result<Option<Vec<Sysctl>>> {
-        read(&self.sysctls())
+    pub fn kept_sysctls(&self) -> Result<BTreeMap<Switch, Vec<Sysctl>>> {
+        Ok(read(&self.sysctls())?.unwrap_or_default())
     }
 
-    /// Forgets the sysctls.
+    /// Forgets how it was before a switch was switched on.
     ///
     /// # Errors
     /// The file system's.
-    pub fn forget_sysctls(&self) -> Result<()> {
-        remove(&self.sysctls())
+    pub fn forget_sysctls(&self, switch: Switch) -> Result<()> {
+        let mut kept = self.kept_sysctls()?;
+        match kept.remove(&switch) {
+            None => Ok(()),
+            Some(_) if kept.is_empty() => remove(&self.sysctls()),
+            Some(_) => write(&self.sysctls(), &kept),
+        }
     }
 }
 
@@ -261,15 +271,16 @@ fn boot_id() -> Result<String> {
 }
 
 fn read_document(path: &Path) -> Result<Option<Document<Topology>>> {
-    let document: Option<Document<Topology>> = read(path)?;
-    match document {
-        Some(Document { version, .. }) if version != VERSION => {
-            Err(Error::failed(format!("{} is of another version of netbpf", path.display()))
-                .because(format!("it has layout {version}, this netbpf knows {VERSION}"))
-                .hint("use the netbpf that made the network to take it down"))
-        }
-        other => Ok(other),
+    // The version first: what another one means can only be guessed at.
+    let Some(document) = read::<Document<serde_json::Value>>(path)? else { return Ok(None) };
+    let Document { version, boot, phase, topology } = document;
+    if version != VERSION {
+        return Err(Error::failed(format!("{} is of another version of netbpf", path.display()))
+            .because(format!("it has layout {version}, this netbpf knows {VERSION}"))
+            .hint("use the netbpf that made the network to take it down"));
     }
+    let topology = serde_json::from_value(topology).map_err(|error| damaged(path, &error))?;
+    Ok(Some(Document { version, boot, phase, topology }))
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {

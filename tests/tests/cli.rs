@@ -2,7 +2,7 @@
 
 use netbpf_tests::{
     Host, Netns, OUTSIDE, binary, finish, interrupt, sample,
-    traffic::{Echo, ping},
+    traffic::{Echo, TcpServer, ping},
 };
 use nix::sys::signal::Signal::SIGINT;
 use std::{io::Write as _, process::Stdio, time::Duration};
@@ -53,6 +53,8 @@ fn bad_networks_are_refused() {
             ("up --namespaces 1 --uplink nosuch0", "nosuch0"),
             ("up --namespaces 1 --uplink down0", "down0"),
             ("up --namespaces 1 --uplink lo", "lo"),
+            ("up --namespaces 1 --uplink up0 --uplink up0", "named twice"),
+            ("up --namespaces 1 --uplink up0 --uplink nosuch0", "nosuch0"),
             ("up --namespaces 0", "0"),
             ("up --namespaces -1", "-1"),
             ("up --namespaces 100000", "100000"),
@@ -125,9 +127,27 @@ fn bad_publishes_are_refused() {
             ("up --namespaces 2 -p 80:ns1:80 -p 80:ns2:80", "80"),
             ("up --namespaces 2 -p 80-90:ns1:80-90 -p 85:ns2:80", "85"),
             ("up --namespaces 2 -p 203.0.113.1:80:ns1:80 -p 80:ns2:80", "80"),
+            ("up --namespaces 2 -p 127.0.0.1:80:ns1:80 -p 80:ns2:80", "127.0.0.1:80->80/tcp"),
+            ("up --namespaces 2 -p 203.0.113.9:80:ns1:80", "one of 127.0.0.1, 203.0.113.1,"),
         ],
     );
     host.assert_as_before();
+}
+
+#[test]
+fn ports_are_published_on_what_the_host_has() {
+    let host = Host::new();
+    host.netns().ip("addr add 203.0.113.9/24 dev up0");
+    let arguments = "--namespaces 1 -p 127.0.0.1:80:80 -p 127.8.9.1:80:80 -p 203.0.113.1:80:80 \
+                     -p 203.0.113.9:80:81 -p 53:53/udp -p 53:53/tcp";
+    host.up(arguments);
+    let _theirs = TcpServer::start(host.netns(), 53);
+    host.up(arguments).complains("listens on 0.0.0.0:53").complains("53->53/tcp");
+    let published = host.netbpf("maps publish").ok();
+    let published = published.says("127.0.0.1").says("127.8.9.1").says("203.0.113.9");
+    assert_eq!(published.stdout.matches("0.0.0.0").count(), 2, "TCP and UDP: {published}");
+    host.netbpf("down").ok();
+    host.netns().ip("addr del 203.0.113.9/24 dev up0");
 }
 
 #[test]
@@ -172,7 +192,7 @@ fn what_is_not_there_is_said_not_to_be_there() {
             ("status nosuch", "nosuch"),
             ("exec ns9 -- true", "ns9"),
             ("maps flows --ns ns9", "ns9"),
-            ("maps flows --proto sctp", "sctp"),
+            ("maps flows --proto nonsense", "nonsense"),
             ("maps flows --port 70000", "70000"),
             ("maps flows --to 1.2.3", "1.2.3"),
         ],
@@ -328,7 +348,7 @@ fn tables_have_stable_columns_and_no_colours_in_pipes() {
             "maps flows",
             &[
                 "PROTO", "ORIG-SRC", "ORIG-DST", "XLAT-SRC", "XLAT-DST", "STATE", "AGE", "EXPIRES",
-                "PKTS", "BYTES", "NS",
+                "PKTS", "BYTES", "NS", "UPLINK",
             ][..],
         ),
         ("maps fdb", &["MAC", "NS"][..]),

@@ -46,10 +46,12 @@ const DAMAGES: &[Damage] = &[
         ip(host.netns(), &format!("link set {port} nomaster"));
     }),
     ("a link's pin", |host| remove_pin(host, "from_uplink")),
+    ("a link's pin, of the host's own", |host| remove_pin(host, "from_host")),
     ("a map's pin", |host| remove_pin(host, "FLOWS")),
     ("a program's pin", |host| remove_pin(host, "programs/from_endpoint")),
     ("the gateway's address", |host| ip(host.netns(), "addr flush dev netbpf0")),
     ("forwarding", |host| host.netns().sysctl("net/ipv4/ip_forward", "0")),
+    ("a switch of lo", |host| host.netns().sysctl("net/ipv4/conf/lo/route_localnet", "0")),
     ("everything that ip knows", |host| {
         for arguments in ["link del netbpf0", "netns del ns1", "netns del ns2"] {
             ip(host.netns(), arguments);

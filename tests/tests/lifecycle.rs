@@ -37,7 +37,17 @@ fn a_second_up_changes_nothing_and_says_so() {
 fn a_dry_run_tells_the_steps_and_takes_none() {
     let host = Host::new();
     let plan = host.up("--namespaces 2 -p 8080:ns1:80 --dry-run");
-    for word in ["netbpf0", "ns1", "ns2", "172.19.0.1", "up0", "ip_forward", "publish"] {
+    for word in [
+        "netbpf0",
+        "ns1",
+        "ns2",
+        "172.19.0.1",
+        "up0",
+        "ip_forward",
+        "publish",
+        "route_localnet",
+        "of lo",
+    ] {
         assert!(plan.stdout.contains(word), "{word} is not in {plan}");
     }
     host.assert_as_before();

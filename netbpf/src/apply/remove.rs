@@ -40,11 +40,11 @@ impl Apply<'_> {
             }
             Step::ClearSubnet { subnet } => self.datapath.clear_subnet(*subnet),
             Step::ClearGateway { addr, mac } => self.datapath.clear_gateway(*addr, *mac),
-            Step::RestoreForwarding => {
-                if let Some(sysctls) = self.store.kept_sysctls()? {
-                    sysctl::restore(&sysctls)?;
+            Step::SwitchBack { switch } => {
+                if let Some(before) = self.store.kept_sysctls()?.get(switch) {
+                    sysctl::restore(before)?;
                 }
-                self.store.forget_sysctls()
+                self.store.forget_sysctls(*switch)
             }
             Step::DeleteLink { name, owned } => self.delete_link(name, owned).await,
             Step::DeleteNamespace { name } => self.delete_namespace(name).await,

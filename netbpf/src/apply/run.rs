@@ -8,7 +8,6 @@ use crate::{
     net::{
         NewBridge, NewVeth,
         netns::{self, Named},
-        sysctl,
     },
     plan::{Place, Step},
     state::{Entry, Phase},
@@ -58,10 +57,10 @@ impl Apply<'_> {
                 let port = self.netlink.index(endpoint.link.as_str()).await?;
                 self.netlink.add_fdb(port, endpoint.mac).await
             }
-            Step::EnableForwarding => {
+            Step::SwitchOn { switch } => {
                 // Before it is changed, so that a kill in between loses nothing.
-                self.store.keep_sysctls(&sysctl::forwarding()?)?;
-                sysctl::set(sysctl::IP_FORWARD, "1")
+                self.store.keep_sysctls(*switch, switch.read()?)?;
+                switch.switch_on()
             }
             Step::SetGateway { addr, mac } => self.datapath.set_gateway(*addr, *mac),
             Step::SetSubnet { subnet } => self.datapath.set_subnet(*subnet),
@@ -89,7 +88,10 @@ impl Apply<'_> {
 
     async fn record(&mut self) -> Result<()> {
         self.store.record(self.topology, Phase::Building)?;
-        self.note_index(&self.topology.uplink).await.map(|_| ())
+        for uplink in &self.topology.uplinks {
+            self.note_index(&uplink.name).await?;
+        }
+        Ok(())
     }
 
     /// The index of an interface that the datapath is about to know by it:

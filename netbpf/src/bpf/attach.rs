@@ -28,28 +28,58 @@ pub enum Hook {
     FromUplink,
     /// Egress of an uplink: what the host's stack sends out.
     ToUplink,
+    /// Ingress of an uplink without Ethernet header.
+    FromUplinkL3,
+    /// Egress of an uplink without Ethernet header.
+    ToUplinkL3,
+    /// Ingress of the host's `lo`: what the host sends to itself, and what a
+    /// namespace sends to a published port by the host's address.
+    FromHost,
 }
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::FromEndpoint, Self::FromUplink, Self::ToUplink];
+    pub const ALL: [Self; 6] = [
+        Self::FromEndpoint,
+        Self::FromUplink,
+        Self::ToUplink,
+        Self::FromUplinkL3,
+        Self::ToUplinkL3,
+        Self::FromHost,
+    ];
 
-    /// The program's name.
+    /// The hook's name, which its pins have.
     #[must_use]
-    pub const fn program(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::FromEndpoint => "from_endpoint",
             Self::FromUplink => "from_uplink",
             Self::ToUplink => "to_uplink",
+            Self::FromUplinkL3 => "from_uplink_l3",
+            Self::ToUplinkL3 => "to_uplink_l3",
+            Self::FromHost => "from_host",
         }
+    }
+
+    /// The program's name. On `lo` packets have an Ethernet header, and come as
+    /// from outside.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::FromHost => Self::FromUplink.name(),
+            hook => hook.name(),
+        }
+    }
+
+    /// Whether it keeps what has a private address from leaving.
+    #[must_use]
+    pub const fn is_guard(self) -> bool {
+        matches!(self, Self::ToUplink | Self::ToUplinkL3)
     }
 
     /// The side of the device.
     pub(super) const fn side(self) -> TcAttachType {
-        match self {
-            Self::FromEndpoint | Self::FromUplink => TcAttachType::Ingress,
-            Self::ToUplink => TcAttachType::Egress,
-        }
+        if self.is_guard() { TcAttachType::Egress } else { TcAttachType::Ingress }
     }
 }
 
@@ -80,8 +110,8 @@ pub(super) struct Pin {
 
 impl Pin {
     fn parse(path: PathBuf) -> Option<Self> {
-        let (program, ifindex) = path.file_name()?.to_str()?.rsplit_once('-')?;
-        let hook = Hook::ALL.into_iter().find(|hook| hook.program() == program)?;
+        let (name, ifindex) = path.file_name()?.to_str()?.rsplit_once('-')?;
+        let hook = Hook::ALL.into_iter().find(|hook| hook.name() == name)?;
         let ifindex = ifindex.parse().ok()?;
         Some(Self { path, hook, ifindex })
     }
@@ -131,7 +161,8 @@ fn remove_pin(path: &Path) -> Result<()> {
 }
 
 /// The interface's name in this network namespace; nothing if there is none.
-pub(super) fn interface(ifindex: u32) -> Option<String> {
+#[must_use]
+pub fn interface(ifindex: u32) -> Option<String> {
     let name = if_indextoname(ifindex).ok()?;
     // nix takes the failure for a success, and returns its empty buffer.
     (!name.is_empty()).then(|| name.to_string_lossy().into_owned())
@@ -257,6 +288,10 @@ mod tests {
     fn a_pin_tells_hook_and_interface() {
         let pin = Pin::parse(PathBuf::from("/x/links/from_uplink-12")).expect("a pin");
         assert_eq!((pin.hook, pin.ifindex), (Hook::FromUplink, 12));
+        for hook in Hook::ALL {
+            let path = pins::link(Path::new("/x"), hook, 7);
+            assert_eq!(Pin::parse(path).expect("a pin").hook, hook, "each hook has its own");
+        }
         for other in ["/x/links/clsact-12", "/x/links/from_uplink-", "/x/links/from_uplink"] {
             assert_eq!(Pin::parse(PathBuf::from(other)), None, "{other}");
         }

@@ -39,6 +39,9 @@ const fn handle(hook: Hook) -> TcHandle {
         Hook::FromEndpoint => TcHandle::new(0, 1),
         Hook::FromUplink => TcHandle::new(0, 2),
         Hook::ToUplink => TcHandle::new(0, 3),
+        Hook::FromUplinkL3 => TcHandle::new(0, 4),
+        Hook::ToUplinkL3 => TcHandle::new(0, 5),
+        Hook::FromHost => TcHandle::new(0, 6),
     }
 }
 

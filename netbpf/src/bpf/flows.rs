@@ -30,7 +30,10 @@ pub struct FlowHead {
     pub endpoint: EndpointId,
     /// Whether a published port made it.
     pub is_dnat: bool,
-    /// Interface index of the uplink.
+    /// Whether it is the host's own.
+    pub is_host: bool,
+    /// Interface index of the uplink; [`Flow::LOOPBACK`] if the other side is
+    /// the host itself, or one of its namespaces by the host's address.
     pub uplink: u32,
 }
 
@@ -44,7 +47,19 @@ impl FlowHead {
             (*key, entry.translated)
         };
         let (endpoint, uplink) = (entry.endpoint, entry.uplink);
-        Self { tuple, translated, endpoint, is_dnat: entry.kind.is_dnat(), uplink }
+        let (is_dnat, is_host) = (entry.kind.is_dnat(), entry.kind.is_host());
+        Self { tuple, translated, endpoint, is_dnat, is_host, uplink }
+    }
+
+    /// What made it: "snat" a namespace, "dnat" a published port, "host" the
+    /// host itself.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match (self.is_host, self.is_dnat) {
+            (true, _) => "host",
+            (false, true) => "dnat",
+            (false, false) => "snat",
+        }
     }
 }
 

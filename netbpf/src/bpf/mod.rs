@@ -30,7 +30,7 @@ use netbpf_common::{
 
 use crate::error::{Context as _, Result};
 
-pub use attach::{Attachment, Hook};
+pub use attach::{Attachment, Hook, interface};
 pub use bpffs::has_bpffs;
 pub use flows::{Direction, FlowHead, FlowRow};
 pub use load::object;

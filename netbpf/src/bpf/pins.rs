@@ -3,7 +3,7 @@
 //! ```text
 //! <pin dir>/maps/<NAME>
 //! <pin dir>/programs/<name>
-//! <pin dir>/links/<program>-<ifindex>   a TCX link, or a symbolic link to the word
+//! <pin dir>/links/<hook>-<ifindex>      a TCX link, or a symbolic link to the word
 //!                                       "filter" or "clsact": see `clsact`
 //! <pin dir>/log_level                   a symbolic link to the level's name
 //! ```
@@ -41,7 +41,7 @@ pub(super) fn links(pin_dir: &Path) -> PathBuf {
 /// The link's pin. The kernel does not tell of which device a link was once the
 /// device is gone, so the name does.
 pub(super) fn link(pin_dir: &Path, hook: Hook, ifindex: u32) -> PathBuf {
-    links(pin_dir).join(format!("{}-{ifindex}", hook.program()))
+    links(pin_dir).join(format!("{}-{ifindex}", hook.name()))
 }
 
 /// The symbolic link that tells the log level.

@@ -212,8 +212,14 @@ mod tests {
         let mut translated = Translation::from(tuple);
         translated.daddr = Ipv4::new([172, 19, 0, 2]);
         translated.dport = Port::new(82);
-        let flow =
-            FlowHead { tuple, translated, endpoint: EndpointId(1), is_dnat: true, uplink: 1 };
+        let flow = FlowHead {
+            tuple,
+            translated,
+            endpoint: EndpointId(1),
+            is_dnat: true,
+            is_host: false,
+            uplink: 2,
+        };
         assert!(leads(&[entry(proto::TCP, HOST, 8000, 8010)], &flow));
         assert!(leads(&[entry(proto::TCP, [0; 4], 8000, 8010)], &flow));
         assert!(!leads(&[entry(proto::TCP, HOST, 8003, 8010)], &flow));

@@ -11,9 +11,9 @@ use aya::maps::MapData;
 use netbpf_common::{
     Config,
     maps::{
-        Addresses, ConfigMap, EndpointIds, Endpoints, Fdb, FdbLearnt, FlowCounts, FlowQueue, Flows,
-        LearnCounts, MapDef, NextHops, Publish, PublishedPorts, Stats, Subnets, Sweeper, Uplinks,
-        flow_queue_len,
+        Addresses, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb, FdbLearnt, FlowCounts,
+        FlowQueue, Flows, FragmentsMap, HeldFragments, HeldTickets, LearnCounts, MapDef, NextHops,
+        OutsidePorts, Publish, PublishedPorts, Stats, Subnets, Sweeper, Uplinks, flow_queue_len,
     },
 };
 
@@ -41,6 +41,11 @@ pub(super) const ALL: &[Shape] = &[
     Shape::of::<Flows>(),
     Shape::of::<FlowQueue>(),
     Shape::of::<FlowCounts>(),
+    Shape::of::<OutsidePorts>(),
+    Shape::of::<FragmentsMap>(),
+    Shape::of::<HeldFragments>(),
+    Shape::of::<HeldTickets>(),
+    Shape::of::<ErrorCounts>(),
     Shape::of::<Publish>(),
     Shape::of::<PublishedPorts>(),
     Shape::of::<Uplinks>(),

@@ -4,8 +4,9 @@ use aya::Pod;
 use netbpf_common::{
     EndpointId, MacAddr,
     maps::{
-        Addresses, ConfigMap, EndpointIds, Endpoints, Fdb, FdbLearnt, FlowCounts, FlowQueue, Flows,
-        LearnCounts, MapDef, NextHops, Publish, PublishedPorts, Stats, Subnets, Sweeper, Uplinks,
+        Addresses, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb, FdbLearnt, FlowCounts,
+        FlowQueue, Flows, FragmentsMap, HeldFragments, HeldTickets, LearnCounts, MapDef, NextHops,
+        OutsidePorts, Publish, PublishedPorts, Stats, Subnets, Sweeper, Uplinks,
     },
 };
 
@@ -72,6 +73,11 @@ impl Datapath {
             FlowQueue::NAME => self.flow_count(EndpointId::NONE),
             LearnCounts::NAME => self.count::<LearnCounts>(|learnt| learnt.count != 0),
             FlowCounts::NAME => self.count::<FlowCounts>(|flows| *flows != 0),
+            OutsidePorts::NAME => self.count::<OutsidePorts>(|owner| owner.flows() != 0),
+            FragmentsMap::NAME => self.count::<FragmentsMap>(|_| true),
+            HeldFragments::NAME => self.count::<HeldFragments>(|held| held.ticket != 0),
+            HeldTickets::NAME => self.count::<HeldTickets>(|next| *next != 0),
+            ErrorCounts::NAME => self.count::<ErrorCounts>(|errors| errors.count != 0),
             Publish::NAME => Ok(self.config()?.publish_len.into()),
             PublishedPorts::NAME => self.count::<PublishedPorts>(|word| *word != 0),
             Uplinks::NAME => self.count::<Uplinks>(|_| true),

@@ -18,7 +18,7 @@ use self::view::{NetworkView, StatusView};
 
 /// Show networks and whether every piece that should exist does
 ///
-/// The first row of a network is its bridge, the second its uplink, and the
+/// The first row of a network is its bridge, the next are its uplinks, and the
 /// others are its namespaces. STATE is "up", or tells what is missing.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -105,12 +105,12 @@ pub fn print(
 fn print_table(out: &mut Sink, views: &[NetworkView], globals: &Globals) -> Result<()> {
     let mut table = Table::new(out, COLUMNS, !globals.no_headers);
     for view in views {
-        let NetworkView { network, bridge, uplink, .. } = view;
-        let rows = [
-            (&bridge.name, &bridge.mac, &bridge.ipv4, &bridge.missing),
-            (&uplink.name, &uplink.mac, &uplink.ipv4, &uplink.missing),
-        ];
-        for (name, mac, ipv4, missing) in rows {
+        let NetworkView { network, bridge, .. } = view;
+        let bridge = (&bridge.name, &bridge.mac, &bridge.ipv4, &bridge.missing);
+        let uplinks = view.uplinks.iter();
+        let uplinks =
+            uplinks.map(|uplink| (&uplink.name, &uplink.mac, &uplink.ipv4, &uplink.missing));
+        for (name, mac, ipv4, missing) in std::iter::once(bridge).chain(uplinks) {
             table.row(|row| {
                 cells(row, &[network, "", name, mac, ipv4, "", view.datapath, &state(missing)]);
             })?;

@@ -14,6 +14,7 @@ use crate::{
     commands::status,
     error::{Context as _, Error, Result},
     host::{self, Host},
+    net::listeners,
     output::{CANNOT_WRITE, Format, Sink, write_json},
     plan::{self, Step},
     progress::{Teller, say},
@@ -28,7 +29,8 @@ const DEFAULT_NAME: &str = "netbpf0";
 ///
 /// Makes a bridge, namespaces with an interface each, and an eBPF datapath that
 /// moves their packets: among them, to the outside with the uplink's address
-/// (SNAT), and from the outside to published ports.
+/// (SNAT), and from the outside and the host itself to published ports. Where
+/// there are several uplinks, the host's routes choose among them.
 ///
 /// The same call again changes nothing. If something is missing of what it
 /// built, it is built again. If a step fails, all that was done is undone.
@@ -37,6 +39,7 @@ const DEFAULT_NAME: &str = "netbpf0";
 Examples:
   netbpf up --namespaces 3
   netbpf up --namespaces 3 --uplink eth0 -p 8080:ns1:80 -p 5000-5009:ns2:5000-5009/udp
+  netbpf up --namespaces 2 --uplink eth0 --uplink ens192 -p 127.0.0.1:8080:ns1:80
   netbpf up --name shop --ns web=10.8.0.10 --ns db --subnet 10.8.0.0/24
   netbpf up --namespaces 3 --dry-run
 
@@ -57,16 +60,16 @@ pub struct Args {
     /// What the names of --namespaces begin with
     #[arg(long, value_name = "PREFIX", default_value = "ns", requires = "namespaces")]
     ns_prefix: String,
-    /// The interface to the outside [default: that of the default route]
+    /// An interface to the outside; can be given many times [default: that of the default route]
     #[arg(long, value_name = "DEV")]
-    uplink: Option<String>,
+    uplink: Vec<String>,
     /// The network's addresses; the first is the gateway's [default: 172.19.0.0/24]
     #[arg(long, value_name = "SUBNET")]
     subnet: Option<String>,
-    /// Largest IP packet [default: the uplink's]
+    /// Largest IP packet [default: the smallest of the uplinks']
     #[arg(long, value_name = "BYTES")]
     mtu: Option<u32>,
-    /// Publish ports of a namespace on the uplink; can be given many times
+    /// Publish ports of a namespace on the host; can be given many times
     #[arg(short, long, value_name = "[HOSTIP:]PORT[-END]:[NS:]PORT[-END][/PROTO]")]
     publish: Vec<String>,
     /// Flows that the host's table holds [default: 262144, 78 MiB]
@@ -78,6 +81,9 @@ pub struct Args {
     /// What namespaces may send [default: learn]
     #[arg(long, value_enum, value_name = "GUARD")]
     source_guard: Option<Guard>,
+    /// Let the outside reach the namespaces' own addresses, by routes to the subnet
+    #[arg(long)]
+    routed: bool,
     /// What the datapath logs [default: off]
     #[arg(long, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -127,13 +133,18 @@ impl Args {
         Ok(Request {
             name: LinkName::new(&self.name)?,
             namespaces,
-            uplink: self.uplink.as_deref().map(LinkName::existing).transpose()?,
+            uplinks: self
+                .uplink
+                .iter()
+                .map(|name| LinkName::existing(name))
+                .collect::<Result<_>>()?,
             subnet: self.subnet.as_deref().map(str::parse).transpose()?,
             mtu: self.mtu,
             publish: parse_all(&self.publish)?,
             max_flows: self.max_flows,
             flow_limit: self.flow_limit,
             guard: self.source_guard,
+            routed: self.routed.then_some(true),
             log_level: self.log_level,
         })
     }
@@ -169,7 +180,7 @@ async fn prepare(
     session.datapath().probe()?;
     let observed = session.observe().await?;
     let topology = Topology::validate(request, &observed)?;
-    for warning in topology.warnings(&observed) {
+    for warning in topology.warnings(&observed, &listeners()) {
         say(globals, format_args!("warning: {warning}"));
     }
     let steps = plan::up(&topology, &observed, &session.host.store);

@@ -7,12 +7,45 @@ use netbpf_common::MacAddr;
 use rtnetlink::{
     LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth,
     packet_route::link::{
-        BridgeStpState, InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        BridgeStpState, InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+        LinkMessage,
     },
 };
 
 use super::{Answer as _, Netlink};
 use crate::error::{Error, Result};
+
+/// What packets on an interface begin with.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Framing {
+    /// An Ethernet header.
+    #[default]
+    Ethernet,
+    /// The IP header: tun, PPP, tunnels.
+    Bare,
+    /// Something else.
+    Other,
+}
+
+impl From<LinkLayerType> for Framing {
+    /// As the kernel's `dev_is_mac_header_xmit` tells them apart, by which it
+    /// redirects packets.
+    fn from(layer: LinkLayerType) -> Self {
+        use LinkLayerType as Type;
+        match layer {
+            Type::Ether | Type::Loopback => Self::Ethernet,
+            Type::None
+            | Type::Ppp
+            | Type::Rawip
+            | Type::Tunnel
+            | Type::Tunnel6
+            | Type::Sit
+            | Type::Ipgre
+            | Type::Ip6gre => Self::Bare,
+            _ => Self::Other,
+        }
+    }
+}
 
 /// What is known of an interface.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -23,6 +56,8 @@ pub struct Link {
     pub name: String,
     /// Its kind ("bridge", "veth" ...); nothing for hardware.
     pub kind: Option<String>,
+    /// What its packets begin with.
+    pub framing: Framing,
     /// Its MAC; nothing where it has an address of another kind.
     pub mac: Option<MacAddr>,
     /// Largest IP packet that it takes.
@@ -42,6 +77,7 @@ impl From<LinkMessage> for Link {
         let flags = message.header.flags;
         let mut link = Self {
             index: message.header.index,
+            framing: message.header.link_layer_type.into(),
             up: flags.contains(LinkFlags::Up),
             loopback: flags.contains(LinkFlags::Loopback),
             ..Self::default()

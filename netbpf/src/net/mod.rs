@@ -6,6 +6,7 @@ mod fdb;
 mod link;
 pub mod netns;
 mod route;
+mod sockets;
 pub mod sysctl;
 mod worker;
 
@@ -15,9 +16,10 @@ use rtnetlink::Handle;
 
 pub use addr::Address;
 pub use fdb::FdbRow;
-pub use link::{Link, NewBridge, NewVeth};
+pub use link::{Framing, Link, NewBridge, NewVeth};
 pub use netns::NetnsId;
 pub use route::Route;
+pub use sockets::{Listener, listeners};
 pub use worker::{Entered, Worker};
 
 use crate::error::{Context as _, Error, Result};

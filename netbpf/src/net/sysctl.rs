@@ -1,20 +1,83 @@
 //! `/proc/sys/net`, which shows the network namespace of the calling task.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Result};
 
 /// Where the sysctls of IPv4 are.
 const IPV4: &str = "/proc/sys/net/ipv4";
 
-/// Name of the sysctl that lets the host route at all.
-pub const IP_FORWARD: &str = "ip_forward";
+/// A sysctl that networks need to be on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    /// `ip_forward`: the host routes at all.
+    IpForward,
+    /// `conf/lo/accept_local`: what comes by `lo` may have an address of the
+    /// host as its source, though it was not the host that sent it.
+    AcceptLocal,
+    /// `conf/lo/route_localnet`: what comes by `lo` may be routed from and to
+    /// 127.0.0.0/8.
+    RouteLocalnet,
+}
+
+impl Switch {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::IpForward, Self::AcceptLocal, Self::RouteLocalnet];
+
+    /// Its path below `/proc/sys/net/ipv4`.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::IpForward => "ip_forward",
+            Self::AcceptLocal => "conf/lo/accept_local",
+            Self::RouteLocalnet => "conf/lo/route_localnet",
+        }
+    }
+
+    /// Whether it is on.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn is_on(self) -> Result<bool> {
+        Ok(get(self.path())? != "0")
+    }
+
+    /// Switches it on.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn switch_on(self) -> Result<()> {
+        set(self.path(), "1")
+    }
+
+    /// Its value, and those of all that the kernel changes along with it.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn read(self) -> Result<Vec<Sysctl>> {
+        let names = match self {
+            Self::IpForward => forwarding()?,
+            Self::AcceptLocal | Self::RouteLocalnet => vec![self.path().to_owned()],
+        };
+        names.into_iter().map(|name| Ok(Sysctl { value: get(&name)?, name })).collect()
+    }
+}
+
+/// As `sysctl` writes it.
+impl fmt::Display for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "net.ipv4.{}", self.path().replace('/', "."))
+    }
+}
 
 /// A sysctl and what it was set to.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Sysctl {
     /// Its path below `/proc/sys/net/ipv4`.
     pub name: String,
@@ -23,20 +86,14 @@ pub struct Sysctl {
 }
 
 /// The value of an IPv4 sysctl, named by its path below `net/ipv4`.
-///
-/// # Errors
-/// It cannot be read.
-pub fn get(name: &str) -> Result<String> {
+fn get(name: &str) -> Result<String> {
     let path = path(name);
     let text = fs::read_to_string(&path).context(format!("cannot read {}", path.display()))?;
     Ok(text.trim().to_owned())
 }
 
 /// Sets an IPv4 sysctl.
-///
-/// # Errors
-/// It cannot be written.
-pub fn set(name: &str, value: &str) -> Result<()> {
+fn set(name: &str, value: &str) -> Result<()> {
     let path = path(name);
     fs::write(&path, value).context(format!("cannot set {} to {value}", path.display()))
 }
@@ -44,20 +101,18 @@ pub fn set(name: &str, value: &str) -> Result<()> {
 /// `ip_forward` and all that the kernel changes along with it: it resets other
 /// sysctls to a host's or a router's defaults, and putting back `ip_forward`
 /// alone would leave them so.
-///
-/// # Errors
-/// They cannot be read.
-pub fn forwarding() -> Result<Vec<Sysctl>> {
+fn forwarding() -> Result<Vec<String>> {
     let conf = Path::new(IPV4).join("conf");
     let what = || format!("cannot list {}", conf.display());
-    let mut names = vec![IP_FORWARD.to_owned(), "conf/all/accept_redirects".to_owned()];
+    let mut names =
+        vec![Switch::IpForward.path().to_owned(), "conf/all/accept_redirects".to_owned()];
     for entry in fs::read_dir(&conf).context(what())? {
         let device = entry.context(what())?.file_name();
         if let Some(device) = device.to_str().filter(|&device| device != "all") {
             names.push(format!("conf/{device}/forwarding"));
         }
     }
-    names.into_iter().map(|name| Ok(Sysctl { value: get(&name)?, name })).collect()
+    Ok(names)
 }
 
 /// Puts sysctls back to what they were, in the given order. Those of devices

@@ -12,10 +12,10 @@ pub use step::{Place, Step};
 
 use crate::{
     bpf::Hook,
-    net::{Address, Link, Route},
+    net::{Address, Link, Route, sysctl::Switch},
     observe::{Inside, Observed},
     state::{Phase, Recorded, Store},
-    topology::{EndpointPlan, INSIDE, Owned, Topology},
+    topology::{EndpointPlan, INSIDE, LinkName, Owned, Topology},
 };
 
 /// The steps from what there is to the network; none if it is all there.
@@ -46,7 +46,7 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
     let topology = &network.topology;
     let name = topology.name.as_str();
     let nothing = Observed {
-        // The uplink is there whoever builds; without it, its row is not asked for.
+        // The uplinks are there whoever builds.
         links: observed
             .links
             .iter()
@@ -58,21 +58,21 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
         ..Observed::default()
     };
     let last = nothing.networks.is_empty();
-    let uplink_is_shared =
-        nothing.networks.iter().any(|other| other.topology.uplink == topology.uplink);
+    let is_others =
+        |uplink: &LinkName| nothing.networks.iter().any(|other| other.topology.has_uplink(uplink));
     let all = missing(topology, &nothing, store);
     undo(&all)
         .into_iter()
         .filter(|step| match step {
-            Step::UnloadDatapath => last,
-            Step::RestoreForwarding => last && observed.forwarding_was_changed,
+            Step::UnloadDatapath | Step::Detach { hook: Hook::FromHost, .. } => last,
+            Step::SwitchBack { switch } => last && observed.switched.contains(switch),
             // Rows go with the maps.
             Step::Withdraw { .. }
             | Step::ClearEndpoint { .. }
             | Step::ClearSubnet { .. }
             | Step::ClearGateway { .. } => !last,
-            Step::ClearUplink { .. } => !last && !uplink_is_shared,
-            Step::Detach { hook: Hook::FromUplink | Hook::ToUplink, .. } => !uplink_is_shared,
+            Step::ClearUplink { link } => !last && !is_others(link),
+            Step::Detach { link, .. } => !is_others(link),
             Step::DeleteLink { name, .. } => observed.link(name.as_str()).is_some(),
             Step::DeleteNamespace { name } => {
                 !matches!(observed.inside.get(name), Some(Inside::Missing))
@@ -93,7 +93,7 @@ pub fn undo(steps: &[Step]) -> Vec<Step> {
     let is_namespace = |step: &Step| matches!(step, Step::DeleteNamespace { .. });
     // What was there before the first link goes after the last.
     let is_late = |step: &Step| {
-        let is_guard = matches!(step, Step::Detach { hook: Hook::ToUplink, .. });
+        let is_guard = matches!(step, Step::Detach { hook, .. } if hook.is_guard());
         let is_subnet = matches!(step, Step::ClearSubnet { .. });
         is_guard || is_subnet || matches!(step, Step::UnloadDatapath | Step::Forget { .. })
     };
@@ -116,9 +116,10 @@ impl<'a> Planner<'a> {
         Self { topology, observed, existing, path: store.path(&topology.name) }
     }
 
-    /// The guard of the uplink before anything that it guards against; then the
+    /// The guards of the uplinks before anything that they guard against; then the
     /// links, the datapath's rows and its other programs: packets pass by it only
-    /// when it knows everything. The host forwards last of all. So `down`, which
+    /// when it knows everything, and `lo` takes what it sends there. The host
+    /// forwards last of all. So `down`, which
     /// goes the other way, lets no private address out either.
     fn up(&self, others: &[Planner<'_>]) -> Vec<Step> {
         let mut steps = Vec::new();
@@ -143,18 +144,21 @@ impl<'a> Planner<'a> {
             other.rows(&mut steps);
         }
         self.published(&mut steps);
-        let is_guard = |hook| hook == Hook::ToUplink;
-        self.attachments(|hook| !is_guard(hook), &mut steps);
+        self.switch_on(&[Switch::AcceptLocal, Switch::RouteLocalnet], &mut steps);
+        self.attachments(|hook| !hook.is_guard(), &mut steps);
         for other in others {
-            other.attachments(|hook| !is_guard(hook), &mut steps);
+            other.attachments(|hook| !hook.is_guard(), &mut steps);
         }
-        if !self.observed.forwarding {
-            steps.push(Step::EnableForwarding);
-        }
+        self.switch_on(&[Switch::IpForward], &mut steps);
         if self.existing.is_none_or(|network| network.phase != Phase::Up) {
             steps.push(Step::MarkUp);
         }
         steps
+    }
+
+    fn switch_on(&self, switches: &[Switch], steps: &mut Vec<Step>) {
+        let off = switches.iter().filter(|switch| !self.observed.switches.contains(switch));
+        steps.extend(off.map(|&switch| Step::SwitchOn { switch }));
     }
 
     /// An interface of the host, if it is the network's.
@@ -289,10 +293,10 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What keeps the network's addresses from leaving by the uplink.
+    /// What keeps the network's addresses from leaving by the uplinks.
     fn guard(&self, steps: &mut Vec<Step>) {
         self.subnet_row(steps);
-        self.attachments(|hook| hook == Hook::ToUplink, steps);
+        self.attachments(Hook::is_guard, steps);
     }
 
     fn attachments(&self, is_wanted: impl Fn(Hook) -> bool, steps: &mut Vec<Step>) {
@@ -303,15 +307,17 @@ impl<'a> Planner<'a> {
                 .is_some_and(|seen| seen.attached.contains(&(hook, index)))
         };
         let ports = self.topology.endpoints.iter().map(|endpoint| self.own_port(endpoint));
-        let uplink = self.observed.link(self.topology.uplink.as_str());
-        let links = ports.chain(std::iter::repeat(uplink));
-        for (step, link) in attachments(self.topology).zip(links) {
-            let Step::Attach { hook, namespace, .. } = &step else { continue };
+        let mut ports = ports.chain(std::iter::repeat(None));
+        for step in attachments(self.topology) {
+            let port = ports.next().flatten();
+            let Step::Attach { hook, link, namespace } = &step else { continue };
             if !is_wanted(*hook) {
                 continue;
             }
-            // Another network's plan may be in the same list, and have the same uplink.
-            let is_planned = namespace.is_none() && steps.contains(&step);
+            let is_port = namespace.is_some();
+            let link = if is_port { port } else { self.observed.link(link.as_str()) };
+            // Another network's plan may be in the same list, and have the same uplinks.
+            let is_planned = !is_port && steps.contains(&step);
             if !is_planned && !link.is_some_and(|link| attached(*hook, link.index)) {
                 steps.push(step);
             }
@@ -326,12 +332,12 @@ pub fn attachments(topology: &Topology) -> impl Iterator<Item = Step> {
         link: endpoint.link.clone(),
         namespace: Some(endpoint.namespace.clone()),
     });
-    let uplink = [Hook::ToUplink, Hook::FromUplink].map(|hook| Step::Attach {
-        hook,
-        link: topology.uplink.clone(),
-        namespace: None,
+    let uplinks = topology.uplinks.iter().flat_map(|uplink| {
+        let attach = |hook| Step::Attach { hook, link: uplink.name.clone(), namespace: None };
+        uplink.hooks().map(attach)
     });
-    ports.chain(uplink)
+    let host = Step::Attach { hook: Hook::FromHost, link: LinkName::loopback(), namespace: None };
+    ports.chain(uplinks).chain([host])
 }
 
 /// The steps that make an interface what it should be.

@@ -5,8 +5,12 @@ use netbpf_common::{Endpoint, MacAddr, PublishEntry, SourceGuard, Uplink};
 use super::{Planner, Step};
 use crate::{
     net::Link,
-    topology::{EndpointPlan, Topology},
+    topology::{EndpointPlan, Topology, UplinkPlan},
 };
+
+/// Set in the first byte behind `Endpoint::guard` if the endpoint's own address
+/// is reached from outside.
+const ROUTED: u8 = 1;
 
 /// The datapath's row of a namespace, but for the interface indexes.
 #[must_use]
@@ -21,6 +25,7 @@ pub fn endpoint_row(topology: &Topology, endpoint: &EndpointPlan) -> Endpoint {
         mac: endpoint.mac,
         gateway_mac: topology.gateway_mac(),
         guard: SourceGuard::from(topology.guard) as u8,
+        pad: [if topology.routed { ROUTED } else { 0 }, 0, 0],
         ..Endpoint::default()
     }
 }
@@ -65,7 +70,9 @@ impl Planner<'_> {
                 steps.push(Step::SetEndpoint { endpoint, bridge, row });
             }
         }
-        self.uplink_row(steps);
+        for uplink in &topology.uplinks {
+            self.uplink_row(uplink, steps);
+        }
     }
 
     /// The step that tells it which addresses never leave by an uplink.
@@ -78,26 +85,34 @@ impl Planner<'_> {
         }
     }
 
-    fn uplink_row(&self, steps: &mut Vec<Step>) {
-        let Some(link) = self.observed.link(self.topology.uplink.as_str()) else { return };
-        let Some(row) = self.uplink(link) else { return };
+    fn uplink_row(&self, uplink: &UplinkPlan, steps: &mut Vec<Step>) {
+        let link = self.observed.link(uplink.name.as_str());
+        let row = match link.and_then(|link| self.uplink(uplink, link)) {
+            Some(row) => row,
+            // Of one that is gone there is nothing to tell ...
+            None if self.existing.is_some() => return,
+            // ... but all to forget: only what is taken down is planned from
+            // nothing without being validated.
+            None => Uplink::default(),
+        };
         let seen = self.observed.datapath.as_ref();
-        let step = Step::SetUplink { link: self.topology.uplink.clone(), row };
+        let has = link.and_then(|link| seen?.uplinks.get(&link.index));
+        let step = Step::SetUplink { link: uplink.name.clone(), row };
         // Another network's plan may be in the same list, and have the same uplink.
-        if seen.and_then(|seen| seen.uplinks.get(&link.index)) != Some(&row)
-            && !steps.contains(&step)
-        {
+        if has != Some(&row) && !steps.contains(&step) {
             steps.push(step);
         }
     }
 
-    fn uplink(&self, link: &Link) -> Option<Uplink> {
-        let addr = self.observed.uplink_address(link)?.into();
+    fn uplink(&self, uplink: &UplinkPlan, link: &Link) -> Option<Uplink> {
+        let address = self.observed.uplink_address(link)?;
+        let mac = link.mac.filter(|_| uplink.ethernet);
         Some(Uplink {
-            addr,
+            addr: address.addr.into(),
             mtu: link.mtu,
-            mac: link.mac.unwrap_or(MacAddr::ZERO),
-            ..Uplink::default()
+            mac: mac.unwrap_or(MacAddr::ZERO),
+            prefix_len: address.prefix_len,
+            flags: if uplink.ethernet { 0 } else { Uplink::NO_ETHERNET },
         })
     }
 

@@ -6,6 +6,7 @@ use netbpf_common::{Endpoint, MacAddr, PublishEntry, Uplink};
 
 use crate::{
     bpf::{Hook, LoadOptions},
+    net::sysctl::Switch,
     topology::{EndpointPlan, LinkName, NamespaceName, Owned, Subnet},
 };
 
@@ -118,8 +119,11 @@ pub enum Step {
         /// The namespace.
         endpoint: EndpointPlan,
     },
-    /// Let the host route.
-    EnableForwarding,
+    /// Switch a sysctl on.
+    SwitchOn {
+        /// Which one.
+        switch: Switch,
+    },
     /// Tell the datapath of the gateway.
     SetGateway {
         /// Its address.
@@ -142,7 +146,7 @@ pub enum Step {
         /// there are interfaces.
         row: Endpoint,
     },
-    /// Tell the datapath of the uplink.
+    /// Tell the datapath of an uplink.
     SetUplink {
         /// The uplink.
         link: LinkName,
@@ -182,7 +186,7 @@ pub enum Step {
         /// Those of all other networks, which stay.
         others: Vec<PublishEntry>,
     },
-    /// Make the datapath forget the uplink.
+    /// Make the datapath forget an uplink.
     ClearUplink {
         /// The uplink.
         link: LinkName,
@@ -204,8 +208,11 @@ pub enum Step {
         /// Its MAC.
         mac: MacAddr,
     },
-    /// Put back what [`Step::EnableForwarding`] changed.
-    RestoreForwarding,
+    /// Put back what [`Step::SwitchOn`] changed.
+    SwitchBack {
+        /// Which one.
+        switch: Switch,
+    },
     /// Remove an interface that is the network's.
     DeleteLink {
         /// Its name.
@@ -240,7 +247,7 @@ impl Step {
             Self::AddVeth { endpoint, owned, .. } => {
                 Self::DeleteLink { name: endpoint.link, owned }
             }
-            Self::EnableForwarding => Self::RestoreForwarding,
+            Self::SwitchOn { switch } => Self::SwitchBack { switch },
             Self::SetGateway { addr, mac } => Self::ClearGateway { addr, mac },
             Self::SetSubnet { subnet } => Self::ClearSubnet { subnet },
             Self::SetEndpoint { endpoint, .. } => Self::ClearEndpoint { endpoint },
@@ -262,7 +269,7 @@ impl Step {
             | Self::ClearEndpoint { .. }
             | Self::ClearSubnet { .. }
             | Self::ClearGateway { .. }
-            | Self::RestoreForwarding
+            | Self::SwitchBack { .. }
             | Self::DeleteLink { .. }
             | Self::DeleteNamespace { .. }
             | Self::UnloadDatapath

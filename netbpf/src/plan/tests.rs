@@ -6,11 +6,13 @@ use netbpf_common::{Endpoint, Uplink};
 
 use super::{Step, attachments, down, endpoint_row, publish_entries, undo, up};
 use crate::{
-    bpf::LoadOptions,
-    net::{Address, FdbRow, Link, Route},
+    bpf::{Hook, LoadOptions},
+    net::{Address, FdbRow, Framing, Link, Route, sysctl::Switch},
     observe::{DatapathSeen, Inside, Observed},
     state::{Journal, Phase, Recorded, Store},
-    topology::{INSIDE, LinkName, NamespaceName, NamespaceSpec, Request, Subnet, Topology},
+    topology::{
+        INSIDE, LinkName, NamespaceName, NamespaceSpec, Request, Subnet, Topology, UplinkPlan,
+    },
 };
 
 fn store() -> Store {
@@ -35,7 +37,7 @@ fn route(destination: Subnet, ifindex: u32) -> Route {
 /// A host with nothing but an uplink.
 fn bare() -> Observed {
     Observed {
-        links: vec![link(2, "up0", "veth")],
+        links: vec![link(2, "up0", "veth"), Link { loopback: true, ..link(1, "lo", "loopback") }],
         addresses: vec![address(2, Ipv4Addr::new(203, 0, 113, 1))],
         ..Observed::default()
     }
@@ -45,16 +47,16 @@ fn topology(name: &str, prefix: &str, third: u8, observed: &Observed) -> Topolog
     let request = Request {
         name: LinkName::new(name).unwrap(),
         namespaces: NamespaceSpec::numbered(prefix, 2).unwrap(),
-        uplink: None,
+        uplinks: vec![LinkName::existing("up0").unwrap()],
         subnet: Some(Subnet::containing(Ipv4Addr::new(172, 19, third, 0), 24)),
         mtu: None,
         publish: vec![format!("80{third}:{prefix}1:80").parse().unwrap()],
         max_flows: None,
         flow_limit: None,
         guard: None,
+        routed: None,
         log_level: None,
     };
-    let request = Request { uplink: Some(LinkName::existing("up0").unwrap()), ..request };
     Topology::validate(&request, observed).unwrap()
 }
 
@@ -67,20 +69,25 @@ fn complete(topology: &Topology, before: &Observed) -> Observed {
     seen.links.push(bridge);
     seen.addresses.push(address(base, topology.gateway()));
     seen.routes.push(route(topology.subnet, base));
-    seen.forwarding = true;
-    seen.forwarding_was_changed = true;
+    seen.switches = Switch::ALL.into();
+    seen.switched = Switch::ALL.into();
     let options = LoadOptions { max_flows: topology.max_flows, log_level: topology.log_level };
     let mut datapath = seen.datapath.take().unwrap_or_default();
     datapath.options = options;
     datapath.gateways.insert(topology.gateway());
     datapath.subnets.insert((topology.subnet.addr(), topology.subnet.prefix_len()));
-    let uplink = Uplink {
-        addr: Ipv4Addr::new(203, 0, 113, 1).into(),
-        mtu: 1500,
-        mac: before.links[0].mac.unwrap(),
-        ..Uplink::default()
-    };
-    datapath.uplinks.insert(2, uplink);
+    for uplink in &topology.uplinks {
+        let link = before.link(uplink.name.as_str()).unwrap();
+        let address = before.uplink_address(link).unwrap();
+        let row = Uplink {
+            addr: address.addr.into(),
+            mtu: link.mtu,
+            mac: link.mac.unwrap_or_default(),
+            prefix_len: address.prefix_len,
+            flags: u8::from(!uplink.ethernet),
+        };
+        datapath.uplinks.insert(link.index, row);
+    }
     datapath.published.extend(publish_entries(topology));
     datapath.published.sort_by_key(|entry| entry.order);
     for endpoint in &topology.endpoints {
@@ -164,9 +171,12 @@ fn from_nothing_links_come_first_and_attachments_last() {
             "bpf: endpoint 2 is a2 (172.19.0.3, 02:6e:ac:13:00:03) behind net0-2, at most 131072 flows",
             "bpf: uplink up0, outgoing packets carry 203.0.113.1",
             "bpf: publish 1 port range(s) of this network, 1 of all",
+            "sysctl net.ipv4.conf.lo.accept_local=1",
+            "sysctl net.ipv4.conf.lo.route_localnet=1",
             "tc: attach from_endpoint to ingress of net0-1",
             "tc: attach from_endpoint to ingress of net0-2",
             "tc: attach from_uplink to ingress of up0",
+            "tc: attach from_uplink to ingress of lo",
             "sysctl net.ipv4.ip_forward=1",
             "remember that the network is complete",
         ]
@@ -199,7 +209,7 @@ fn every_missing_piece_is_one_step() {
     let set = |seen: &mut Observed, name: &str, change: fn(&mut Link)| {
         change(seen.links.iter_mut().find(|link| link.name == name).unwrap());
     };
-    let cases: [Case<'_>; 21] = [
+    let cases: [Case<'_>; 24] = [
         ("ip link set net0 up", &|s| set(s, "net0", |l| l.up = false)),
         ("ip link set net0 mtu 1500", &|s| set(s, "net0", |l| l.mtu = 9000)),
         ("ip address add 172.19.0.1/24 dev net0", &|s| s.addresses.truncate(1)),
@@ -220,7 +230,15 @@ fn every_missing_piece_is_one_step() {
             inside(s, &mut |_, _, r| r.retain(Route::is_default));
         }),
         ("ip route add 172.19.0.0/24 dev net0 scope link src 172.19.0.1", &|s| s.routes.clear()),
-        ("sysctl net.ipv4.ip_forward=1", &|s| s.forwarding = false),
+        ("sysctl net.ipv4.ip_forward=1", &|s| {
+            s.switches.remove(&Switch::IpForward);
+        }),
+        ("sysctl net.ipv4.conf.lo.accept_local=1", &|s| {
+            s.switches.remove(&Switch::AcceptLocal);
+        }),
+        ("sysctl net.ipv4.conf.lo.route_localnet=1", &|s| {
+            s.switches.remove(&Switch::RouteLocalnet);
+        }),
         ("bpf: gateway 172.19.0.1 is 02:6e:ac:13:00:01", &|s| {
             s.datapath.as_mut().unwrap().gateways.clear();
         }),
@@ -239,7 +257,10 @@ fn every_missing_piece_is_one_step() {
         }),
         ("tc: attach from_uplink to ingress of up0", &|s| {
             let seen = s.datapath.as_mut().unwrap();
-            seen.attached.retain(|(hook, _)| hook.program() != "from_uplink");
+            seen.attached.remove(&(Hook::FromUplink, 2));
+        }),
+        ("tc: attach from_uplink to ingress of lo", &|s| {
+            s.datapath.as_mut().unwrap().attached.remove(&(Hook::FromHost, 1));
         }),
     ];
     for (text, remove) in cases {
@@ -297,9 +318,12 @@ fn the_last_network_takes_everything_with_it() {
         [
             "remember that the network is being taken down",
             "sysctl net.ipv4.ip_forward=0, and what changed along with it",
+            "tc: detach from_uplink from ingress of lo",
             "tc: detach from_uplink from ingress of up0",
             "tc: detach from_endpoint from ingress of net0-2",
             "tc: detach from_endpoint from ingress of net0-1",
+            "sysctl net.ipv4.conf.lo.route_localnet=0",
+            "sysctl net.ipv4.conf.lo.accept_local=0",
             "ip netns delete a2",
             "ip netns delete a1",
             "ip link delete net0-2",
@@ -348,7 +372,7 @@ fn a_second_network_loads_and_attaches_nothing_twice() {
     let (_, first) = one_network();
     let second = topology("net1", "b", 1, &first);
     let steps = texts(&up(&second, &first, &store()));
-    for text in ["load and pin", "up0", "ip_forward"] {
+    for text in ["load and pin", "up0", "sysctl", "of lo"] {
         assert!(!steps.iter().any(|step| step.contains(text)), "{text}: {steps:#?}");
     }
     assert!(steps.contains(&"bpf: publish 1 port range(s) of this network, 2 of all".to_owned()));
@@ -357,10 +381,10 @@ fn a_second_network_loads_and_attaches_nothing_twice() {
 #[test]
 fn pieces_that_are_gone_are_not_taken_away_again() {
     let (_, mut observed) = one_network();
-    observed.links.retain(|link| link.name == "up0");
+    observed.links.retain(|link| matches!(link.name.as_str(), "up0" | "lo"));
     observed.inside.values_mut().for_each(|inside| *inside = Inside::Missing);
     observed.datapath = None::<DatapathSeen>;
-    observed.forwarding_was_changed = false;
+    observed.switched.clear();
     let steps = texts(&down(&observed.networks[0], &observed, &store()));
     assert!(steps.iter().all(|step| !step.starts_with("ip ") && !step.starts_with("sysctl")));
     assert!(steps.contains(&"bpf: unpin and unload the programs and maps".to_owned()));
@@ -373,8 +397,15 @@ fn a_datapath_that_was_lost_is_loaded_with_what_all_networks_need() {
     let mut both = complete(&second, &observed);
     both.datapath = None;
     let steps = texts(&up(&first, &both, &store()));
-    assert_eq!(steps.len(), 1 + 2 * 4 + 1 + 1 + 2 * 2 + 2, "{steps:#?}");
-    for text in ["load and pin", "bpf: uplink up0", "from_uplink to", "to_uplink to", "2 of all"] {
+    assert_eq!(steps.len(), 1 + 2 * 4 + 1 + 1 + 2 * 2 + 3, "{steps:#?}");
+    for text in [
+        "load and pin",
+        "bpf: uplink up0",
+        "ingress of up0",
+        "ingress of lo",
+        "to_uplink to",
+        "2 of all",
+    ] {
         assert_eq!(steps.iter().filter(|step| step.contains(text)).count(), 1, "{text}");
     }
     assert_eq!(steps.iter().filter(|step| step.contains("bpf: endpoint")).count(), 4);
@@ -399,4 +430,88 @@ fn undoing_takes_links_away_before_what_was_there_before_them() {
         ["ip netns delete a1", "ip link delete net0-1", "ip link delete net0"]
     );
     assert_eq!(texts(&undo(&steps[7..8])), ["ip link delete net0-1"]);
+}
+
+/// The bare host with a tun device besides, and what a network asks of both.
+fn with_tun() -> (Observed, Topology) {
+    let mut host = bare();
+    host.links.push(Link { mac: None, framing: Framing::Bare, ..link(3, "tun0", "tun") });
+    host.addresses.push(Address { prefix_len: 32, ..address(3, Ipv4Addr::new(10, 99, 0, 1)) });
+    let mut topology = topology("net0", "a", 0, &host);
+    topology.uplinks.push(tun());
+    topology.endpoints.truncate(1);
+    (host, topology)
+}
+
+fn tun() -> UplinkPlan {
+    serde_json::from_str(r#"{"name": "tun0", "ethernet": false}"#).unwrap()
+}
+
+#[test]
+fn each_uplink_has_its_guard_its_row_and_the_programs_of_its_kind() {
+    let (host, topology) = with_tun();
+    let steps = up(&topology, &host, &store());
+    let position = |text: &str| {
+        let at = texts(&steps).iter().position(|step| step == text);
+        at.unwrap_or_else(|| panic!("no {text:?} in {:#?}", texts(&steps)))
+    };
+    let bridge = steps.iter().position(|step| matches!(step, Step::AddBridge { .. })).unwrap();
+    for guard in ["attach to_uplink to egress of up0", "attach to_uplink_l3 to egress of tun0"] {
+        assert!(position(&format!("tc: {guard}")) < bridge, "{guard}");
+    }
+    for (row, program) in [
+        ("up0, outgoing packets carry 203.0.113.1", "from_uplink to ingress of up0"),
+        ("tun0, outgoing packets carry 10.99.0.1", "from_uplink_l3 to ingress of tun0"),
+    ] {
+        let (row, program) = (format!("bpf: uplink {row}"), format!("tc: attach {program}"));
+        assert!(position(&row) < position(&program), "{row}");
+    }
+    let tun = steps.iter().find_map(|step| match step {
+        Step::SetUplink { link, row } if link.as_str() == "tun0" => Some(*row),
+        _ => None,
+    });
+    let tun = tun.unwrap();
+    assert_eq!((tun.prefix_len, tun.flags), (32, Uplink::NO_ETHERNET));
+    assert_eq!(tun.mac, netbpf_common::MacAddr::ZERO);
+    let all_there = complete(&topology, &host);
+    assert_eq!(texts(&up(&topology, &all_there, &store())), [""; 0]);
+}
+
+#[test]
+fn of_several_uplinks_those_stay_that_another_network_has() {
+    let (host, first) = with_tun();
+    let second = topology("net1", "b", 1, &complete(&first, &host));
+    let both = complete(&second, &complete(&first, &host));
+    let steps = texts(&down(&both.networks[0], &both, &store()));
+    for text in [
+        "tc: detach from_uplink_l3 from ingress of tun0",
+        "bpf: forget uplink tun0",
+        "tc: detach to_uplink_l3 from egress of tun0",
+    ] {
+        assert!(steps.iter().any(|step| step == text), "{text}: {steps:#?}");
+    }
+    assert!(!steps.iter().any(|step| step.contains("up0") || step.contains("of lo")), "{steps:#?}");
+    let guard = steps.iter().position(|step| step.contains("to_uplink_l3")).unwrap();
+    let last_link = steps.iter().rposition(|step| step.starts_with("ip link delete")).unwrap();
+    assert!(guard > last_link, "{steps:#?}");
+}
+
+#[test]
+fn an_uplink_that_has_vanished_is_forgotten() {
+    let (host, first) = with_tun();
+    let second = topology("net1", "b", 1, &complete(&first, &host));
+    let mut both = complete(&second, &complete(&first, &host));
+    both.links.retain(|link| link.name != "tun0");
+    both.addresses.retain(|address| address.ifindex != 3);
+    let steps = texts(&down(&both.networks[0], &both, &store()));
+    assert!(steps.iter().any(|step| step == "bpf: forget uplink tun0"), "{steps:#?}");
+    assert!(!steps.iter().any(|step| step.contains("uplink up0")), "{steps:#?}");
+}
+
+#[test]
+fn a_routed_network_says_so_in_its_rows() {
+    let (topology, _) = one_network();
+    let bits = |topology: &Topology| endpoint_row(topology, &topology.endpoints[0]).pad;
+    assert_eq!(bits(&topology), [0; 3]);
+    assert_eq!(bits(&Topology { routed: true, ..topology }), [1, 0, 0]);
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Place, Step};
-use crate::{bpf::Hook, topology::INSIDE};
+use crate::{bpf::Hook, net::sysctl::Switch, topology::INSIDE};
 
 impl Step {
     /// What is amiss as long as the step is still to be done.
@@ -23,7 +23,7 @@ impl Step {
             }
             Self::AddDefaultRoute { .. } => "no default route".into(),
             Self::AddFdb { .. } => "no static FDB entry".into(),
-            Self::EnableForwarding => "ip_forward off".into(),
+            Self::SwitchOn { switch } => format!("{switch} off"),
             Self::SetGateway { addr, .. } => format!("datapath lacks gateway {addr}"),
             Self::SetSubnet { subnet } => format!("datapath lacks subnet {subnet}"),
             Self::SetEndpoint { endpoint, .. } => {
@@ -50,10 +50,7 @@ impl fmt::Display for Place {
 
 /// The side of the interface that a program is attached to.
 fn side(hook: Hook) -> &'static str {
-    match hook {
-        Hook::FromEndpoint | Hook::FromUplink => "ingress",
-        Hook::ToUplink => "egress",
-    }
+    if hook.is_guard() { "egress" } else { "ingress" }
 }
 
 impl fmt::Display for Step {
@@ -93,7 +90,7 @@ impl fmt::Display for Step {
             Self::AddFdb { endpoint } => {
                 write!(f, "bridge fdb add {} dev {} master static", endpoint.mac, endpoint.link)
             }
-            Self::EnableForwarding => f.write_str("sysctl net.ipv4.ip_forward=1"),
+            Self::SwitchOn { switch } => write!(f, "sysctl {switch}=1"),
             Self::SetGateway { addr, mac } => write!(f, "bpf: gateway {addr} is {mac}"),
             Self::SetSubnet { subnet } => write!(f, "bpf: {subnet} never leaves by an uplink"),
             Self::SetEndpoint { endpoint, row, .. } => write!(
@@ -130,9 +127,10 @@ impl fmt::Display for Step {
             ),
             Self::ClearSubnet { subnet } => write!(f, "bpf: forget subnet {subnet}"),
             Self::ClearGateway { addr, .. } => write!(f, "bpf: forget gateway {addr}"),
-            Self::RestoreForwarding => {
-                f.write_str("sysctl net.ipv4.ip_forward=0, and what changed along with it")
+            Self::SwitchBack { switch: switch @ Switch::IpForward } => {
+                write!(f, "sysctl {switch}=0, and what changed along with it")
             }
+            Self::SwitchBack { switch } => write!(f, "sysctl {switch}=0"),
             Self::DeleteLink { name, .. } => write!(f, "ip link delete {name}"),
             Self::DeleteNamespace { name } => write!(f, "ip netns delete {name}"),
             Self::UnloadDatapath => f.write_str("bpf: unpin and unload the programs and maps"),

@@ -4,8 +4,9 @@ use super::*;
 
 fn topology() -> Topology {
     let text = r#"{
-        "name": "net0", "uplink": "up0", "subnet": "172.19.0.0/24", "mtu": 1500,
-        "guard": "learn", "flow_limit": 10, "max_flows": 10, "log_level": "off",
+        "name": "net0", "uplinks": [{"name": "up0", "ethernet": true}],
+        "subnet": "172.19.0.0/24", "mtu": 1500, "guard": "learn", "routed": false,
+        "flow_limit": 10, "max_flows": 10, "log_level": "off",
         "endpoints": [{
             "id": 1, "namespace": "ns1", "addr": "172.19.0.2",
             "mac": "02:6e:ac:13:00:02", "link": "net0-1"
@@ -58,7 +59,7 @@ fn what_an_earlier_boot_left_does_not_count() {
     let store = Store::new(dir.path().to_owned());
     let topology = topology();
     store.record(&topology, Phase::Up).expect("recorded");
-    store.keep_sysctls(&[]).expect("kept");
+    store.keep_sysctls(Switch::IpForward, Vec::new()).expect("kept");
     let path = store.path(&topology.name);
     let text = fs::read_to_string(&path).expect("readable");
     let earlier = text.replace(&boot_id().expect("a boot"), "another");
@@ -72,10 +73,19 @@ fn what_an_earlier_boot_left_does_not_count() {
 fn sysctls_are_kept_as_they_were_at_first() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Store::new(dir.path().to_owned());
-    let sysctl = |value: &str| [Sysctl { name: "ip_forward".into(), value: value.into() }];
-    store.keep_sysctls(&sysctl("0")).expect("kept");
-    store.keep_sysctls(&sysctl("1")).expect("kept");
-    assert_eq!(store.kept_sysctls().expect("readable"), Some(sysctl("0").to_vec()));
+    let sysctl = |name: &str, value: &str| vec![Sysctl { name: name.into(), value: value.into() }];
+    let kept = || store.kept_sysctls().expect("readable");
+    for value in ["0", "1"] {
+        store.keep_sysctls(Switch::IpForward, sysctl("ip_forward", value)).expect("kept");
+    }
+    store.keep_sysctls(Switch::AcceptLocal, sysctl("accept_local", "2")).expect("kept");
+    assert_eq!(kept()[&Switch::IpForward], sysctl("ip_forward", "0"));
+    store.forget_sysctls(Switch::IpForward).expect("forgotten");
+    assert_eq!(kept().into_keys().collect::<Vec<_>>(), [Switch::AcceptLocal]);
+    for _ in 0..2 {
+        store.forget_sysctls(Switch::AcceptLocal).expect("forgotten");
+    }
+    assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
 }
 
 #[test]
@@ -91,6 +101,10 @@ fn what_cannot_be_understood_is_said_with_its_file() {
     store.record(&topology(), Phase::Up).expect("recorded");
     let path = store.path(&topology().name);
     let text = fs::read_to_string(&path).expect("readable");
-    fs::write(&path, text.replace("\"version\": 1", "\"version\": 99")).expect("writable");
+    fs::write(&path, text.replace("\"version\": 2", "\"version\": 99")).expect("writable");
     assert!(store.networks().expect_err("another layout").what().contains("another version"));
+    // Of which nothing else is understood.
+    let text = r#"{"version": 1, "boot": "b", "phase": "up", "topology": {"uplink": "up0"}}"#;
+    fs::write(&path, text).expect("writable");
+    assert!(store.networks().expect_err("an old layout").what().contains("another version"));
 }

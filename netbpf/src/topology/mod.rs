@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use netbpf_common::{EndpointId, MacAddr};
 use serde::{Deserialize, Serialize};
 
-use crate::bpf::LogLevel;
+use crate::bpf::{Hook, LogLevel};
 
 pub use name::{LinkName, MAX_LINK_NAME, MAX_NAMESPACE_NAME, NamespaceName};
 pub use publish::{Ports, Proto, Publish, PublishSpec};
@@ -23,6 +23,12 @@ pub use validate::{MAX_MAX_FLOWS, Owned};
 
 /// The interface inside each namespace.
 pub const INSIDE: &str = "eth0";
+
+/// The host's loopback interface.
+pub const LOOPBACK: &str = "lo";
+
+/// Most uplinks of all networks of a host: the datapath's table.
+pub const MAX_UPLINKS: usize = 64;
 
 /// Most namespaces of all networks of a host: the datapath's table less its
 /// unused first row.
@@ -39,14 +45,17 @@ pub const MAX_PUBLISHED: usize = 2048;
 pub struct Topology {
     /// Name of the network and its bridge.
     pub name: LinkName,
-    /// The way to the outside.
-    pub uplink: LinkName,
+    /// The ways to the outside, at least one.
+    pub uplinks: Vec<UplinkPlan>,
     /// The network's addresses.
     pub subnet: Subnet,
     /// Largest IP packet of its interfaces.
     pub mtu: u32,
     /// What namespaces may send.
     pub guard: Guard,
+    /// Whether a namespace's own address is reached from outside, by who routes
+    /// to it.
+    pub routed: bool,
     /// Flows that each namespace may have.
     pub flow_limit: u32,
     /// Flows that the host's table holds.
@@ -57,6 +66,28 @@ pub struct Topology {
     pub endpoints: Vec<EndpointPlan>,
     /// Published ports.
     pub published: Vec<Publish>,
+}
+
+/// A way to the outside.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct UplinkPlan {
+    /// The interface.
+    pub name: LinkName,
+    /// Whether its packets begin with an Ethernet header.
+    pub ethernet: bool,
+}
+
+impl UplinkPlan {
+    /// Where the datapath is attached to it: on the way out, and on the way in.
+    #[must_use]
+    pub fn hooks(&self) -> [Hook; 2] {
+        if self.ethernet {
+            [Hook::ToUplink, Hook::FromUplink]
+        } else {
+            [Hook::ToUplinkL3, Hook::FromUplinkL3]
+        }
+    }
 }
 
 /// A namespace's place in the network.
@@ -115,6 +146,12 @@ impl Topology {
         format!("netbpf:{}:{}", self.name, endpoint.namespace)
     }
 
+    /// Whether the host's interface of that name is one of the uplinks.
+    #[must_use]
+    pub fn has_uplink(&self, name: &LinkName) -> bool {
+        self.uplinks.iter().any(|uplink| uplink.name == *name)
+    }
+
     /// The endpoint of that namespace.
     #[must_use]
     pub fn endpoint(&self, namespace: &NamespaceName) -> Option<&EndpointPlan> {
@@ -146,6 +183,18 @@ impl Topology {
             all.sort();
             if all.is_empty() { "none".to_owned() } else { all.join(" ") }
         };
+        let uplinks = |topology: &Self| {
+            let all = topology.uplinks.iter();
+            let mut all: Vec<_> = all
+                .map(|uplink| {
+                    let kind = if uplink.ethernet { "" } else { " (without Ethernet header)" };
+                    format!("{}{kind}", uplink.name)
+                })
+                .collect();
+            all.sort();
+            all.join(" ")
+        };
+        let routed = |topology: &Self| if topology.routed { "on" } else { "off" };
         let guard = |topology: &Self| format!("{:?}", topology.guard).to_lowercase();
         None.or_else(|| differ("subnet", &self.subnet, &other.subnet))
             .or_else(|| {
@@ -154,9 +203,10 @@ impl Topology {
                     .or_else(|| a.iter().zip(&b).find_map(|(a, b)| differ("namespace", a, b)))
             })
             .or_else(|| differ("published ports", &ports(self), &ports(other)))
-            .or_else(|| differ("uplink", &self.uplink, &other.uplink))
+            .or_else(|| differ("uplinks", &uplinks(self), &uplinks(other)))
             .or_else(|| differ("MTU", &self.mtu, &other.mtu))
             .or_else(|| differ("source guard", &guard(self), &guard(other)))
+            .or_else(|| differ("routed", &routed(self), &routed(other)))
             .or_else(|| differ("flow limit", &self.flow_limit, &other.flow_limit))
             .or_else(|| differ("flow table", &self.max_flows, &other.max_flows))
             .or_else(|| differ("log level", &self.log_level.name(), &other.log_level.name()))

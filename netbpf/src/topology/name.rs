@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::LOOPBACK;
 use crate::error::{Error, Result};
 
 /// Longest name of an interface: the kernel's `IFNAMSIZ` less the final zero.
@@ -63,6 +64,12 @@ impl LinkName {
             return Err(wrong("interface names have no spaces".into()));
         }
         Ok(Self(name.to_owned()))
+    }
+
+    /// The host's loopback interface.
+    #[must_use]
+    pub fn loopback() -> Self {
+        Self(LOOPBACK.to_owned())
     }
 
     /// The name as text.

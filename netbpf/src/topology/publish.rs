@@ -6,7 +6,10 @@ use netbpf_common::proto;
 use serde::{Deserialize, Serialize};
 
 use super::NamespaceName;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    net::Listener,
+};
 
 /// The syntax, as hints show it.
 const SYNTAX: &str =
@@ -196,6 +199,15 @@ impl Publish {
             _ => true,
         };
         self.proto == other.proto && same_addr && self.host.overlaps(other.host)
+    }
+
+    /// Whether packets for that socket of the host are now the namespace's.
+    #[must_use]
+    pub fn takes_from(&self, socket: &Listener) -> bool {
+        let is_any = self.host_addr.is_none() || socket.addr.is_unspecified();
+        self.proto == socket.proto
+            && (is_any || self.host_addr == Some(socket.addr))
+            && (self.host.first..=self.host.last).contains(&socket.port)
     }
 }
 

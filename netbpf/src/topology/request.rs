@@ -19,8 +19,8 @@ pub struct Request {
     pub name: LinkName,
     /// The namespaces.
     pub namespaces: Vec<NamespaceSpec>,
-    /// The way to the outside.
-    pub uplink: Option<LinkName>,
+    /// The ways to the outside; none: that of the default route.
+    pub uplinks: Vec<LinkName>,
     /// The network's addresses.
     pub subnet: Option<Subnet>,
     /// Largest IP packet.
@@ -33,6 +33,8 @@ pub struct Request {
     pub flow_limit: Option<u32>,
     /// What namespaces may send.
     pub guard: Option<Guard>,
+    /// Whether namespaces' own addresses are reached from outside.
+    pub routed: Option<bool>,
     /// What the datapath logs.
     pub log_level: Option<LogLevel>,
 }

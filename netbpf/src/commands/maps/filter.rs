@@ -3,6 +3,7 @@
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use netbpf_common::{EndpointId, Ipv4, Port, proto};
+use serde::{Serialize, Serializer};
 
 use super::Subject;
 use crate::{bpf::FlowHead, error::Result};
@@ -11,21 +12,27 @@ use crate::{bpf::FlowHead, error::Result};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Proto(pub(super) u8);
 
-impl Proto {
-    /// The name; flows and published ports are of no other protocols.
-    pub(super) const fn name(self) -> &'static str {
-        match self.0 {
-            proto::ICMP => "icmp",
-            proto::TCP => "tcp",
-            proto::UDP => "udp",
-            _ => "other",
-        }
-    }
-}
+/// The protocols that have names here, as `/etc/protocols` has them.
+const PROTOS: [(u8, &str); 10] = [
+    (proto::ICMP, "icmp"),
+    (4, "ipip"),
+    (proto::TCP, "tcp"),
+    (proto::UDP, "udp"),
+    (proto::DCCP, "dccp"),
+    (47, "gre"),
+    (50, "esp"),
+    (51, "ah"),
+    (proto::SCTP, "sctp"),
+    (proto::UDP_LITE, "udplite"),
+];
 
 impl fmt::Display for Proto {
+    /// The name, or else the number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match PROTOS.iter().find(|(number, _)| *number == self.0) {
+            Some((_, name)) => f.write_str(name),
+            None => write!(f, "{}", self.0),
+        }
     }
 }
 
@@ -33,12 +40,17 @@ impl FromStr for Proto {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "icmp" => Ok(Self(proto::ICMP)),
-            "tcp" => Ok(Self(proto::TCP)),
-            "udp" => Ok(Self(proto::UDP)),
-            _ => Err("flows are tcp, udp or icmp".to_owned()),
-        }
+        let named = PROTOS.iter().find(|(_, name)| *name == text);
+        named.map(|(number, _)| *number).or_else(|| text.parse().ok()).map(Self).ok_or_else(|| {
+            let names: Vec<&str> = PROTOS.iter().map(|(_, name)| *name).collect();
+            format!("a protocol is one of {}, or a number up to 255", names.join(", "))
+        })
+    }
+}
+
+impl Serialize for Proto {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -75,7 +87,7 @@ pub(super) struct Options {
     /// Flows of this namespace
     #[arg(long, value_name = "NAME")]
     ns: Option<String>,
-    /// Flows of this protocol: tcp, udp or icmp
+    /// Flows of this protocol: tcp, udp, icmp, sctp ..., or its number
     #[arg(long)]
     proto: Option<Proto>,
     /// Flows with this port on any side, before or after translation
@@ -148,7 +160,14 @@ mod tests {
             sport: Port::new(50000),
             ..Translation::from(tuple)
         };
-        FlowHead { tuple, translated, endpoint: EndpointId(1), is_dnat: false, uplink: 2 }
+        FlowHead {
+            tuple,
+            translated,
+            endpoint: EndpointId(1),
+            is_dnat: false,
+            is_host: false,
+            uplink: 2,
+        }
     }
 
     fn matches(filter: Filter) -> bool {
@@ -201,10 +220,12 @@ mod tests {
 
     #[test]
     fn protocols_have_names() {
-        for name in ["tcp", "udp", "icmp"] {
-            assert_eq!(name.parse::<Proto>().expect("a name").to_string(), name);
+        for name in ["tcp", "udp", "icmp", "sctp", "gre", "esp", "udplite", "dccp", "99"] {
+            assert_eq!(name.parse::<Proto>().expect("a protocol").to_string(), name);
         }
-        "sctp".parse::<Proto>().expect_err("not translated");
-        assert_eq!(Proto(132).name(), "other");
+        assert_eq!("132".parse::<Proto>().expect("a number").to_string(), "sctp");
+        for bad in ["", "tcpp", "-1", "256", "TCP"] {
+            bad.parse::<Proto>().expect_err(bad);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::{fmt, io::Write};
 
 use clap::Subcommand;
-use netbpf_common::{FlowState, Ipv4, Port, Ticks, Timeouts, Translation};
+use netbpf_common::{Flow, FlowState, Ipv4, Port, Ticks, Timeouts, Translation, maps};
 use serde::Serialize;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     watch,
 };
 use crate::{
-    bpf::FlowRow,
+    bpf::{FlowRow, interface},
     error::{Context as _, Error, Result},
     output::{Bytes, CANNOT_WRITE, Column, Format, JsonList, Sink, Span, Style, Table, write_json},
 };
@@ -28,7 +28,9 @@ Examples:
   netbpf maps flows --to 203.0.113.2:443 --watch
 
 Columns: ORIG is how the flow's first packet came, XLAT what it became. PKTS and
-BYTES are those of both directions; -o json has them apart."
+BYTES are those of both directions; -o json has them apart. UPLINK is lo where
+the other side is the host itself, or a namespace by the host's address; flows
+of the host's own have (host) as their NS."
 )]
 pub(super) struct Args {
     #[command(flatten)]
@@ -72,6 +74,7 @@ const COLUMNS: &[Column] = &[
     Column::right("PKTS"),
     Column::right("BYTES"),
     Column::left("NS"),
+    Column::left("UPLINK"),
 ];
 
 impl Args {
@@ -110,10 +113,11 @@ struct Flushed {
 }
 
 fn show(subject: &Subject, filter: &Filter, style: Style, out: &mut dyn Write) -> Result<()> {
+    let uplinks = Uplinks::look_up(subject)?;
     match style.format {
         Format::Json => {
             let mut list = JsonList::begin(out, "flows")?;
-            walk(subject, filter, |line| list.item(&View::of(line, subject)))?;
+            walk(subject, filter, |line| list.item(&View::of(line, subject, &uplinks)))?;
             list.end()
         }
         Format::Table => {
@@ -130,11 +134,32 @@ fn show(subject: &Subject, filter: &Filter, style: Style, out: &mut dyn Write) -
                         .cell(Span(clock::span(line.expires)))
                         .cell(line.packets())
                         .cell(Bytes(line.bytes()))
-                        .cell(subject.names.ns(line.row.head.endpoint));
+                        .cell(subject.names.ns(line.row.head.endpoint))
+                        .cell(uplinks.name(line.row.head.uplink).unwrap_or("(gone)"));
                 })
             })?;
             table.end()
         }
+    }
+}
+
+/// The names of the interfaces that flows leave by, looked up once for all.
+struct Uplinks(Vec<(u32, String)>);
+
+impl Uplinks {
+    fn look_up(subject: &Subject) -> Result<Self> {
+        let mut indexes = vec![Flow::LOOPBACK];
+        subject.datapath.map::<maps::Uplinks>()?.for_each(|&ifindex, _| {
+            indexes.push(ifindex);
+            Ok(())
+        })?;
+        let names = indexes.into_iter().filter_map(|index| Some((index, interface(index)?)));
+        Ok(Self(names.collect()))
+    }
+
+    /// Nothing for an interface that is gone.
+    fn name(&self, ifindex: u32) -> Option<&str> {
+        self.0.iter().find(|(index, _)| *index == ifindex).map(|(_, name)| name.as_str())
     }
 }
 
@@ -251,7 +276,7 @@ impl Text {
 /// A flow in JSON.
 #[derive(Serialize)]
 struct View<'a> {
-    proto: &'a str,
+    proto: Proto,
     kind: &'a str,
     original: Tuple4,
     translated: Tuple4,
@@ -263,6 +288,7 @@ struct View<'a> {
     endpoint: u16,
     network: Option<&'a str>,
     ns: Option<&'a str>,
+    uplink: Option<&'a str>,
     uplink_ifindex: u32,
 }
 
@@ -294,12 +320,12 @@ struct BothWays {
 }
 
 impl<'a> View<'a> {
-    fn of(line: &Line, subject: &'a Subject) -> Self {
+    fn of(line: &Line, subject: &'a Subject, uplinks: &'a Uplinks) -> Self {
         let FlowRow { head, original, reply } = &line.row;
         let name = subject.names.get(head.endpoint);
         Self {
-            proto: Proto(head.tuple.proto).name(),
-            kind: if head.is_dnat { "dnat" } else { "snat" },
+            proto: Proto(head.tuple.proto),
+            kind: head.kind(),
             original: line.original().into(),
             translated: head.translated.into(),
             state: line.state.name(),
@@ -310,6 +336,7 @@ impl<'a> View<'a> {
             endpoint: head.endpoint.0,
             network: name.map(|name| name.network.as_str()),
             ns: name.map(|name| name.ns.as_str()),
+            uplink: uplinks.name(head.uplink),
             uplink_ifindex: head.uplink,
         }
     }
@@ -336,6 +363,7 @@ mod tests {
             translated: tuple.into(),
             endpoint: EndpointId(1),
             is_dnat: false,
+            is_host: false,
             uplink: 2,
         };
         let original = Direction {

@@ -45,7 +45,7 @@ fn target_ports(entry: &PublishEntry) -> Ports {
 /// A published range of ports in JSON.
 #[derive(Serialize)]
 struct View<'a> {
-    proto: &'a str,
+    proto: Proto,
     host_addr: String,
     first_port: u16,
     last_port: u16,
@@ -67,7 +67,7 @@ pub(super) fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Resu
                 let name = subject.names.get(entry.endpoint);
                 let target = target_ports(entry);
                 list.item(&View {
-                    proto: Proto(entry.proto()).name(),
+                    proto: Proto(entry.proto()),
                     host_addr: entry.host_addr().to_string(),
                     first_port: entry.first(),
                     last_port: entry.last,

@@ -176,5 +176,12 @@ mod tests {
         assert_eq!(reasons(&counters()), "source_mac=3,flow_limit=1");
         assert_eq!(dropped(&counters()), 4);
         assert_eq!(reasons(&Counters::default()), "");
+        let mut all = Counters::default();
+        for reason in DropReason::ALL {
+            all.0[Counters::drop_row(*reason)] = 1;
+        }
+        for name in ["fragment=1", "protocol=1", "icmp_unrelated=1", "bad_checksum=1"] {
+            assert!(reasons(&all).split(',').any(|reason| reason == name), "{name}");
+        }
     }
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
+    net::sysctl::Switch,
     observe::{Inside, Observed},
     plan::{self, Step},
     session::Session,
     state::{Phase, Recorded},
-    topology::{EndpointPlan, INSIDE, NamespaceName, Topology},
+    topology::{EndpointPlan, INSIDE, LinkName, NamespaceName, Topology, UplinkPlan},
 };
 
 use super::UP;
@@ -30,11 +31,13 @@ pub(super) struct NetworkView {
     gateway: String,
     mtu: u32,
     pub(super) bridge: BridgeView,
-    pub(super) uplink: UplinkView,
+    pub(super) uplinks: Vec<UplinkView>,
     pub(super) datapath: &'static str,
     /// The programs that should be attached, and whether they are.
     programs: Vec<ProgramView>,
     ip_forward: bool,
+    /// Whether namespaces' own addresses are reached from outside.
+    routed: bool,
     max_flows: u32,
     flow_limit: u32,
     source_guard: String,
@@ -97,13 +100,6 @@ impl NetworkView {
             .links
             .iter()
             .filter(|link| bridge.is_some_and(|bridge| link.master == Some(bridge.index)));
-        let uplink = observed.link(topology.uplink.as_str());
-        let uplink_addr = observed.addresses.iter().find(|address| {
-            uplink.is_some_and(|uplink| {
-                address.ifindex == uplink.index
-                    && Some(address.addr) == observed.uplink_address(uplink)
-            })
-        });
         Self {
             network: topology.name.to_string(),
             state: match network.phase {
@@ -122,20 +118,17 @@ impl NetworkView {
                 members: members.map(|link| link.name.clone()).collect(),
                 missing: missing(&Of::Bridge),
             },
-            uplink: UplinkView {
-                name: topology.uplink.to_string(),
-                mac: uplink
-                    .and_then(|uplink| uplink.mac)
-                    .map(|mac| mac.to_string())
-                    .unwrap_or_default(),
-                ipv4: uplink_addr
-                    .map(|address| format!("{}/{}", address.addr, address.prefix_len))
-                    .unwrap_or_default(),
-                missing: missing(&Of::Uplink),
-            },
+            uplinks: topology
+                .uplinks
+                .iter()
+                .map(|uplink| {
+                    UplinkView::of(uplink, observed, missing(&Of::Uplink(uplink.name.clone())))
+                })
+                .collect(),
             datapath: session.datapath().name(),
             programs: programs(topology, observed),
-            ip_forward: observed.forwarding,
+            ip_forward: observed.switches.contains(&Switch::IpForward),
+            routed: topology.routed,
             max_flows: topology.max_flows,
             flow_limit: topology.flow_limit,
             source_guard: format!("{:?}", topology.guard).to_lowercase(),
@@ -148,6 +141,21 @@ impl NetworkView {
                     NamespaceView::of(topology, endpoint, observed, missing)
                 })
                 .collect(),
+        }
+    }
+}
+
+impl UplinkView {
+    fn of(uplink: &UplinkPlan, observed: &Observed, missing: Vec<String>) -> Self {
+        let link = observed.link(uplink.name.as_str());
+        let mac = link.and_then(|link| link.mac).map(|mac| mac.to_string());
+        let address = link.and_then(|link| observed.uplink_address(link));
+        let ipv4 = address.map(|address| format!("{}/{}", address.addr, address.prefix_len));
+        Self {
+            name: uplink.name.to_string(),
+            mac: mac.unwrap_or_default(),
+            ipv4: ipv4.unwrap_or_default(),
+            missing,
         }
     }
 }
@@ -186,15 +194,19 @@ impl NamespaceView {
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Of {
     Bridge,
-    Uplink,
+    Uplink(LinkName),
     Namespace(NamespaceName),
 }
 
 impl Of {
-    fn step(step: &Step) -> Self {
+    fn step(step: &Step, topology: &Topology) -> Self {
         match (step.namespace(), step) {
             (Some(namespace), _) => Self::Namespace(namespace.clone()),
-            (None, Step::SetUplink { .. } | Step::Attach { .. }) => Self::Uplink,
+            (None, Step::SetUplink { link, .. } | Step::Attach { link, .. })
+                if topology.has_uplink(link) =>
+            {
+                Self::Uplink(link.clone())
+            }
             _ => Self::Bridge,
         }
     }
@@ -204,7 +216,7 @@ impl Of {
 fn lacks(topology: &Topology, observed: &Observed, session: &Session) -> BTreeMap<Of, Vec<String>> {
     let mut lacks: BTreeMap<Of, Vec<String>> = BTreeMap::new();
     for step in plan::missing(topology, observed, &session.host.store) {
-        lacks.entry(Of::step(&step)).or_default().push(step.lack());
+        lacks.entry(Of::step(&step, topology)).or_default().push(step.lack());
     }
     for endpoint in &topology.endpoints {
         if let Some(Inside::Foreign) = observed.inside.get(&endpoint.namespace) {
@@ -212,15 +224,14 @@ fn lacks(topology: &Topology, observed: &Observed, session: &Session) -> BTreeMa
             lacks.insert(Of::Namespace(endpoint.namespace.clone()), vec![lack]);
         }
     }
-    let uplink = observed.link(topology.uplink.as_str());
-    let lack = match uplink {
-        None => Some("interface gone"),
-        Some(uplink) if !uplink.up => Some("interface down"),
-        Some(uplink) if observed.uplink_address(uplink).is_none() => Some("no IPv4 address"),
-        Some(_) => None,
-    };
-    if let Some(lack) = lack {
-        lacks.insert(Of::Uplink, vec![lack.to_owned()]);
+    for uplink in &topology.uplinks {
+        let lack = match observed.link(uplink.name.as_str()) {
+            None => "interface gone",
+            Some(link) if !link.up => "interface down",
+            Some(link) if observed.uplink_address(link).is_none() => "no IPv4 address",
+            Some(_) => continue,
+        };
+        lacks.insert(Of::Uplink(uplink.name.clone()), vec![lack.to_owned()]);
     }
     lacks
 }

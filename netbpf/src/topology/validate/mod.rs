@@ -3,6 +3,7 @@
 mod address;
 mod ownership;
 mod ports;
+mod uplinks;
 
 use std::{collections::HashSet, net::Ipv4Addr};
 
@@ -14,12 +15,13 @@ use self::{
     address::{assign, check_subnet},
     ownership::{check_links, check_namespaces},
     ports::resolve,
+    uplinks::{check_uplinks, plan_of},
 };
-use super::{LinkName, MAX_ENDPOINTS, MAX_LINK_NAME, Request, Subnet, Topology};
+use super::{LOOPBACK, LinkName, MAX_ENDPOINTS, MAX_LINK_NAME, Request, Subnet, Topology};
 use crate::{
     bpf::LoadOptions,
     error::{Error, Result},
-    net::Link,
+    net::{Link, Listener},
     observe::Observed,
     state::Recorded,
 };
@@ -40,7 +42,7 @@ impl Topology {
     pub fn validate(request: &Request, observed: &Observed) -> Result<Self> {
         let existing = observed.network(request.name.as_str());
         let recorded = existing.map(|network| &network.topology);
-        let uplink = uplink(request, existing, observed)?;
+        let uplinks = check_uplinks(request, existing, observed)?;
         let subnet = request
             .subnet
             .or(recorded.map(|topology| topology.subnet))
@@ -48,13 +50,14 @@ impl Topology {
         check_subnet(subnet, request, observed)?;
         let options = options(request, observed)?;
         let endpoints = assign(request, subnet, observed)?;
-        let published = resolve(request, &endpoints, uplink, observed)?;
+        let published = resolve(request, &endpoints, observed)?;
         let topology = Self {
             name: request.name.clone(),
-            uplink: LinkName::existing(&uplink.name)?,
+            uplinks: uplinks.iter().map(|link| plan_of(link)).collect::<Result<_>>()?,
             subnet,
-            mtu: mtu(request, uplink, recorded)?,
+            mtu: mtu(request, &uplinks, recorded)?,
             guard: request.guard.or(recorded.map(|topology| topology.guard)).unwrap_or_default(),
+            routed: request.routed.or(recorded.map(|topology| topology.routed)).unwrap_or_default(),
             flow_limit: flow_limit(request, options.max_flows, endpoints.len(), recorded)?,
             max_flows: options.max_flows,
             log_level: options.log_level,
@@ -75,16 +78,35 @@ impl Topology {
 
     /// What is allowed, but may not be what was meant.
     #[must_use]
-    pub fn warnings(&self, observed: &Observed) -> Vec<String> {
-        let uplink = observed.link(self.uplink.as_str());
-        let above = uplink.filter(|uplink| self.mtu > uplink.mtu).map(|uplink| {
-            format!(
-                "the MTU {} is above that of the uplink {} ({}): packets that are too large for it \
-                 are answered with \"fragmentation needed\" or dropped",
-                self.mtu, self.uplink, uplink.mtu
-            )
+    pub fn warnings(&self, observed: &Observed, sockets: &[Listener]) -> Vec<String> {
+        let links = self.uplinks.iter().filter_map(|uplink| observed.link(uplink.name.as_str()));
+        let mut warnings: Vec<String> = links
+            .filter(|link| self.mtu > link.mtu)
+            .map(|link| {
+                format!(
+                    "the MTU {} is above that of the uplink {} ({}): packets that are too large \
+                     for it are answered with \"fragmentation needed\" or dropped",
+                    self.mtu, link.name, link.mtu
+                )
+            })
+            .collect();
+        if observed.link(LOOPBACK).is_some_and(|link| !link.up) {
+            warnings.push(format!(
+                "{LOOPBACK} is down: published ports are not reached from the host itself, nor \
+                 from a namespace by the host's address, before: ip link set {LOOPBACK} up"
+            ));
+        }
+        let taken = self.published.iter().filter_map(|publish| {
+            let socket = sockets.iter().find(|socket| publish.takes_from(socket))?;
+            let Listener { addr, port, .. } = socket;
+            Some(format!(
+                "a program of the host listens on {addr}:{port}: what comes for it goes to {} now, \
+                 as {publish} says",
+                publish.namespace
+            ))
         });
-        above.into_iter().collect()
+        warnings.extend(taken);
+        warnings
     }
 }
 
@@ -95,86 +117,15 @@ fn exists(name: &LinkName, difference: String) -> Error {
         .hint(format!("take it down first: netbpf down {name}; or choose another --name"))
 }
 
-/// The way to the outside: the one that was asked for, or that of the default route.
-fn uplink<'a>(
-    request: &Request,
-    existing: Option<&Recorded>,
-    observed: &'a Observed,
-) -> Result<&'a Link> {
-    let named = request.uplink.as_ref().or(existing.map(|network| &network.topology.uplink));
-    let link = if let Some(name) = named {
-        observed.link(name.as_str()).ok_or_else(|| {
-            Error::usage(format!("there is no interface {name} to be the uplink"))
-                .hint(format!("name one of those that there are: {}", candidates(observed)))
-        })?
-    } else {
-        default_uplink(observed).ok_or_else(|| {
-            Error::usage("no uplink")
-                .because("there is no default route that would tell, and none was named")
-                .hint(format!("name one: --uplink DEV (there are: {})", candidates(observed)))
-        })?
-    };
-    let name = &link.name;
-    if link.loopback {
-        return Err(Error::usage(format!("{name} cannot be the uplink"))
-            .because("it is the loopback interface, which leads nowhere")
-            .hint(format!("name another: {}", candidates(observed))));
-    }
-    let own = request.name.as_str() == name;
-    if own || observed.networks.iter().any(|network| network.topology.has_link(name)) {
-        return Err(Error::usage(format!("{name} cannot be the uplink"))
-            .because(if own {
-                "it is the network's own bridge"
-            } else {
-                "it is part of a netbpf network"
-            })
-            .hint(format!("name another: {}", candidates(observed))));
-    }
-    if !link.up {
-        return Err(Error::failed(format!("the uplink {name} is down"))
-            .hint(format!("switch it on: ip link set {name} up")));
-    }
-    if observed.uplink_address(link).is_none() {
-        let error = Error::failed(format!("the uplink {name} has no IPv4 address"))
-            .because("packets to the outside carry the uplink's address");
-        let bridge = observed.links.iter().find(|bridge| Some(bridge.index) == link.master);
-        return Err(error.hint(match bridge {
-            Some(bridge) => format!("it is a port of {0}: try --uplink {0}", bridge.name),
-            None => format!("give it one: ip address add ADDRESS/PREFIX dev {name}"),
-        }));
-    }
-    if link.mac.is_none() {
-        return Err(Error::failed(format!("{name} cannot be the uplink"))
-            .because("it is no Ethernet interface; others are not supported yet")
-            .hint(format!("name another: {}", candidates(observed))));
-    }
-    Ok(link)
-}
-
-/// The interface of the default route; of the best if there are several.
-fn default_uplink(observed: &Observed) -> Option<&Link> {
-    let defaults = observed.routes.iter().filter(|route| route.is_default() && route.unicast);
-    let best = defaults.min_by_key(|route| route.metric)?;
-    observed.links.iter().find(|link| Some(link.index) == best.ifindex)
-}
-
-/// The interfaces that could be an uplink, for hints.
-fn candidates(observed: &Observed) -> String {
-    let usable = observed.links.iter().filter(|link| {
-        let ours = observed.networks.iter().any(|network| network.topology.has_link(&link.name));
-        !link.loopback && !ours && link.up && observed.uplink_address(link).is_some()
-    });
-    let names: Vec<&str> = usable.map(|link| link.name.as_str()).collect();
-    if names.is_empty() { "none has an IPv4 address".into() } else { names.join(", ") }
-}
-
-fn mtu(request: &Request, uplink: &Link, recorded: Option<&Topology>) -> Result<u32> {
+/// The MTU that was asked for, or the largest that all uplinks take.
+fn mtu(request: &Request, uplinks: &[&Link], recorded: Option<&Topology>) -> Result<u32> {
+    let all = uplinks.iter().map(|uplink| uplink.mtu).min().unwrap_or(*MTUS.end());
     match request.mtu {
         Some(mtu) if MTUS.contains(&mtu) => Ok(mtu),
         Some(mtu) => Err(Error::usage(format!("invalid MTU {mtu}"))
             .because(format!("IPv4 needs {} to {}", MTUS.start(), MTUS.end()))
-            .hint(format!("leave --mtu out for the uplink's: {}", uplink.mtu))),
-        None => Ok(recorded.map_or(uplink.mtu.min(*MTUS.end()), |topology| topology.mtu)),
+            .hint(format!("leave --mtu out for the uplink's: {all}"))),
+        None => Ok(recorded.map_or(all.min(*MTUS.end()), |topology| topology.mtu)),
     }
 }
 

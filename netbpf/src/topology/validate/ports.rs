@@ -3,20 +3,21 @@
 use super::super::{EndpointPlan, MAX_PUBLISHED, Publish, PublishSpec, Request};
 use crate::{
     error::{Error, Result},
-    net::Link,
     observe::Observed,
 };
+
+/// Names that a hint lists.
+const HINTED: usize = 8;
 
 /// Looks up the targets of the published ports and checks what they are published on.
 pub(super) fn resolve(
     request: &Request,
     endpoints: &[EndpointPlan],
-    uplink: &Link,
     observed: &Observed,
 ) -> Result<Vec<Publish>> {
     let mut published: Vec<Publish> = Vec::with_capacity(request.publish.len());
     for spec in &request.publish {
-        check_address(spec, uplink, observed)?;
+        check_address(spec, observed)?;
         let publish = Publish {
             proto: spec.proto,
             host_addr: spec.host_addr,
@@ -52,23 +53,21 @@ pub(super) fn resolve(
     Ok(published)
 }
 
-/// Checks that the host's address, if one is named, is the uplink's.
-fn check_address(spec: &PublishSpec, uplink: &Link, observed: &Observed) -> Result<()> {
+/// Checks that the host's address, if one is named, is one of the host's. All of
+/// 127.0.0.0/8 is, whatever `lo` says of it.
+fn check_address(spec: &PublishSpec, observed: &Observed) -> Result<()> {
     let Some(addr) = spec.host_addr else { return Ok(()) };
-    let mut of_uplink = observed.addresses.iter().filter(|a| a.ifindex == uplink.index);
-    if of_uplink.clone().any(|address| address.addr == addr) {
+    if addr.is_loopback() || observed.addresses.iter().any(|address| address.addr == addr) {
         return Ok(());
     }
-    let name = &uplink.name;
-    let why = if addr.is_loopback() {
-        "publishing on loopback addresses is not supported yet".to_owned()
-    } else {
-        format!("{addr} is not an address of the uplink {name}; others are not supported yet")
-    };
-    let has = of_uplink.next().map_or_else(|| "0.0.0.0".to_owned(), |a| a.addr.to_string());
-    Err(spec
-        .wrong(why)
-        .hint(format!("publish on {has}, or leave the address out for all of {name}")))
+    let mut has: Vec<String> =
+        observed.addresses.iter().map(|address| address.addr.to_string()).collect();
+    let more = if has.len() > HINTED { " ..." } else { "" };
+    has.truncate(HINTED);
+    Err(spec.wrong(format!("{addr} is not an address of this host")).hint(format!(
+        "publish on one of {}{more}, or leave the address out for all of them",
+        has.join(", ")
+    )))
 }
 
 /// The namespace that the ports lead to.
@@ -91,7 +90,8 @@ fn target<'a>(spec: &PublishSpec, endpoints: &'a [EndpointPlan]) -> Result<&'a E
         .find(|endpoint| endpoint.namespace.as_str() == target)
         .or_else(|| endpoints.iter().find(|endpoint| endpoint.addr.to_string() == *target))
         .ok_or_else(|| {
-            let names: Vec<&str> = endpoints.iter().map(|e| e.namespace.as_str()).take(8).collect();
+            let names: Vec<&str> =
+                endpoints.iter().map(|e| e.namespace.as_str()).take(HINTED).collect();
             let more = if endpoints.len() > names.len() { " ..." } else { "" };
             spec.wrong(format!("the network has no namespace {target}"))
                 .hint(format!("it has {}{more}", names.join(", ")))

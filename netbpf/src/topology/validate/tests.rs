@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use super::super::{NamespaceName, NamespaceSpec, Request, Topology};
+use super::super::{NamespaceName, NamespaceSpec, Proto, Request, Topology};
 use crate::{
     bpf::{LoadOptions, LogLevel},
     error::{Error, ExitCode},
-    net::{Address, Link, Route},
+    net::{Address, Framing, Link, Listener, Route},
     observe::{DatapathSeen, Inside, Observed},
     state::{Journal, Phase, Recorded},
     topology::{LinkName, Owned, Subnet},
@@ -49,7 +49,8 @@ fn host() -> Observed {
             Link { up: false, ..link(3, "down0", None) },
             Link { master: Some(5), ..link(4, "bare0", None) },
             link(5, "br0", Some("bridge")),
-            Link { mac: None, ..link(6, "tun0", Some("tun")) },
+            Link { mac: None, mtu: 1400, framing: Framing::Bare, ..link(6, "tun0", Some("tun")) },
+            Link { mac: None, framing: Framing::Other, ..link(7, "ib0", None) },
         ],
         addresses: vec![
             Address { global: false, ..address(1, [127, 0, 0, 1], 8) },
@@ -58,6 +59,7 @@ fn host() -> Observed {
             address(3, [198, 51, 100, 1], 24),
             address(5, [192, 0, 2, 1], 24),
             address(6, [10, 99, 0, 1], 32),
+            address(7, [198, 18, 0, 1], 24),
         ],
         routes: vec![
             route("0.0.0.0/0", 5, 200),
@@ -75,13 +77,14 @@ fn request() -> Request {
     Request {
         name: LinkName::new("netbpf0").unwrap(),
         namespaces: NamespaceSpec::numbered("ns", 3).unwrap(),
-        uplink: Some(LinkName::existing("up0").unwrap()),
+        uplinks: names(&["up0"]),
         subnet: None,
         mtu: None,
         publish: Vec::new(),
         max_flows: None,
         flow_limit: None,
         guard: None,
+        routed: None,
         log_level: None,
     }
 }
@@ -100,8 +103,16 @@ fn ns(specs: &[&str]) -> Request {
     with(|request| request.namespaces = specs.iter().map(|spec| spec.parse().unwrap()).collect())
 }
 
+fn names(names: &[&str]) -> Vec<LinkName> {
+    names.iter().map(|name| LinkName::existing(name).unwrap()).collect()
+}
+
 fn uplink(name: &str) -> Request {
-    with(|request| request.uplink = Some(LinkName::existing(name).unwrap()))
+    uplinks(&[name])
+}
+
+fn uplinks(all: &[&str]) -> Request {
+    with(|request| request.uplinks = names(all))
 }
 
 fn subnet(text: &str) -> Request {
@@ -165,13 +176,92 @@ fn the_defaults_make_a_network() {
 
 #[test]
 fn the_uplink_is_that_of_the_best_default_route() {
-    let topology = Topology::validate(&with(|r| r.uplink = None), &host()).unwrap();
-    assert_eq!(topology.uplink.as_str(), "up0");
+    let topology = Topology::validate(&uplinks(&[]), &host()).unwrap();
+    assert_eq!(names_of(&topology), ["up0"]);
     let mut host = host();
     host.routes.retain(|route| !route.is_default());
-    let error = refused(&with(|r| r.uplink = None), &host);
+    let error = refused(&uplinks(&[]), &host);
     assert_eq!((error.code(), error.what()), (ExitCode::Usage, "no uplink"));
     assert!(error.advice().is_some_and(|hint| hint.contains("up0, br0")), "{:?}", error.advice());
+}
+
+fn names_of(topology: &Topology) -> Vec<&str> {
+    topology.uplinks.iter().map(|uplink| uplink.name.as_str()).collect()
+}
+
+#[test]
+fn there_may_be_several_uplinks_of_several_kinds() {
+    let topology = Topology::validate(&uplinks(&["tun0", "up0", "br0"]), &host()).unwrap();
+    assert_eq!(names_of(&topology), ["tun0", "up0", "br0"]);
+    let ethernet: Vec<bool> = topology.uplinks.iter().map(|uplink| uplink.ethernet).collect();
+    assert_eq!(ethernet, [false, true, true]);
+    assert_eq!(topology.mtu, 1400, "what all of them take");
+    let wide = Topology { mtu: 1500, ..topology.clone() };
+    assert_eq!((topology.warnings(&host(), &[]).len(), wide.warnings(&host(), &[]).len()), (0, 1));
+    // In another order they are the same.
+    let after = after_up(&host(), &uplinks(&["tun0", "up0"]));
+    for again in [uplinks(&["up0", "tun0"]), uplinks(&[])] {
+        assert_eq!(names_of(&Topology::validate(&again, &after).unwrap()), ["tun0", "up0"]);
+    }
+}
+
+#[test]
+fn uplinks_are_as_many_as_the_datapath_has_room_for() {
+    let mut host = host();
+    let mut all = Vec::new();
+    for n in 0..65_u8 {
+        let (index, name) = (100 + u32::from(n), format!("wan{n}"));
+        host.links.push(link(index, &name, None));
+        host.addresses.push(address(index, [198, 51, n, 1], 24));
+        all.push(LinkName::existing(&name).unwrap());
+    }
+    let request = |count: usize| with(|r| r.uplinks = all[..count].to_vec());
+    assert!(Topology::validate(&request(64), &host).is_ok());
+    assert!(refused(&request(65), &host).to_string().contains("64 together"));
+}
+
+#[test]
+fn a_loopback_interface_that_is_down_is_warned_of() {
+    let topology = Topology::validate(&request(), &host()).unwrap();
+    assert!(topology.warnings(&host(), &[]).is_empty());
+    let mut host = host();
+    host.links[0].up = false;
+    let warnings = topology.warnings(&host, &[]);
+    assert!(warnings.len() == 1 && warnings[0].starts_with("lo is down"), "{warnings:?}");
+}
+
+#[test]
+fn sockets_that_lose_their_port_are_warned_of() {
+    let request = publish(&["127.0.0.1:80:ns1:80", "8000-8009:ns2:8000-8009/udp"]);
+    let topology = Topology::validate(&request, &host()).unwrap();
+    let socket = |proto, addr: [u8; 4], port| Listener { proto, addr: addr.into(), port };
+    for (socket, is_taken) in [
+        (socket(Proto::Tcp, [0; 4], 80), true),
+        (socket(Proto::Tcp, [127, 0, 0, 1], 80), true),
+        (socket(Proto::Tcp, [203, 0, 113, 1], 80), false),
+        (socket(Proto::Udp, [0; 4], 80), false),
+        (socket(Proto::Udp, [203, 0, 113, 1], 8009), true),
+        (socket(Proto::Udp, [203, 0, 113, 1], 8010), false),
+    ] {
+        let warnings = topology.warnings(&host(), &[socket]);
+        assert_eq!(warnings.len(), usize::from(is_taken), "{socket:?}: {warnings:?}");
+    }
+}
+
+#[test]
+fn ports_are_published_on_any_address_of_the_host() {
+    let specs = [
+        "127.0.0.1:80:ns1:80",
+        "127.8.9.1:80:ns1:80",
+        "203.0.113.9:80:ns1:80",
+        "192.0.2.1:80:ns1:80",
+        "192.0.2.1:80:ns1:80/udp",
+    ];
+    let topology = Topology::validate(&publish(&specs), &host()).unwrap();
+    assert_eq!(topology.published.len(), specs.len());
+    let error = refused(&publish(&["192.0.2.2:80:ns1:80"]), &host());
+    let hint = error.advice().unwrap_or_default();
+    assert!(hint.contains("127.0.0.1, 203.0.113.1,"), "{hint}");
 }
 
 #[test]
@@ -197,9 +287,72 @@ fn long_network_names_get_short_veth_names_that_stay_the_same() {
     assert_ne!(names, links(&other));
 }
 
+/// What is asked for, and on which host; how it is refused, and why.
+type Refusal = (&'static str, Request, Observed, ExitCode, &'static str);
+
+#[track_caller]
+fn assert_refused(cases: Vec<Refusal>) {
+    for (what, request, observed, code, why) in cases {
+        let error = refused(&request, &observed);
+        assert_eq!(error.code(), code, "{what}: {error}");
+        assert!(error.to_string().contains(why), "{what}: {error}");
+        assert!(error.advice().is_some(), "{what}: {error}");
+    }
+}
+
+#[test]
+fn uplinks_that_cannot_be_are_refused() {
+    use ExitCode::{Failed, Usage};
+    let mut taken = host();
+    taken.links.push(link(50, "netbpf0", Some("dummy")));
+    let two = with(|r| {
+        r.uplinks = names(&["up0", "br0"]);
+        r.subnet = Some("192.0.2.0/26".parse().unwrap());
+    });
+    assert_refused(vec![
+        ("no such uplink", uplink("nope"), host(), Usage, "no interface nope"),
+        ("uplink down", uplink("down0"), host(), Failed, "is down"),
+        ("uplink without address", uplink("bare0"), host(), Failed, "no IPv4 address"),
+        ("uplink lo", uplink("lo"), host(), Usage, "loopback"),
+        ("uplink of another kind", uplink("ib0"), host(), Usage, "neither an Ethernet nor an IP"),
+        ("uplink twice", uplinks(&["up0", "br0", "up0"]), host(), Usage, "up0 is named twice"),
+        ("one of two is missing", uplinks(&["up0", "nope"]), host(), Usage, "no interface nope"),
+        ("uplink is the bridge", uplink("netbpf0"), taken, Usage, "own bridge"),
+        ("subnet of the second", two, host(), Usage, "br0 has the address"),
+    ]);
+}
+
+#[test]
+fn ports_that_cannot_be_published_are_refused() {
+    use ExitCode::Usage;
+    assert_refused(vec![
+        ("publish to whom", publish(&["80:80"]), host(), Usage, "which namespace"),
+        ("publish to nobody", publish(&["80:ns9:80"]), host(), Usage, "no namespace ns9"),
+        ("publish to no IP", publish(&["80:172.19.0.9:80"]), host(), Usage, "no namespace 172"),
+        ("publish elsewhere", publish(&["192.0.2.2:80:ns1:80"]), host(), Usage, "not an address"),
+        (
+            "publish on loopback and everywhere",
+            publish(&["127.0.0.1:80:ns1:80", "80:ns2:80"]),
+            host(),
+            Usage,
+            "127.0.0.1:80->80/tcp of ns1",
+        ),
+        (
+            "publish twice",
+            publish(&["80-90:ns1:80-90", "203.0.113.1:85:ns2:80"]),
+            host(),
+            Usage,
+            "80-90->80-90/tcp of ns1",
+        ),
+    ]);
+    let published: Vec<String> = (1..=2049).map(|n| format!("{n}:ns1:{n}")).collect();
+    let published: Vec<&str> = published.iter().map(String::as_str).collect();
+    assert!(refused(&publish(&published), &host()).to_string().contains("2048 together"));
+}
+
 #[test]
 fn what_cannot_be_is_refused_with_a_reason_and_a_hint() {
-    use ExitCode::{Failed, Usage};
+    use ExitCode::Usage;
     let taken = |name: &str| {
         let mut host = host();
         host.links.push(link(50, name, Some("dummy")));
@@ -217,13 +370,7 @@ fn what_cannot_be_is_refused_with_a_reason_and_a_hint() {
             r.subnet = Some("172.16.0.0/12".parse().unwrap());
         })
     };
-    let cases: Vec<(&str, Request, Observed, ExitCode, &str)> = vec![
-        ("no such uplink", uplink("nope"), host(), Usage, "no interface nope"),
-        ("uplink down", uplink("down0"), host(), Failed, "is down"),
-        ("uplink without address", uplink("bare0"), host(), Failed, "no IPv4 address"),
-        ("uplink lo", uplink("lo"), host(), Usage, "loopback"),
-        ("uplink without MAC", uplink("tun0"), host(), Failed, "no Ethernet"),
-        ("uplink is the bridge", uplink("netbpf0"), taken("netbpf0"), Usage, "own bridge"),
+    let cases: Vec<Refusal> = vec![
         ("subnet too small", subnet("172.19.0.0/30"), host(), Usage, "room for 1 namespaces, 3"),
         ("subnet of the uplink", subnet("203.0.113.0/25"), host(), Usage, "203.0.113.1/24"),
         ("subnet around an address", subnet("192.0.0.0/16"), host(), Usage, "br0 has the address"),
@@ -268,28 +415,8 @@ fn what_cannot_be_is_refused_with_a_reason_and_a_hint() {
             "namespace a has it",
         ),
         ("too many", many(4096), host(), Usage, "4095 together"),
-        ("publish to whom", publish(&["80:80"]), host(), Usage, "which namespace"),
-        ("publish to nobody", publish(&["80:ns9:80"]), host(), Usage, "no namespace ns9"),
-        ("publish to no IP", publish(&["80:172.19.0.9:80"]), host(), Usage, "no namespace 172"),
-        ("publish on loopback", publish(&["127.0.0.1:80:ns1:80"]), host(), Usage, "not supported"),
-        ("publish elsewhere", publish(&["192.0.2.1:80:ns1:80"]), host(), Usage, "not an address"),
-        (
-            "publish twice",
-            publish(&["80-90:ns1:80-90", "203.0.113.1:85:ns2:80"]),
-            host(),
-            Usage,
-            "80-90->80-90/tcp of ns1",
-        ),
     ];
-    for (what, request, observed, code, why) in cases {
-        let error = refused(&request, &observed);
-        assert_eq!(error.code(), code, "{what}: {error}");
-        assert!(error.to_string().contains(why), "{what}: {error}");
-        assert!(error.advice().is_some(), "{what}: {error}");
-    }
-    let published: Vec<String> = (1..=2049).map(|n| format!("{n}:ns1:{n}")).collect();
-    let published: Vec<&str> = published.iter().map(String::as_str).collect();
-    assert!(refused(&publish(&published), &host()).to_string().contains("2048 together"));
+    assert_refused(cases);
     assert!(Topology::validate(&many(4095), &host()).is_ok());
 }
 
@@ -333,7 +460,9 @@ fn the_same_request_again_is_the_same_network() {
         ("published ports", request()),
         ("number of namespaces", ns(&["ns1", "ns2"])),
         ("subnet", subnet("172.20.0.0/24")),
-        ("uplink", uplink("br0")),
+        ("uplinks", uplink("br0")),
+        ("uplinks", uplinks(&["up0", "br0"])),
+        ("routed", with(|r| r.routed = Some(true))),
     ] {
         let error = refused(&with_ports(other), &after);
         assert_eq!(error.code(), ExitCode::Usage);
@@ -345,7 +474,7 @@ fn the_same_request_again_is_the_same_network() {
 
 /// Published ports as in the test above, but for the case that is about them.
 fn with_ports(mut request: Request) -> Request {
-    if request.subnet.is_some() || request.uplink.as_ref().is_some_and(|u| u.as_str() == "br0") {
+    if request.subnet.is_some() || request.routed.is_some() || request.uplinks != names(&["up0"]) {
         request.publish = vec!["80:ns1:80".parse().unwrap()];
     }
     request
@@ -373,8 +502,8 @@ fn networks_of_a_host_share_its_datapath_and_nothing_else() {
         (|r| r.publish = vec!["80:b1:80".parse().unwrap()], "network netbpf0 publishes 80->80/tcp"),
         (|r| r.max_flows = Some(5), "share one datapath"),
         (|r| r.log_level = Some(LogLevel::Debug), "share one datapath"),
-        (|r| r.uplink = Some(LinkName::existing("netbpf0").unwrap()), "part of a netbpf network"),
-        (|r| r.uplink = Some(LinkName::existing("netbpf0-1").unwrap()), "part of a netbpf network"),
+        (|r| r.uplinks = names(&["netbpf0"]), "part of a netbpf network"),
+        (|r| r.uplinks = names(&["netbpf0-1"]), "part of a netbpf network"),
         (
             |r| r.namespaces = vec!["b=172.20.0.9/02:6e:ac:13:00:03".parse().unwrap()],
             "namespace ns2 has it",
