@@ -1,7 +1,7 @@
 //! The machine that netbpf runs on, and the world outside it.
 
 use crate::{
-    Listing, Netns, OUTSIDE, Outcome, Sandbox, UPLINK, binary, ethtool, finish,
+    Listing, Netns, OUTSIDE, Outcome, Sandbox, UPLINK, binary, ethtool, finish, reference,
     traffic::{Echo, ping},
 };
 use std::{process::Command, thread};
@@ -132,9 +132,16 @@ impl Host {
     }
 
     /// Runs `netbpf up --uplink up0 ARGUMENTS`, which must succeed.
+    ///
+    /// Under the [reference](crate::reference) the same network is built without netbpf.
     #[track_caller]
     pub fn up(&self, arguments: &str) -> Outcome {
-        self.netbpf(&format!("up --uplink up0 {arguments}")).ok()
+        let arguments = format!("up --uplink up0 {arguments}");
+        if !reference::enabled() {
+            return self.netbpf(&arguments).ok();
+        }
+        reference::up(&self.machine, arguments.trim_start_matches("up "));
+        finish(&mut self.machine.command("true")).ok()
     }
 
     /// Runs `netbpf ARGUMENTS -o json`, which must succeed, and reads the answer.
@@ -157,9 +164,9 @@ impl Host {
 
     /// Prints what there is, for whoever wonders why a test has failed.
     fn explain(&self) {
-        for arguments in
-            ["status", "maps endpoints", "maps fdb", "maps publish", "maps flows", "maps stats"]
-        {
+        let views =
+            ["status", "maps endpoints", "maps fdb", "maps publish", "maps flows", "maps stats"];
+        for arguments in views.into_iter().filter(|_| !reference::enabled()) {
             let command = &mut self.command(arguments);
             if let Ok(output) = command.output() {
                 let said = [output.stdout, output.stderr].concat();
@@ -183,6 +190,10 @@ impl Host {
     /// Takes all networks down and compares everything with what was before.
     #[track_caller]
     pub fn down(&self) {
+        if reference::enabled() {
+            // It leaves sysctls and empty tables behind: not what is tested.
+            return reference::down(&self.machine);
+        }
         self.netbpf("down --all").ok();
         self.assert_as_before();
     }

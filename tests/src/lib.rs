@@ -27,6 +27,7 @@ mod netns;
 pub mod nft;
 pub mod packet;
 mod process;
+pub mod reference;
 mod sandbox;
 pub mod traffic;
 mod views;
