@@ -102,6 +102,11 @@ impl Host {
         &self.outside
     }
 
+    /// What it is like.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
     /// The sandbox that both are in.
     pub fn sandbox(&self) -> &Sandbox {
         self.machine.sandbox()
