@@ -178,12 +178,12 @@ fn a_second_sctp_association_with_the_same_ports_never_gets_the_first_ones_answe
 #[test]
 fn udp_lite_keeps_its_coverage_and_has_a_right_checksum() {
     let scene = Scene::new();
+    // Connection tracking checks it as if it were that of UDP, and finds it wrong.
+    if reference::skipped("whether the checksum of UDP-Lite is checked") {
+        scene.host.netns().sysctl("net/netfilter/nf_conntrack_checksum", "0");
+    }
     for (n, coverage) in [(0, 0), (1, 8), (2, 12), (3, 27)] {
         let covered = if coverage == 0 { 27 } else { usize::from(coverage) };
-        // Linux forgets the pseudo header then, and finds the checksum wrong.
-        if covered == 27 && reference::skipped("UDP-Lite with a checksum over everything") {
-            continue;
-        }
         let request = udp_lite(NS1, OUTSIDE, [4000 + n, 53], coverage);
         let answer = udp_lite(OUTSIDE, UPLINK, [53, 4000 + n], coverage);
         let [out, back] = scene.goes_out_and_back(UDP_LITE, &request, &answer);
