@@ -3,8 +3,9 @@
 use crate::{
     Listing, Netns, OUTSIDE, Outcome, Sandbox, UPLINK, binary, ethtool, finish, reference,
     traffic::{Echo, ping},
+    wait,
 };
-use std::{process::Command, thread};
+use std::{process::Command, thread, time::Duration};
 
 /// What a host is like.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +80,11 @@ impl Host {
         host.wait_up("up0");
         outside.wait_up("out0");
         host.ip(&format!("route add default via {OUTSIDE}"));
-        assert!(ping(&host, OUTSIDE, Echo::default()).is_reply(), "the fixture's own uplink");
+        // Beside another test's flood a packet may get lost.
+        let brief = Echo { patience: Duration::from_secs(1), ..Echo::default() };
+        wait::until_true("the fixture's own uplink works", || {
+            ping(&host, OUTSIDE, brief).is_reply()
+        });
         let mut made = Self {
             machine: host,
             outside,

@@ -78,7 +78,8 @@ fn is_leaking_packet(ip: &[u8]) -> bool {
         && is_whole
         && matches!(payload.first(), Some(3 | 4 | 5 | 11 | 12));
     let quote = payload.get(8..).unwrap_or_default();
-    is_error && (has_private(quote, 12) || has_private(quote, 16))
+    // The destination may be what somebody outside has sent to in vain.
+    is_error && has_private(quote, 12)
 }
 
 fn has_private(bytes: &[u8], at: usize) -> bool {

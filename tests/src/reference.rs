@@ -140,6 +140,8 @@ fn build_bridge(host: &Netns, request: &Request) {
     host.sysctl("net/bridge/bridge-nf-call-iptables", "0");
     host.ip(&format!("link add {BRIDGE} address {} mtu {mtu} type bridge", mac(0)));
     host.ip(&format!("addr add {gateway}/24 dev {BRIDGE}"));
+    // The classical guard against forged sources.
+    host.sysctl(&format!("net/ipv4/conf/{BRIDGE}/rp_filter"), "1");
     host.ip(&format!("link set {BRIDGE} up"));
     for number in 1..=request.namespaces {
         let (name, port) = (format!("ns{number}"), format!("{BRIDGE}-{number}"));
@@ -175,11 +177,14 @@ fn translate(host: &Netns, uplinks: &[(&str, Ipv4Addr)], published: &[Published]
                 "-A FORWARD -i {uplink} -d {SUBNET} -m conntrack --ctstate {state} -j ACCEPT"
             ));
         }
-        rules.push(format!("-A FORWARD -i {uplink} -d {SUBNET} -j DROP"));
+        for chain in ["FORWARD", "INPUT"] {
+            rules.push(format!("-A {chain} -i {uplink} -d {SUBNET} -j DROP"));
+        }
     }
     // From 127.0.0.1, which no other machine can answer.
     rules.push(format!("-t nat -A POSTROUTING -s 127.0.0.0/8 -o {BRIDGE} -j MASQUERADE"));
     host.sysctl(&format!("net/ipv4/conf/{BRIDGE}/route_localnet"), "1");
+    rules.push("-t raw -A PREROUTING ! -i lo -d 127.0.0.0/8 -j DROP".into());
     for publish in published {
         let on: Vec<Ipv4Addr> = match publish.host {
             Some(addr) => vec![addr],
@@ -213,7 +218,7 @@ pub(crate) fn down(host: &Netns) {
     if host.links().iter().any(|link| link == BRIDGE) {
         host.ip(&format!("link del {BRIDGE}"));
     }
-    for table in ["nat", "filter"] {
+    for table in ["nat", "filter", "raw"] {
         finish(host.command("iptables").args(["-w", "-t", table, "-F"])).ok();
     }
 }

@@ -287,9 +287,13 @@ fn an_answer_to_a_client_that_has_gone_is_refused_at_the_server_outside() {
     assert_eq!(from.ip(), UPLINK);
     drop((client, server));
     let server = UdpProbe::connect_from(host.outside(), 53, at(UPLINK, from.port()));
-    server.send(b"a late answer").expect("send");
-    let error = server.receive().expect_err("nobody is there").kind();
-    assert_eq!(error, io::ErrorKind::ConnectionRefused);
+    // The first one may still find the socket, held by a process that another
+    // test starts just then.
+    let error = (0..3).find_map(|_| {
+        server.send(b"a late answer").expect("send");
+        server.receive().err().map(|e| e.kind()).filter(|e| *e != io::ErrorKind::WouldBlock)
+    });
+    assert_eq!(error, Some(io::ErrorKind::ConnectionRefused));
 }
 
 /// Requirements: 5508-4, nat-8, nat-15.

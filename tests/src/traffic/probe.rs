@@ -41,12 +41,14 @@ impl UdpProbe {
 
     /// The same from a port of one's choice.
     pub fn connect_from(ns: &Netns, port: u16, to: SocketAddrV4) -> Self {
-        let socket = ns.run(|| {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
-            socket.connect(to)?;
-            io::Result::Ok(socket)
+        let bind = || ns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)));
+        // A process that another test starts just now may still hold a closed one.
+        let what = format!("UDP port {port} in {} is free", ns.name());
+        let socket = wait::until(&what, || match bind() {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => None,
+            bound => Some(bound.unwrap_or_else(|e| panic!("UDP in {}: {e}", ns.name()))),
         });
-        let socket = socket.unwrap_or_else(|e| panic!("UDP to {to} in {}: {e}", ns.name()));
+        socket.connect(to).unwrap_or_else(|e| panic!("UDP to {to}: {e}"));
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time-out");
         let probe = Self { socket };
         probe.set(libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT);
@@ -113,6 +115,20 @@ impl UdpProbe {
         self.send(data).unwrap_or_else(|e| panic!("send {} bytes: {e}", data.len()));
         let answer = self.receive().unwrap_or_else(|e| panic!("{} bytes: {e}", data.len()));
         assert!(answer == data, "an answer of {} bytes to {} bytes", answer.len(), data.len());
+    }
+
+    /// Sends a datagram until it comes back as it is.
+    ///
+    /// For traffic beside a flood: the kernel's queues, which all tests share,
+    /// may drop one.
+    #[track_caller]
+    pub fn persist(&self, data: &[u8]) {
+        let mut buffer = vec![0; 1 << 16];
+        let what = format!("{} bytes come back", data.len());
+        wait::until_true(&what, || {
+            self.send(data).unwrap_or_else(|e| panic!("send {} bytes: {e}", data.len()));
+            (0..10).any(|_| self.socket.recv(&mut buffer).is_ok_and(|len| buffer[..len] == *data))
+        });
     }
 
     /// Sends a datagram and waits for the error that comes back.
