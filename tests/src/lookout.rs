@@ -73,7 +73,8 @@ fn is_leaking_packet(ip: &[u8]) -> bool {
     }
     let header_len = ip.first().map_or(20, |first| usize::from(first & 0xf) * 4);
     let payload = ip.get(header_len..).unwrap_or_default();
-    let is_whole = ip.get(6..8).is_some_and(|at| at[0] & 0x1f == 0 && at[1] == 0);
+    let is_whole =
+        ip.get(6..8).is_some_and(|at| u16::from_be_bytes([at[0], at[1]]).trailing_zeros() >= 13);
     let is_error = ip.get(9) == Some(&packet::ICMP)
         && is_whole
         && matches!(payload.first(), Some(3 | 4 | 5 | 11 | 12));

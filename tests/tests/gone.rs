@@ -60,7 +60,7 @@ fn data_and_the_end_of_a_connection_that_is_forgotten_never_leave_with_a_private
     let host = forgetful();
     let ns1 = host.ns("ns1");
     let _beyond = TcpServer::start(host.outside(), 80);
-    let _within = TcpServer::start(&ns1, 80);
+    let within = TcpServer::start(&ns1, 80);
     let mut outwards: Vec<_> =
         (0..3).map(|_| connect(&ns1, at(OUTSIDE, 80)).expect("connect")).collect();
     let mut inwards: Vec<_> =
@@ -75,7 +75,7 @@ fn data_and_the_end_of_a_connection_that_is_forgotten_never_leave_with_a_private
     // Whether a connection survives is the NAT's affair.
     let _ = outwards[0].echo(b"late data");
     drop(outwards);
-    drop(_within);
+    drop(within);
     drop(inwards);
     assert!(ping(&ns1, OUTSIDE, Echo::default()).is_reply());
     assert!(lookout.nothing_leaked() > 0, "the ping at least was seen");

@@ -20,7 +20,7 @@ const UDP_LITE: u8 = 136;
 /// For experiments (RFC 3692).
 const EXPERIMENT: u8 = 253;
 
-/// CRC32c (RFC 9260, appendix A), as it stands in the packet.
+/// `CRC32c` (RFC 9260, appendix A), as it stands in the packet.
 fn crc32c(bytes: &[u8]) -> [u8; 4] {
     let mut crc = u32::MAX;
     for byte in bytes {
@@ -149,7 +149,7 @@ fn two_namespaces_speak_sctp_with_the_same_destination() {
     }
 }
 
-/// A port cannot be changed without a new CRC32c: so either that is right, or
+/// A port cannot be changed without a new `CRC32c`: so either that is right, or
 /// the packet does not leave.
 ///
 /// Requirements: 4787-3, nat-3, nat-11, nat-15.
