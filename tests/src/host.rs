@@ -1,10 +1,11 @@
 //! The machine that netbpf runs on, and the world outside it.
 
 use crate::{
-    Listing, Netns, OUTSIDE, Outcome, Sandbox, UPLINK, binary, ethtool, finish,
+    Listing, Netns, OUTSIDE, Outcome, Sandbox, UPLINK, binary, ethtool, finish, reference,
     traffic::{Echo, ping},
+    wait,
 };
-use std::{process::Command, thread};
+use std::{process::Command, thread, time::Duration};
 
 /// What a host is like.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +80,11 @@ impl Host {
         host.wait_up("up0");
         outside.wait_up("out0");
         host.ip(&format!("route add default via {OUTSIDE}"));
-        assert!(ping(&host, OUTSIDE, Echo::default()).is_reply(), "the fixture's own uplink");
+        // Beside another test's flood a packet may get lost.
+        let brief = Echo { patience: Duration::from_secs(1), ..Echo::default() };
+        wait::until_true("the fixture's own uplink works", || {
+            ping(&host, OUTSIDE, brief).is_reply()
+        });
         let mut made = Self {
             machine: host,
             outside,
@@ -100,6 +105,11 @@ impl Host {
     /// The namespace that plays the outside.
     pub fn outside(&self) -> &Netns {
         &self.outside
+    }
+
+    /// What it is like.
+    pub fn options(&self) -> Options {
+        self.options
     }
 
     /// The sandbox that both are in.
@@ -132,9 +142,16 @@ impl Host {
     }
 
     /// Runs `netbpf up --uplink up0 ARGUMENTS`, which must succeed.
+    ///
+    /// Under the [reference](crate::reference) the same network is built without netbpf.
     #[track_caller]
     pub fn up(&self, arguments: &str) -> Outcome {
-        self.netbpf(&format!("up --uplink up0 {arguments}")).ok()
+        let arguments = format!("up --uplink up0 {arguments}");
+        if !reference::enabled() {
+            return self.netbpf(&arguments).ok();
+        }
+        reference::up(&self.machine, arguments.trim_start_matches("up "));
+        finish(&mut self.machine.command("true")).ok()
     }
 
     /// Runs `netbpf ARGUMENTS -o json`, which must succeed, and reads the answer.
@@ -157,9 +174,9 @@ impl Host {
 
     /// Prints what there is, for whoever wonders why a test has failed.
     fn explain(&self) {
-        for arguments in
-            ["status", "maps endpoints", "maps fdb", "maps publish", "maps flows", "maps stats"]
-        {
+        let views =
+            ["status", "maps endpoints", "maps fdb", "maps publish", "maps flows", "maps stats"];
+        for arguments in views.into_iter().filter(|_| !reference::enabled()) {
             let command = &mut self.command(arguments);
             if let Ok(output) = command.output() {
                 let said = [output.stdout, output.stderr].concat();
@@ -183,6 +200,10 @@ impl Host {
     /// Takes all networks down and compares everything with what was before.
     #[track_caller]
     pub fn down(&self) {
+        if reference::enabled() {
+            // It leaves sysctls and empty tables behind: not what is tested.
+            return reference::down(&self.machine);
+        }
         self.netbpf("down --all").ok();
         self.assert_as_before();
     }

@@ -73,6 +73,15 @@ impl Sandbox {
         })
     }
 
+    /// The names of the network namespaces in it.
+    pub fn namespaces(&self) -> Vec<String> {
+        let name = |entry: fs::DirEntry| entry.file_name().into_string().ok();
+        self.run(|| match fs::read_dir("/run/netns") {
+            Ok(entries) => entries.filter_map(|entry| name(entry.ok()?)).collect(),
+            Err(_) => Vec::new(),
+        })
+    }
+
     /// The processes that live in the sandbox, as "PID command".
     pub fn processes(&self) -> Vec<String> {
         let own = inode_of(&self.mounts);

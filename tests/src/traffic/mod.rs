@@ -2,10 +2,12 @@
 
 pub mod frame;
 mod icmp;
+mod probe;
 mod tcp;
 mod udp;
 
 pub use frame::{Frame, FrameSocket};
 pub use icmp::{Echo, Pong, ping};
+pub use probe::{Heard, UdpProbe};
 pub use tcp::{TcpClient, TcpServer, connect, connect_from};
 pub use udp::{UdpClient, UdpServer};

@@ -1,0 +1,137 @@
+//! The time to live runs out: at the box, before it and beyond it, and whoever
+//! sent the packet hears from where.
+
+use netbpf_tests::{
+    FAR, Far, GATEWAY, Host, NS1, OUTSIDE, Options, Packet, ROUTER, UPLINK, Wire, at, later,
+    packet::{ICMP, Ip, TCP, UDP},
+    traffic::{Echo, Heard, Pong, UdpClient, UdpProbe, ping},
+};
+use nix::errno::Errno;
+
+const TIME_EXCEEDED: (u8, u8) = (11, 0);
+
+fn routed() -> (Host, Far) {
+    let host = Host::with(Options { offloads: false, ..Options::default() });
+    host.up("--namespaces 1 -p 5353:ns1:53/udp -p 8080:ns1:80");
+    let far = Far::behind(&host, 1500);
+    (host, far)
+}
+
+/// Requirements: 4787-12, 5508-4, 5508-10, nat-8, nat-9.
+#[test]
+fn udp_probes_outwards_show_the_box_then_the_router_then_the_target() {
+    let (host, far) = routed();
+    let ns1 = host.ns("ns1");
+    for (ttl, offender, icmp, errno) in [
+        (1, GATEWAY, TIME_EXCEEDED, Errno::EHOSTUNREACH),
+        (2, OUTSIDE, TIME_EXCEEDED, Errno::EHOSTUNREACH),
+        (3, FAR, (3, 3), Errno::ECONNREFUSED),
+    ] {
+        // One flow for all, and a flow for each: as traceroutes differ.
+        for port in [5000, 5000 + ttl] {
+            let port = u16::try_from(port).expect("a port");
+            let probe = UdpProbe::connect_from(&ns1, port, at(FAR, 33_434));
+            let heard = probe.ttl(ttl).hear(b"how far?");
+            assert_eq!(heard, Heard { errno, icmp, mtu: 0, offender }, "hop {ttl}");
+        }
+    }
+    drop(far);
+}
+
+/// Requirements: 5508-1, 5508-4, 5508-10, nat-8, nat-9.
+#[test]
+fn icmp_probes_outwards_show_the_box_then_the_router_then_the_target() {
+    let (host, far) = routed();
+    let ns1 = host.ns("ns1");
+    for (ttl, expected) in [
+        (1, Pong::Error(GATEWAY, 11, 0)),
+        (2, Pong::Error(OUTSIDE, 11, 0)),
+        (3, Pong::Reply(FAR, 62)),
+    ] {
+        let pong = ping(&ns1, FAR, Echo { ttl, id: Some(77), ..Echo::default() });
+        assert_eq!(pong, expected, "hop {ttl}");
+    }
+    drop(far);
+}
+
+/// Requirements: 5508-4, 5508-10, nat-8, nat-9.
+#[test]
+fn tcp_probes_outwards_show_the_box_then_the_router_then_the_target() {
+    let (host, far) = routed();
+    let ns1 = host.ns("ns1");
+    let inside = Wire::inside(&host, &ns1);
+    for (ttl, offender) in [(1, GATEWAY), (2, OUTSIDE)] {
+        let syn = Ip { ttl, ..Ip::new(NS1, FAR, TCP) }.tcp(5001, 80, 2, 1, 0);
+        inside.send(&syn);
+        let error = inside.receive("an error", |packet| packet.is(ICMP, offender, NS1));
+        assert_eq!(error.error(), Some(TIME_EXCEEDED), "hop {ttl}");
+        let quote = error.quote().1;
+        // When it ran out, the router had it with the last hop still to count.
+        let ran_out = later(&syn, ttl - 1);
+        assert_eq!(quote, &ran_out[..quote.len()], "hop {ttl}");
+    }
+    inside.send(&Ip { ttl: 3, ..Ip::new(NS1, FAR, TCP) }.tcp(5001, 80, 2, 1, 0));
+    inside.receive("the target's RST", |packet| packet.is(TCP, FAR, NS1));
+    drop(far);
+}
+
+/// Requirements: 5508-5, 5508-10, nat-8, nat-9.
+#[test]
+fn udp_probes_from_outside_to_a_published_port_show_the_router_then_the_box_then_the_port() {
+    let (host, far) = routed();
+    for (ttl, offender, icmp, errno) in [
+        (1, ROUTER, TIME_EXCEEDED, Errno::EHOSTUNREACH),
+        (2, UPLINK, TIME_EXCEEDED, Errno::EHOSTUNREACH),
+        (3, UPLINK, (3, 3), Errno::ECONNREFUSED),
+    ] {
+        let probe = UdpProbe::connect_from(far.netns(), 6000, at(UPLINK, 5353));
+        let heard = probe.ttl(ttl).hear(b"how far?");
+        assert_eq!(heard, Heard { errno, icmp, mtu: 0, offender }, "hop {ttl}");
+    }
+    drop(host);
+}
+
+#[track_caller]
+fn is_time_exceeded(error: &Packet, sent: &[u8]) {
+    assert_eq!((error.seen.src, error.seen.dst), (UPLINK, OUTSIDE), "{error:02x?}");
+    assert_eq!(error.error(), Some(TIME_EXCEEDED), "{error:02x?}");
+    let (rest, quote) = error.quote();
+    assert_eq!(rest, [0; 4]);
+    assert!(quote.len() >= 28, "{} bytes are quoted", quote.len());
+    assert_eq!(quote, &sent[..quote.len()], "the quote is what was sent");
+}
+
+/// Requirements: 5508-10, nat-8, nat-9, nat-17.
+#[test]
+fn a_packet_to_a_published_port_whose_time_runs_out_is_told_to_the_sender() {
+    let (host, far) = routed();
+    let (inside, outside) = (Wire::inside(&host, &host.ns("ns1")), Wire::outside(&host));
+    let ip = |proto| Ip { ttl: 1, ..Ip::new(OUTSIDE, UPLINK, proto) };
+    for sent in [ip(UDP).udp(700, 5353, b"late"), ip(TCP).tcp(701, 8080, 2, 5, 0)] {
+        outside.send(&sent);
+        let error = outside.receive("an error", |packet| packet.seen.proto == ICMP);
+        is_time_exceeded(&error, &sent);
+    }
+    inside.receives_none("it went no further", |packet| packet.seen.src == OUTSIDE);
+    drop(far);
+}
+
+/// Requirements: 5508-10, nat-8, nat-9, nat-17.
+#[test]
+fn an_answer_whose_time_runs_out_is_told_to_the_server() {
+    let (host, far) = routed();
+    let ns1 = host.ns("ns1");
+    let outside = Wire::outside(&host);
+    let server = UdpClient::on_port(host.outside(), 53);
+    let client = UdpClient::on_port(&ns1, 5000);
+    client.send(at(OUTSIDE, 53), b"a question").expect("send");
+    let (_, from) = server.receive().expect("the question");
+    let sent = Ip { ttl: 1, ..Ip::new(OUTSIDE, UPLINK, UDP) }.udp(53, from.port(), b"late");
+    outside.send(&sent);
+    let error = outside.receive("an error", |packet| packet.seen.proto == ICMP);
+    is_time_exceeded(&error, &sent);
+    let sent = Ip { ttl: 2, ..Ip::new(OUTSIDE, UPLINK, UDP) }.udp(53, from.port(), b"in time");
+    outside.send(&sent);
+    assert_eq!(client.receive().expect("an answer").0, b"in time");
+    drop(far);
+}
