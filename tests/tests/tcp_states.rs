@@ -5,6 +5,7 @@
 use netbpf_tests::{
     Host, NS1, OUTSIDE, UPLINK, at,
     packet::{self, Ip, Seen},
+    reference,
     traffic::{Puppet, TcpServer, connect},
     wait,
 };
@@ -86,6 +87,9 @@ impl Connection {
 
     #[track_caller]
     fn assert_state(&self, expected: &str) {
+        if reference::skipped("the state that is shown") {
+            return;
+        }
         let flows = self.host.flows("--proto tcp");
         let states: Vec<&str> = flows.iter().map(|flow| flow.state.as_str()).collect();
         assert_eq!(states, [expected]);
