@@ -156,6 +156,9 @@ fn sixty_thousand_connections_of_one_client() {
     for proto in [packet::UDP, packet::TCP] {
         let given = open_all(&clients, &peer, proto);
         assert_distinct(&given);
+        if reference::skipped("ports that are published or the host's") {
+            continue;
+        }
         // Who has to give way may take what somebody else would have kept, who gives way then.
         let changed = given.iter().filter(|(id, port)| id.port != **port).count();
         assert!((20..1000).contains(&changed), "{changed} have other ports");
