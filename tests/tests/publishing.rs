@@ -1,10 +1,10 @@
 //! Published ports, asked for from everywhere; and from where they must not be.
 
 use netbpf_tests::{
-    GATEWAY, Host, NS1, Netns, OUTSIDE, UPLINK, at,
+    GATEWAY, Host, NS1, NS2, Netns, OUTSIDE, UPLINK, at,
     packet::{self, Ip},
     reference, sample,
-    traffic::{FrameSocket, TcpServer, UdpClient, UdpServer, connect, connect_from},
+    traffic::{Frame, FrameSocket, TcpServer, UdpClient, UdpServer, connect, connect_from},
     wait,
 };
 use std::{
@@ -179,17 +179,15 @@ fn what_is_published_on_localhost_is_the_hosts_alone() {
             }
         }
     };
-    forged(host.outside(), "out0", host.netns().mac("up0"), OUTSIDE);
-    if !reference::skipped("forged by a namespace, where route_localnet is on") {
-        forged(&ns2, "eth0", host.netns().mac("netbpf0"), netbpf_tests::NS2);
+    if !reference::skipped("forged to 127.0.0.1, which plain DNAT lets in") {
+        forged(host.outside(), "out0", host.netns().mac("up0"), OUTSIDE);
+        forged(&ns2, "eth0", host.netns().mac("netbpf0"), NS2);
     }
     UdpClient::new(host.netns()).exchange(localhost, b"what comes last has come");
-    let got_in = inside
-        .captured()
-        .iter()
-        .filter_map(|frame| frame.ip())
-        .any(|ip| ip.dst == NS1 && ip.src != GATEWAY);
-    assert!(!got_in, "a forged packet got in");
+    let arrived = inside.captured();
+    let is_forged = |ip: &packet::Seen| ip.dst == NS1 && ip.src != GATEWAY;
+    let got_in = arrived.iter().filter_map(Frame::ip).find(is_forged);
+    assert_eq!(got_in, None, "it got in");
     assert!(server.peers().len() <= before.len() + 1, "{:?}", server.peers());
 }
 
@@ -348,7 +346,7 @@ fn no_way_in_by_routing_to_a_namespaces_address() {
     let known = |port: Option<(u16, u16)>| port == Some((200, 80));
     let stranger = arrived
         .iter()
-        .filter_map(|frame| frame.ip())
+        .filter_map(Frame::ip)
         .find(|ip| ip.src == OUTSIDE && ip.dst == NS1 && !known(ip.ports()));
     assert_eq!(stranger, None, "it got in");
     assert_eq!(server.peers().len(), 1, "{:?}", server.peers());
