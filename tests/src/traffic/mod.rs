@@ -5,6 +5,7 @@ mod icmp;
 mod probe;
 mod puppet;
 mod tcp;
+mod tun;
 mod udp;
 
 pub use frame::{Frame, FrameSocket};
@@ -12,4 +13,5 @@ pub use icmp::{Echo, Pong, ping};
 pub use probe::{Heard, UdpProbe};
 pub use puppet::Puppet;
 pub use tcp::{TcpClient, TcpServer, connect, connect_from};
+pub use tun::Tun;
 pub use udp::{UdpClient, UdpServer};
