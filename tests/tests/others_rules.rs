@@ -1,7 +1,7 @@
 //! What others do to the host's firewall: the network does not stand on it.
 
 use netbpf_tests::{
-    Host, OUTSIDE, UPLINK, at, finish,
+    Host, OUTSIDE, UPLINK, at, finish, sample,
     traffic::{TcpServer, UdpClient, UdpServer, connect},
 };
 
@@ -37,7 +37,7 @@ fn rules_that_are_flushed_and_policies_that_refuse() {
     ] {
         iptables(arguments);
         for connection in &mut running {
-            connection.echo(&[7; 20_000]).unwrap_or_else(|e| panic!("{arguments}: {e}"));
+            connection.echo(&sample(20_000)).unwrap_or_else(|e| panic!("{arguments}: {e}"));
         }
         client.exchange(at(OUTSIDE, 53), arguments.as_bytes());
         for (from, to) in

@@ -4,7 +4,9 @@ use netbpf_tests::{
     GATEWAY, Host, NS1, NS2, Netns, OUTSIDE, UPLINK, at,
     packet::{self, Ip},
     reference, sample,
-    traffic::{Frame, FrameSocket, TcpServer, UdpClient, UdpServer, connect, connect_from},
+    traffic::{
+        Echo, Frame, FrameSocket, TcpServer, UdpClient, UdpServer, connect, connect_from, ping,
+    },
     wait,
 };
 use std::{
@@ -350,5 +352,37 @@ fn no_way_in_by_routing_to_a_namespaces_address() {
         .find(|ip| ip.src == OUTSIDE && ip.dst == NS1 && !known(ip.ports()));
     assert_eq!(stranger, None, "it got in");
     assert_eq!(server.peers().len(), 1, "{:?}", server.peers());
+    host.outside().ip("route del 172.19.0.0/24");
+}
+
+/// The same, asked for: who has a route gets in, and is answered from the
+/// namespace's own address. What goes out unasked is translated all the same.
+///
+/// Requirements: nat-14.
+#[test]
+fn a_routed_network_is_reached_by_its_own_addresses() {
+    if reference::skipped("networks that are routed") {
+        return;
+    }
+    let host = Host::new();
+    host.up("--namespaces 2 --routed -p 8080:ns1:80");
+    let ns1 = host.ns("ns1");
+    let _web = TcpServer::start(&ns1, 80);
+    let udp = UdpServer::start(&ns1, 53);
+    host.outside().ip(&format!("route add 172.19.0.0/24 via {UPLINK}"));
+    let mut direct = connect(host.outside(), at(NS1, 80)).expect("by its own address");
+    assert_eq!(direct.who_am_i().expect("an answer"), direct.local());
+    direct.upload(1 << 20).expect("upload");
+    direct.download(1 << 20).expect("download");
+    let client = UdpClient::new(host.outside());
+    client.exchange(at(NS1, 53), &sample(1472));
+    let expected = SocketAddr::V4(at(OUTSIDE, client.port()));
+    assert!(udp.peers().contains(&expected), "{:?}", udp.peers());
+    assert!(ping(host.outside(), NS1, Echo::default()).is_reply());
+    connect(host.outside(), at(UPLINK, 8080)).expect("published as well").echo(b"x").expect("x");
+    let beyond = UdpServer::start(host.outside(), 53);
+    UdpClient::on_port(&ns1, 5000).exchange(at(OUTSIDE, 53), b"hello");
+    let seen: Vec<SocketAddr> = beyond.peers().into_iter().collect();
+    assert_eq!(seen, [SocketAddr::V4(at(UPLINK, 5000))]);
     host.outside().ip("route del 172.19.0.0/24");
 }
