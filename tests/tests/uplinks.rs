@@ -2,7 +2,9 @@
 
 use netbpf_tests::{
     Host, Netns, OUTSIDE, Options, UPLINK, at, packet, reference, sample,
-    traffic::{Echo, FrameSocket, TcpServer, UdpClient, UdpServer, connect, connect_from, ping},
+    traffic::{
+        Echo, Frame, FrameSocket, TcpServer, UdpClient, UdpServer, connect, connect_from, ping,
+    },
     wait,
 };
 use std::{
@@ -133,7 +135,7 @@ fn a_route_that_moves_is_followed() {
     }
     // No uplink has seen an address that is not its own.
     for (capture, own) in captures.iter().zip([UPLINK, UPLINK_1]) {
-        for ip in capture.captured().iter().filter(|f| !f.outgoing).filter_map(|f| f.ip()) {
+        for ip in capture.captured().iter().filter(|f| !f.outgoing).filter_map(Frame::ip) {
             let is_foreign = ip.src != own && !reference::enabled();
             assert!(!is_foreign, "left by the wrong uplink: {ip:02x?}");
         }

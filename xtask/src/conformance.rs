@@ -69,6 +69,16 @@ struct Claim {
     ids: Vec<String>,
 }
 
+impl Claim {
+    /// What tables show: the crate without its prefix, the file, the test.
+    fn name(&self) -> String {
+        let Place { package, target } = &self.place;
+        let package = package.trim_start_matches("netbpf-");
+        let target = target.as_ref().map_or(String::new(), |target| format!("{target}::"));
+        format!("{package}/{target}{}", self.test)
+    }
+}
+
 /// A test binary.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
@@ -238,10 +248,8 @@ impl<'a> Row<'a> {
     ) -> Self {
         let of_this = claims.iter().filter(|claim| claim.ids.iter().any(|own| own == id));
         let tests = of_this.map(|claim| {
-            let place = &claim.place;
-            let binary = place.target.as_deref().unwrap_or(place.package);
-            let is_passed = passed.contains(&(place.clone(), claim.test.clone()));
-            (format!("{binary}::{}", claim.test), is_passed)
+            let is_passed = passed.contains(&(claim.place.clone(), claim.test.clone()));
+            (claim.name(), is_passed)
         });
         Self { id, asks, tests: tests.collect() }
     }
