@@ -53,6 +53,7 @@ fn any_ethertype_is_bridged_by_mac() {
     assert_eq!(sim.from_namespace(3, &frame), into(3, 1));
 }
 
+/// Requirements: nat-13.
 #[test]
 fn what_a_bridge_floods_goes_up() {
     let mut sim = bed();
@@ -71,6 +72,7 @@ fn what_a_bridge_floods_goes_up() {
     assert_eq!(netbpf_ebpf::from_endpoint(&mut tagged), hidden);
 }
 
+/// Requirements: nat-13.
 #[test]
 fn packets_for_the_gateway_go_up() {
     let mut sim = bed();
@@ -79,6 +81,7 @@ fn packets_for_the_gateway_go_up() {
     assert_eq!(sim.tables.counters(endpoint_id(1)).of(Counter::Passed), (1, 29));
 }
 
+/// Requirements: nat-12.
 #[test]
 fn frames_that_do_not_fit_are_dropped_and_trains_are_not() {
     let mut sim = bed();
@@ -131,6 +134,7 @@ fn second_macs_are_learnt_reached_and_forgotten() {
     assert_eq!(sim.from_namespace(2, &answer), into(2, 3));
 }
 
+/// Requirements: nat-16.
 #[test]
 fn nobody_sends_as_somebody_else() {
     let (mac1, addr1) = namespace(1);
@@ -206,6 +210,7 @@ fn without_a_guard_anything_goes() {
     assert_eq!(sim.from_namespace(1, &packet::udp(lie, 1, 2, b"")), into(1, 2));
 }
 
+/// Requirements: nat-16.
 #[test]
 fn arp_speaks_only_for_oneself() {
     let (mac1, addr1) = namespace(1);
@@ -223,6 +228,7 @@ fn arp_speaks_only_for_oneself() {
     assert_eq!(sim.from_namespace(1, truncated), dropped(1, DropReason::ArpSpoof));
 }
 
+/// Requirements: nat-17.
 #[test]
 fn frames_that_contradict_themselves_are_dropped() {
     let whole = packet::udp(across(1, 2), 1, 2, b"data");

@@ -66,6 +66,7 @@ fn flows(sim: &Sim) -> u64 {
     count
 }
 
+/// Requirements: nat-7, 5382-2, 5382-5, nat-5.
 #[test]
 fn a_connection_goes_through_its_states() {
     let mut sim = network(64);
@@ -95,6 +96,7 @@ fn a_connection_goes_through_its_states() {
     assert_eq!(flows(&sim), 0);
 }
 
+/// Requirements: 5382-2.
 #[test]
 fn simultaneous_open_becomes_established() {
     let mut sim = network(64);
@@ -106,6 +108,7 @@ fn simultaneous_open_becomes_established() {
     assert_eq!(state(&mut sim), Some(FlowState::Established));
 }
 
+/// Requirements: 5382-5, nat-7.
 #[test]
 fn an_idle_connection_lives_for_two_hours_and_four_minutes() {
     let mut sim = connected();
@@ -122,6 +125,7 @@ fn an_idle_connection_lives_for_two_hours_and_four_minutes() {
     assert_eq!(flows(&sim), 0);
 }
 
+/// Requirements: nat-7.
 #[test]
 fn a_reset_counts_only_inside_the_window() {
     for far in [900_u32.wrapping_sub(10), 901 + (1 << 20), 901 + (1 << 31)] {
@@ -141,6 +145,7 @@ fn a_reset_counts_only_inside_the_window() {
     assert_eq!(state(&mut sim), Some(FlowState::Closed), "a refused connection");
 }
 
+/// Requirements: 5382-5.
 #[test]
 fn a_forged_acknowledgement_establishes_nothing() {
     use netbpf_ebpf::sim::testbed::inward;
@@ -208,6 +213,7 @@ fn the_last_eighth_is_for_those_that_have_little() {
     assert_eq!(datagram(&mut sim, 2, 3000), Err(DropReason::FlowTableFull));
 }
 
+/// Requirements: 7857-2, nat-7.
 #[test]
 fn a_reset_flow_stays_for_the_transitory_time() {
     let mut sim = connected();
@@ -251,6 +257,7 @@ fn a_connection_that_was_there_before_us_is_taken_up() {
     assert_eq!(state(&mut sim), Some(FlowState::Established));
 }
 
+/// Requirements: 4787-5, 4787-6, nat-7.
 #[test]
 fn datagrams_live_by_whether_they_were_answered() {
     let mut sim = network(64);
@@ -275,6 +282,7 @@ fn datagrams_live_by_whether_they_were_answered() {
     assert_eq!(flows(&sim), 0);
 }
 
+/// Requirements: 5508-2, nat-7.
 #[test]
 fn echoes_live_for_a_minute() {
     let mut sim = network(64);
@@ -287,6 +295,7 @@ fn echoes_live_for_a_minute() {
     assert_eq!(flows(&sim), 0);
 }
 
+/// Requirements: nat-15.
 #[test]
 fn late_segments_of_a_flow_that_is_gone_do_not_leave() {
     let mut sim = connected();
@@ -296,6 +305,7 @@ fn late_segments_of_a_flow_that_is_gone_do_not_leave() {
     assert_eq!(flows(&sim), 0);
 }
 
+/// Requirements: nat-1.
 #[test]
 fn a_flow_is_removed_once_and_with_both_halves() {
     let mut sim = connected();
@@ -316,6 +326,7 @@ fn a_flow_is_removed_once_and_with_both_halves() {
     assert_eq!(flows(&sim), 1);
 }
 
+/// Requirements: nat-2.
 #[test]
 fn one_endpoint_cannot_take_the_others_share() {
     let mut sim = network(64);
@@ -334,6 +345,7 @@ fn one_endpoint_cannot_take_the_others_share() {
     assert_eq!(flows(&sim), 11);
 }
 
+/// Requirements: nat-1, nat-2.
 #[test]
 fn a_full_table_refuses_the_new_and_keeps_the_living() {
     let mut sim = network(7);
@@ -365,6 +377,7 @@ fn a_full_table_lets_go_of_closed_connections_early() {
     assert_eq!(datagram(&mut sim, 2, 3), Err(DropReason::FlowTableFull));
 }
 
+/// Requirements: nat-3, nat-1.
 #[test]
 fn a_table_without_room_for_the_second_half_undoes_the_first() {
     let mut sim = network(64);
@@ -388,6 +401,7 @@ fn a_run_of_taken_ports_does_not_exhaust_them() {
     }
 }
 
+/// Requirements: 4787-3, 7857-5.
 #[test]
 fn exhausted_ports_are_a_reason_and_pass() {
     let mut sim = network(100_000);

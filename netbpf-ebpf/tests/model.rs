@@ -195,6 +195,7 @@ fn step(sim: &mut Sim, model: &mut Naive, event: &Event) -> Result<(), TestCaseE
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3000) })]
 
+    /// Requirements: nat-1, nat-7.
     #[test]
     fn the_datapath_does_what_a_naive_nat_does(events in vec(event(), 1..80)) {
         let mut sim = network(u32::try_from(MAX_FLOWS).unwrap());

@@ -87,6 +87,7 @@ fn the_first_packet_to_a_next_hop_goes_by_the_kernel_which_resolves_it() {
     assert_eq!(sim.from_namespace(1, &frame), went(1, out()));
 }
 
+/// Requirements: nat-12.
 #[test]
 fn a_new_mac_of_the_next_hop_is_followed_within_a_second() {
     let mut sim = warmed_up();
@@ -111,6 +112,7 @@ fn next_hops_that_share_a_slot_do_not_share_a_mac() {
     assert_eq!(sim.from_namespace(1, &frame), went(1, TO_ROUTER));
 }
 
+/// Requirements: 5508-1.
 #[test]
 fn echo_is_translated_by_its_identifier() {
     let mut sim = warmed_up();
@@ -134,6 +136,7 @@ fn echo_is_translated_by_its_identifier() {
     assert_eq!(sim.from_outside(&stray), outcome);
 }
 
+/// Requirements: 4787-3, 4787-4.
 #[test]
 fn the_clients_port_is_kept_while_free_and_its_parity_and_class_if_not() {
     let mut sim = warmed_up();
@@ -153,6 +156,7 @@ fn the_clients_port_is_kept_while_free_and_its_parity_and_class_if_not() {
     }
 }
 
+/// Requirements: nat-4.
 #[test]
 fn ports_that_somebody_has_are_not_given_away() {
     let mut sim = warmed_up();
@@ -229,6 +233,7 @@ fn the_most_exact_published_address_wins() {
     assert_eq!(to_gateway, Err(DropReason::NotPublished));
 }
 
+/// Requirements: nat-14.
 #[test]
 fn namespaces_are_not_reachable_by_their_own_addresses() {
     let mut sim = network(64);
@@ -265,6 +270,7 @@ fn outsiders_cannot_use_the_inside_of_a_flow() {
     assert_eq!(sim.from_namespace(2, &stolen), dropped(2, DropReason::SourceAddress));
 }
 
+/// Requirements: nat-15.
 #[test]
 fn nothing_private_leaves_by_the_stack() {
     let mut sim = network(64);
@@ -301,6 +307,7 @@ fn what_cannot_be_translated_is_left_to_the_stack() {
     assert_eq!(sim.tables.flows.len(), 2, "only the warm-up's");
 }
 
+/// Requirements: nat-9.
 #[test]
 fn packets_larger_than_the_uplink_takes_are_the_stacks() {
     let mut sim = warmed_up();
@@ -315,6 +322,7 @@ fn packets_larger_than_the_uplink_takes_are_the_stacks() {
     assert_eq!(netbpf_ebpf::from_endpoint(&mut sim), went(1, out()));
 }
 
+/// Requirements: nat-11.
 #[test]
 fn a_checksum_left_to_the_device_covers_the_pseudo_header_alone() {
     let mut sim = warmed_up();
@@ -339,6 +347,7 @@ fn a_checksum_left_to_the_device_covers_the_pseudo_header_alone() {
     assert_eq!(sim.skb.bytes[40..42], pseudo(&sim.skb.bytes).to_be_bytes());
 }
 
+/// Requirements: nat-11.
 #[test]
 fn a_udp_checksum_of_zero_stays_zero() {
     let mut sim = warmed_up();
@@ -359,6 +368,7 @@ fn a_namespace_that_is_gone_gets_nothing() {
     assert_eq!(sim.from_outside(&answer), dropped(2, DropReason::EndpointGone));
 }
 
+/// Requirements: nat-15, 5382-2.
 #[test]
 fn what_ends_or_answers_the_unknown_opens_nothing() {
     use packet::tcp_flag::{ACK, FIN, RST};

@@ -73,6 +73,8 @@ proptest! {
 
     /// Outwards and back again: every checksum equals a recomputation, and
     /// what comes back is what went out, turned round.
+    ///
+    /// Requirements: nat-11, 4787-10.
     #[test]
     fn translation_keeps_checksums_and_has_an_inverse(
         n in 1_u8..=3,
@@ -106,6 +108,8 @@ proptest! {
     }
 
     /// The same inwards, through published ports.
+    ///
+    /// Requirements: nat-11, nat-14.
     #[test]
     fn published_ports_keep_checksums_and_have_an_inverse(
         peer in peer_address(),
@@ -132,6 +136,8 @@ proptest! {
     }
 
     /// No two live flows have the same outside tuple, whatever clients choose.
+    ///
+    /// Requirements: 4787-3, 5382-7, nat-3.
     #[test]
     fn outside_tuples_are_unique(
         opened in vec((1_u8..=3, 30_000_u16..30_020, 50_u16..53), 1..200),
@@ -151,6 +157,8 @@ proptest! {
     }
 
     /// Any bytes at all, at every program: no panic, no private source out.
+    ///
+    /// Requirements: nat-15, nat-17.
     #[test]
     fn nothing_private_gets_out_and_nothing_panics(
         bytes in vec(any::<u8>(), 0..100),

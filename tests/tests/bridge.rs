@@ -42,6 +42,7 @@ fn arp_is_answered_and_names_are_not_written_in_stone() {
     raw.find("the answer", |seen| (seen.bytes.get(14..42) == Some(&answer[..])).then_some(()));
 }
 
+/// Requirements: nat-13.
 #[test]
 fn broadcast_and_multicast_reach_everybody() {
     let (host, [ns1, ns2, ns3]) = three();
@@ -74,6 +75,7 @@ fn broadcast_and_multicast_reach_everybody() {
     }
 }
 
+/// Requirements: nat-13.
 #[test]
 fn unknown_unicast_floods_and_odd_frames_pass_unchanged() {
     let (_host, [ns1, ns2, ns3]) = three();

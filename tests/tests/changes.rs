@@ -190,6 +190,8 @@ fn namespaces_that_use_jumbo_frames_among_themselves() {
 }
 
 /// An interface inside with a smaller MTU than its network's.
+///
+/// Requirements: nat-12.
 #[test]
 fn a_namespace_with_a_smaller_mtu_gets_no_larger_frames_than_it_takes() {
     let host = Host::new();

@@ -27,6 +27,7 @@ fn assert_refused(host: &Host, table: &[(&str, &str)]) {
     before.assert_same(&host.listing());
 }
 
+/// Requirements: 4787-7.
 #[test]
 fn bad_networks_are_refused() {
     let host = Host::new();

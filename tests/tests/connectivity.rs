@@ -141,6 +141,7 @@ fn the_gateway_and_the_host_answer_pings_and_ping() {
     }
 }
 
+/// Requirements: 4787-3, 5382-7.
 #[test]
 fn the_same_source_port_in_two_namespaces_makes_two_flows() {
     let host = Host::new();
@@ -193,6 +194,7 @@ fn two_hundred_connections_live_at_once() {
     assert!(established.len() >= 400, "{} flows", established.len());
 }
 
+/// Requirements: 4787-13, 5508-1.
 #[test]
 fn pings_of_all_sizes_pass_and_none_too_big() {
     let host = Host::new();

@@ -109,6 +109,7 @@ fn flows_are_flushed_and_shown_by_filter() {
     assert_eq!(host.netbpf("maps flows flush").code, Some(2), "all of them only when asked to");
 }
 
+/// Requirements: nat-2.
 #[test]
 fn an_endpoint_cannot_have_more_flows_than_its_share() {
     let host = Host::new();
@@ -131,6 +132,7 @@ fn an_endpoint_cannot_have_more_flows_than_its_share() {
     eleventh.exchange(at(OUTSIDE, 53), b"now there is room");
 }
 
+/// Requirements: nat-1, nat-2.
 #[test]
 fn a_full_table_refuses_new_flows_and_keeps_the_old() {
     let host = Host::new();

@@ -46,6 +46,7 @@ fn udp(src: Ipv4Addr, dst: Ipv4Addr) -> Vec<u8> {
     Ip::new(src, dst, UDP).udp(1111, 2222, SPOOFED)
 }
 
+/// Requirements: nat-16.
 #[test]
 fn forged_packets_are_dropped_and_counted_by_reason() {
     let scene = Scene::new("");
@@ -83,6 +84,7 @@ fn forged_packets_are_dropped_and_counted_by_reason() {
     assert!(ping(&scene.ns1, OUTSIDE, Echo::default()).is_reply(), "honest traffic goes on");
 }
 
+/// Requirements: nat-16.
 #[test]
 fn forged_arp_is_dropped_and_believed_by_nobody() {
     let scene = Scene::new("");
@@ -106,6 +108,7 @@ fn forged_arp_is_dropped_and_believed_by_nobody() {
     assert!(!neighbours.contains(&forged), "{neighbours}");
 }
 
+/// Requirements: nat-16.
 #[test]
 fn a_strict_guard_allows_nothing_but_ones_own() {
     let scene = Scene::new("--source-guard strict");

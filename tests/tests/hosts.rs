@@ -27,6 +27,8 @@ fn assert_carried(host: &Host, what: &str) {
 const ARGUMENTS: &str = "--namespaces 2 -p 8080:ns2:80";
 
 /// Docker's default. It also proves that none of it passes the host's netfilter.
+///
+/// Requirements: nat-18.
 #[test]
 fn a_host_that_forwards_nothing() {
     let host = Host::new();
@@ -49,6 +51,7 @@ fn a_host_that_forwards_nothing_and_knows_no_neighbours() {
     nft::flush(host.netns());
 }
 
+/// Requirements: nat-18.
 #[test]
 fn a_firewall_that_is_reloaded() {
     let host = Host::new();

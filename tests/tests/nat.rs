@@ -20,6 +20,7 @@ fn uplink_port(peer: &SocketAddr) -> u16 {
     peer.port()
 }
 
+/// Requirements: nat-4.
 #[test]
 fn the_hosts_sockets_keep_their_ports() {
     let host = Host::new();
@@ -50,6 +51,7 @@ fn the_hosts_sockets_keep_their_ports() {
     connect(host.outside(), at(UPLINK, 5003)).expect("the host's server").echo(b"x").expect("echo");
 }
 
+/// Requirements: nat-4.
 #[test]
 fn published_ports_are_nobodys_to_take() {
     let host = Host::new();
@@ -70,6 +72,7 @@ fn published_ports_are_nobodys_to_take() {
     assert!(udp.peers().contains(&SocketAddr::V4(at(UPLINK, 8090))));
 }
 
+/// Requirements: 5508-1, 4787-3.
 #[test]
 fn pings_with_the_same_identifier_do_not_mix() {
     let host = Host::new();
@@ -82,6 +85,7 @@ fn pings_with_the_same_identifier_do_not_mix() {
     }
 }
 
+/// Requirements: 4787-3.
 #[test]
 fn a_thousand_flows_have_a_thousand_ports() {
     let host = Host::new();
@@ -103,6 +107,7 @@ fn a_thousand_flows_have_a_thousand_ports() {
     assert_eq!(host.flows("--proto udp").len(), 1000);
 }
 
+/// Requirements: 4787-8, nat-6.
 #[test]
 fn nobody_outside_gets_in_by_somebody_elses_mapping() {
     let host = Host::new();
@@ -122,6 +127,8 @@ fn nobody_outside_gets_in_by_somebody_elses_mapping() {
 }
 
 /// A host connection that is opened while a namespace has its very tuple.
+///
+/// Requirements: nat-4.
 #[test]
 fn a_host_connection_opened_later_works_as_well() {
     let host = Host::new();

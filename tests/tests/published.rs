@@ -6,6 +6,7 @@ use netbpf_tests::{
 };
 use std::net::{Ipv4Addr, SocketAddr};
 
+/// Requirements: nat-14.
 #[test]
 fn a_published_port_leads_to_its_namespace_and_its_protocol_only() {
     for offloads in [true, false] {
@@ -32,6 +33,7 @@ fn a_published_port_leads_to_its_namespace_and_its_protocol_only() {
     }
 }
 
+/// Requirements: nat-14.
 #[test]
 fn a_published_range_leads_port_to_port() {
     let host = Host::new();
@@ -56,6 +58,7 @@ fn a_published_range_leads_port_to_port() {
     assert!(text.contains("9000") && text.contains("7000"), "{text}");
 }
 
+/// Requirements: nat-14.
 #[test]
 fn the_namespace_itself_is_not_reachable_by_its_own_address_from_outside() {
     let host = Host::new();
@@ -75,6 +78,7 @@ fn the_namespace_itself_is_not_reachable_by_its_own_address_from_outside() {
     host.outside().ip("route del 172.19.0.0/24");
 }
 
+/// Requirements: nat-14.
 #[test]
 fn a_port_bound_to_an_address_is_published_there_only() {
     let host = Host::new();
@@ -88,6 +92,7 @@ fn a_port_bound_to_an_address_is_published_there_only() {
     host.netns().ip("addr del 203.0.113.9/24 dev up0");
 }
 
+/// Requirements: nat-4, 5382-4.
 #[test]
 fn the_hosts_own_ports_stay_its_own() {
     let host = Host::new();

@@ -93,6 +93,7 @@ struct Way {
     port: Option<u16>,
 }
 
+/// Requirements: nat-15, nat-17.
 #[test]
 fn no_private_source_ever_leaves_by_the_uplink() {
     let host = Host::new();
@@ -147,6 +148,7 @@ fn assert_public(frame: &[u8]) {
     }
 }
 
+/// Requirements: nat-15.
 #[test]
 fn what_ends_a_connection_that_nobody_knows_does_not_leak() {
     let host = Host::new();
@@ -169,6 +171,8 @@ fn what_ends_a_connection_that_nobody_knows_does_not_leak() {
 }
 
 /// From outside, to a published port and to the host.
+///
+/// Requirements: nat-17, nat-14.
 #[test]
 fn nothing_broken_or_forged_gets_in_from_outside() {
     let host = Host::new();

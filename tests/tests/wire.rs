@@ -21,6 +21,7 @@ fn seen(capture: &FrameSocket, proto: u8, src: Ipv4Addr, dst: Ipv4Addr) -> packe
     found
 }
 
+/// Requirements: nat-11, nat-12, 4787-10.
 #[test]
 fn translated_packets_have_the_right_addresses_ports_macs_ttl_and_checksums() {
     let host = honest_host();
@@ -55,6 +56,7 @@ fn translated_packets_have_the_right_addresses_ports_macs_ttl_and_checksums() {
     assert_eq!(syn_ack.ports().map(|ports| ports.0), Some(8080));
 }
 
+/// Requirements: nat-13.
 #[test]
 fn bridged_packets_are_not_changed() {
     let host = honest_host();
@@ -69,6 +71,7 @@ fn bridged_packets_are_not_changed() {
     capture.find("the very frame", |seen| (seen.bytes == frame).then_some(()));
 }
 
+/// Requirements: nat-11.
 #[test]
 fn a_udp_datagram_without_checksum_stays_without() {
     let host = honest_host();
@@ -87,6 +90,7 @@ fn send_to_gateway(host: &Host, ns: &Netns, ip: &[u8]) {
     FrameSocket::open(ns, "eth0").send(&frame).expect("send");
 }
 
+/// Requirements: nat-9.
 #[test]
 fn a_time_to_live_that_runs_out_is_told_by_the_gateway() {
     let host = Host::new();

@@ -5,9 +5,11 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser;
 
+mod conformance;
 mod fuzz;
 mod install;
 mod process;
+mod requirements;
 mod root;
 mod run;
 mod setup;
@@ -45,6 +47,11 @@ enum Verb {
     /// network namespaces; they take away what they made. A test that cannot
     /// run here fails: nothing is skipped in silence.
     Test(test::Test),
+    /// Run the tests that prove a requirement of the RFCs, and print the table
+    ///
+    /// The exit code tells whether every requirement has a test and all of them
+    /// have passed. Each test names what it proves in its documentation.
+    Conformance(conformance::Conformance),
     /// Look for inputs that break the datapath's invariants
     ///
     /// Needs a nightly compiler; cargo-fuzz is built into .tools/ in this
@@ -58,6 +65,7 @@ const EXAMPLES: &str = "Examples:
   cargo xtask run -- --help              what netbpf can do
   cargo xtask test                       everything, as CI does
   cargo xtask test --native-only snat    the tests of one module, without root
+  cargo xtask conformance 4787           what proves the requirements on UDP
   cargo xtask fuzz --seconds 600         odd packets and histories, ten minutes each
   cargo xtask install --destdir /tmp/x   see what an installation consists of";
 
@@ -66,6 +74,7 @@ fn main() -> ExitCode {
         Verb::Setup => setup::setup(),
         Verb::Run { args } => run::run(&args),
         Verb::Test(test) => return test.run(),
+        Verb::Conformance(conformance) => conformance.run(),
         Verb::Fuzz(fuzz) => fuzz.run(),
         Verb::Install(install) => install.run(),
     };

@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::{self, BufRead as _, BufReader, Write as _},
     ops::AddAssign,
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -48,7 +48,7 @@ impl Test {
                 if !built {
                     bail!("there is no release build to test");
                 }
-                count_tests(root_tests()?.args(filter), counts)
+                count_tests(root_tests(|_| {})?.args(filter), counts)
             });
         }
 
@@ -67,7 +67,9 @@ impl Test {
 
 /// The tests in kernel and namespaces. Cargo itself stays an ordinary user's,
 /// so that nothing in the target directory comes to belong to root.
-fn root_tests() -> Result<Command> {
+///
+/// `select` narrows them down to some of the test binaries.
+pub(crate) fn root_tests(select: impl FnOnce(&mut Command)) -> Result<Command> {
     root::require("testing in the kernel and in network namespaces")?;
     let mut tests = cargo("test");
     if !root::is_root() {
@@ -75,31 +77,43 @@ fn root_tests() -> Result<Command> {
         tests.args(["--config", "target.'cfg(unix)'.runner=['sudo','--preserve-env=NETBPF_BIN']"]);
     }
     // More than two at a time disturb each other's timing on small machines.
-    tests
-        .args(["--package", "netbpf-tests", "--release", "--no-fail-fast"])
-        .args(["--", "--test-threads=2"])
-        .env("NETBPF_BIN", process::release_binary()?);
+    tests.args(["--package", "netbpf-tests", "--release", "--no-fail-fast"]);
+    select(&mut tests);
+    tests.args(["--", "--test-threads=2"]).env("NETBPF_BIN", process::release_binary()?);
     Ok(tests)
 }
 
 /// Runs `cargo test`, passes on what it prints, and adds up its results.
 fn count_tests(command: &mut Command, counts: &mut Counts) -> Result<()> {
+    let run = run_cargo_test(command)?;
+    for results in run.lines.iter().filter_map(|line| parse_results(line)) {
+        *counts += results;
+    }
+    if !run.status.success() {
+        bail!("{command:?}: {}", run.status);
+    }
+    Ok(())
+}
+
+/// What `cargo test` has printed, and how it ended.
+pub(crate) struct Run {
+    pub(crate) lines: Vec<String>,
+    pub(crate) status: ExitStatus,
+}
+
+/// Runs `cargo test` and passes on what it prints as it does so.
+pub(crate) fn run_cargo_test(command: &mut Command) -> Result<Run> {
     command.stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
     let stdout = child.stdout.take().context("the output is piped")?;
+    let mut lines = Vec::new();
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line?;
         let mut out = io::stdout().lock();
         out.write_all(&line).and_then(|()| out.write_all(b"\n"))?;
-        if let Some(results) = parse_results(&String::from_utf8_lossy(&line)) {
-            *counts += results;
-        }
+        lines.push(String::from_utf8_lossy(&line).into_owned());
     }
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("{command:?}: {status}");
-    }
-    Ok(())
+    Ok(Run { lines, status: child.wait()? })
 }
 
 /// The line in which a test binary closes its run.
