@@ -115,7 +115,8 @@ fn tc_code(result: Result<Verdict, DropReason>) -> u32 {
         Ok(Verdict::Peer { .. } | Verdict::Uplink { .. } | Verdict::Neighbour { .. }) => {
             TC_ACT_REDIRECT
         }
-        Err(_) => TC_ACT_SHOT,
+        Ok(Verdict::Held | Verdict::Sent) | Err(_) => TC_ACT_SHOT,
+        Ok(Verdict::Rare) => unreachable!("goes on in another program"),
     }
 }
 

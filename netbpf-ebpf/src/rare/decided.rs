@@ -53,10 +53,10 @@ impl Decided {
         self.stop == RARE
     }
 
-    /// Whether it is dropped.
+    /// Whether it goes somewhere.
     #[inline(always)]
-    pub fn is_dropped(&self) -> bool {
-        self.stop == DROPPED
+    pub fn is_forwarded(&self) -> bool {
+        self.stop == 0
     }
 
     /// Whether it is the stack's as it is, or nobody has said where to.

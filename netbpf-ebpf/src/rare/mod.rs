@@ -239,7 +239,8 @@ pub fn to_uplink<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &mut
     out_by_stack(seam, &mut id, rare);
     if rare.decided().is_read() {
         by_stack(seam, rare);
-    } else if !rare.decided().is_dropped() {
+    } else if rare.decided().is_forwarded() {
+        // The host's own, as it is.
         return Outcome { endpoint: EndpointId::NONE, result: Ok(Verdict::Pass) };
     }
     if rare.decided().needs_flow() {
