@@ -13,7 +13,8 @@ use netbpf_common::{
     maps::{
         Addresses, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb, FdbLearnt, FlowCounts,
         FlowQueue, Flows, FragmentsMap, HeldFragments, HeldTickets, LearnCounts, MapDef, NextHops,
-        OutsidePorts, Publish, PublishedPorts, Stats, Subnets, Sweeper, Uplinks, flow_queue_len,
+        OutsidePorts, Programs, Publish, PublishedPorts, Rare, Stats, Subnets, Sweeper, Uplinks,
+        flow_queue_len,
     },
 };
 
@@ -52,6 +53,8 @@ pub(super) const ALL: &[Shape] = &[
     Shape::of::<NextHops>(),
     Shape::of::<Subnets>(),
     Shape::of::<Stats>(),
+    Shape::of::<Programs>(),
+    Shape::of::<Rare>(),
     Shape::of::<Sweeper>(),
 ];
 

@@ -6,7 +6,7 @@ use netbpf_common::{
     maps::{
         Addresses, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb, FdbLearnt, FlowCounts,
         FlowQueue, Flows, FragmentsMap, HeldFragments, HeldTickets, LearnCounts, MapDef, NextHops,
-        OutsidePorts, Publish, PublishedPorts, Stats, Subnets, Sweeper, Uplinks,
+        OutsidePorts, Programs, Publish, PublishedPorts, Rare, Stats, Subnets, Sweeper, Uplinks,
     },
 };
 
@@ -84,7 +84,8 @@ impl Datapath {
             NextHops::NAME => self.count::<NextHops>(|hop| hop.mac != MacAddr::ZERO),
             Subnets::NAME => self.count::<Subnets>(|_| true),
             Stats::NAME => self.counted(),
-            ConfigMap::NAME | Sweeper::NAME => Ok(1),
+            Programs::NAME => Ok(Programs::MAX_ENTRIES.into()),
+            ConfigMap::NAME | Rare::NAME | Sweeper::NAME => Ok(1),
             _ => Ok(0),
         }
     }

@@ -65,10 +65,7 @@ fn is_damaged(pin_dir: &Path) -> bool {
         Err(_) => !is_pinned("maps", ConfigMap::NAME),
     };
     let whole = maps::NAMES.iter().all(|name| is_pinned("maps", name))
-        && Hook::ALL
-            .iter()
-            .filter(|hook| !matches!(hook, Hook::FromUplinkL3 | Hook::ToUplinkL3))
-            .all(|hook| is_pinned("programs", hook.program()));
+        && Hook::ALL.iter().all(|hook| is_pinned("programs", hook.program()));
     pin_dir.exists() && of_this_netbpf && !whole
 }
 
