@@ -55,6 +55,12 @@ const ORDERS: [(&str, Order); 4] = [
     ("shuffled", |pieces| Random::new(SEED).shuffle(pieces)),
 ];
 
+fn send_all(wire: &Wire, pieces: &[Vec<u8>]) {
+    for piece in pieces {
+        wire.send(piece);
+    }
+}
+
 /// Pieces of 1,480 bytes; of 512 too for what is not so long that a ring of
 /// them is full.
 fn piece_lengths(len: usize) -> &'static [usize] {
@@ -90,7 +96,7 @@ fn pieces_that_a_namespace_sends_in_any_order_arrive_whole() {
                 let ip = Ip { id, ..Ip::new(NS1, OUTSIDE, UDP) };
                 let mut pieces = udp_fragments(&ip, (5000 + id, 53), &data, *piece);
                 arrange(&mut pieces);
-                pieces.iter().for_each(|piece| scene.inside.send(piece));
+                send_all(&scene.inside, &pieces);
                 let (answer, _) = client
                     .receive()
                     .unwrap_or_else(|e| panic!("{len} bytes in {piece}s {order}: {e}"));
@@ -116,7 +122,7 @@ fn pieces_for_a_published_port_in_any_order_arrive_whole() {
                 let ip = Ip { id, ..Ip::new(OUTSIDE, UPLINK, UDP) };
                 let mut pieces = udp_fragments(&ip, (5000 + id, 5353), &data, *piece);
                 arrange(&mut pieces);
-                pieces.iter().for_each(|piece| scene.outside.send(piece));
+                send_all(&scene.outside, &pieces);
                 let (answer, from) = client
                     .receive()
                     .unwrap_or_else(|e| panic!("{len} bytes in {piece}s {order}: {e}"));
@@ -143,7 +149,7 @@ fn pieces_of_an_answer_in_any_order_arrive_whole() {
             let ip = Ip { id, ..Ip::new(OUTSIDE, UPLINK, UDP) };
             let mut pieces = udp_fragments(&ip, (53, from.port()), &sample(len), PIECE);
             arrange(&mut pieces);
-            pieces.iter().for_each(|piece| scene.outside.send(piece));
+            send_all(&scene.outside, &pieces);
             let (answer, _) =
                 client.receive().unwrap_or_else(|e| panic!("{len} bytes {order}: {e}"));
             assert!(answer == sample(len), "{len} bytes {order}");
@@ -167,7 +173,7 @@ fn pieces_of_several_datagrams_may_be_mixed() {
         })
         .collect();
     Random::new(SEED).shuffle(&mut pieces);
-    pieces.iter().for_each(|piece| scene.outside.send(piece));
+    send_all(&scene.outside, &pieces);
     for (client, data) in clients {
         let (answer, _) = client.receive().expect("an answer");
         assert!(answer == data, "{} bytes", data.len());
@@ -203,7 +209,7 @@ fn pieces_of_a_ping_in_any_order_are_answered() {
             let whole = ip.icmp(8, 0, [high, low, 0, 1], &sample(len));
             let mut pieces = fragments(&ip, &whole[20..], PIECE);
             arrange(&mut pieces);
-            pieces.iter().for_each(|piece| scene.inside.send(piece));
+            send_all(&scene.inside, &pieces);
             // The answer comes in pieces too; the last one has no more after it.
             let what = format!("the end of the answer to {len} bytes {order}");
             scene.inside.receive(&what, |packet| {
@@ -231,7 +237,7 @@ fn the_hosts_own_datagrams_in_pieces_are_unharmed() {
             let ip = Ip { id, ..Ip::new(OUTSIDE, UPLINK, UDP) };
             let mut pieces = udp_fragments(&ip, (6000 + id, 77), &sample(len), PIECE);
             arrange(&mut pieces);
-            pieces.iter().for_each(|piece| scene.outside.send(piece));
+            send_all(&scene.outside, &pieces);
             let (answer, _) =
                 client.receive().unwrap_or_else(|e| panic!("{len} bytes {order}: {e}"));
             assert!(answer == sample(len), "{len} bytes {order}");
@@ -357,7 +363,7 @@ fn tcp_in_pieces_smaller_than_its_header_never_leaves_untranslated() {
         if reversed {
             pieces.reverse();
         }
-        pieces.iter().for_each(|piece| scene.inside.send(piece));
+        send_all(&scene.inside, &pieces);
     }
     scene.others_are_served();
     nothing_leaks(&scene.outside);
