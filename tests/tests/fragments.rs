@@ -7,6 +7,7 @@ use netbpf_tests::{
     traffic::{Echo, TcpServer, UdpClient, UdpProbe, UdpServer, connect, ping},
     udp_fragments,
 };
+use std::net::Ipv4Addr;
 
 /// Payload of a fragment that fills a packet of 1500 bytes.
 const PIECE: usize = 1480;
@@ -25,7 +26,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let host = Host::with(Options { offloads: false, ..Options::default() });
-        host.up("--namespaces 2 -p 5353:ns1:53/udp -p 8080:ns1:80");
+        host.up("--namespaces 2 -p 5353:ns1:53/udp -p 5354:ns2:53/udp -p 8080:ns1:80");
         let (ns1, ns2) = (host.ns("ns1"), host.ns("ns2"));
         let (inside, outside) = (Wire::inside(&host, &ns1), Wire::outside(&host));
         Self { host, ns1, ns2, inside, outside }
@@ -326,14 +327,20 @@ fn a_flood_of_incomplete_datagrams_takes_no_memory_and_nobody_elses_traffic() {
         host.read("/proc/sys/net/ipv4/ipfrag_high_thresh").trim().parse().expect("a number");
     let client = UdpProbe::connect(&scene.ns2, at(OUTSIDE, 53));
     let _server = UdpServer::start(scene.host.outside(), 53);
-    for (wire, src, dst) in [(&scene.inside, NS1, OUTSIDE), (&scene.outside, OUTSIDE, UPLINK)] {
+    // To where nobody puts them together: what is full there is not netbpf's concern.
+    let flooder = Ipv4Addr::new(203, 0, 113, 77);
+    let nowhere = Ipv4Addr::new(192, 0, 2, 7);
+    for (wire, src, dst, port) in
+        [(&scene.inside, NS1, nowhere, 53u16), (&scene.outside, flooder, UPLINK, 5354)]
+    {
+        let [high, low] = port.to_be_bytes();
         for n in 0..FLOOD {
             let id = u16::try_from(n & 0xffff).expect("16 bits");
             // Half are pieces from the middle, half are first ones.
             let fragment = if n % 2 == 0 { 0x2000 | 9 } else { 0x2000 };
             let ip = Ip { id, fragment, ..Ip::new(src, dst, UDP) };
-            wire.send(&ip.packet(&[15, 160, 0, 53, 5, 220, 0, 0].repeat(8)));
-            if n % BURST == 0 {
+            wire.send(&ip.packet(&[15, 160, high, low, 5, 220, 0, 0].repeat(8)));
+            if n.is_multiple_of(BURST) {
                 client.persist(b"meanwhile");
                 let held = memory_of_pieces(host);
                 assert!(held <= limit + 65_536, "{held} bytes are held");
