@@ -7,6 +7,7 @@ use netbpf_tests::{
     traffic::{Echo, TcpServer, UdpClient, UdpProbe, UdpServer, connect, ping},
     udp_fragments,
 };
+use std::net::Ipv4Addr;
 
 /// Payload of a fragment that fills a packet of 1500 bytes.
 const PIECE: usize = 1480;
@@ -25,7 +26,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let host = Host::with(Options { offloads: false, ..Options::default() });
-        host.up("--namespaces 2 -p 5353:ns1:53/udp -p 8080:ns1:80");
+        host.up("--namespaces 2 -p 5353:ns1:53/udp -p 5354:ns2:53/udp -p 8080:ns1:80");
         let (ns1, ns2) = (host.ns("ns1"), host.ns("ns2"));
         let (inside, outside) = (Wire::inside(&host, &ns1), Wire::outside(&host));
         Self { host, ns1, ns2, inside, outside }
@@ -54,6 +55,12 @@ const ORDERS: [(&str, Order); 4] = [
     ("first piece last", |pieces| pieces.rotate_left(1)),
     ("shuffled", |pieces| Random::new(SEED).shuffle(pieces)),
 ];
+
+fn send_all(wire: &Wire, pieces: &[Vec<u8>]) {
+    for piece in pieces {
+        wire.send(piece);
+    }
+}
 
 /// Pieces of 1,480 bytes; of 512 too for what is not so long that a ring of
 /// them is full.
@@ -90,7 +97,7 @@ fn pieces_that_a_namespace_sends_in_any_order_arrive_whole() {
                 let ip = Ip { id, ..Ip::new(NS1, OUTSIDE, UDP) };
                 let mut pieces = udp_fragments(&ip, (5000 + id, 53), &data, *piece);
                 arrange(&mut pieces);
-                pieces.iter().for_each(|piece| scene.inside.send(piece));
+                send_all(&scene.inside, &pieces);
                 let (answer, _) = client
                     .receive()
                     .unwrap_or_else(|e| panic!("{len} bytes in {piece}s {order}: {e}"));
@@ -116,7 +123,7 @@ fn pieces_for_a_published_port_in_any_order_arrive_whole() {
                 let ip = Ip { id, ..Ip::new(OUTSIDE, UPLINK, UDP) };
                 let mut pieces = udp_fragments(&ip, (5000 + id, 5353), &data, *piece);
                 arrange(&mut pieces);
-                pieces.iter().for_each(|piece| scene.outside.send(piece));
+                send_all(&scene.outside, &pieces);
                 let (answer, from) = client
                     .receive()
                     .unwrap_or_else(|e| panic!("{len} bytes in {piece}s {order}: {e}"));
@@ -143,7 +150,7 @@ fn pieces_of_an_answer_in_any_order_arrive_whole() {
             let ip = Ip { id, ..Ip::new(OUTSIDE, UPLINK, UDP) };
             let mut pieces = udp_fragments(&ip, (53, from.port()), &sample(len), PIECE);
             arrange(&mut pieces);
-            pieces.iter().for_each(|piece| scene.outside.send(piece));
+            send_all(&scene.outside, &pieces);
             let (answer, _) =
                 client.receive().unwrap_or_else(|e| panic!("{len} bytes {order}: {e}"));
             assert!(answer == sample(len), "{len} bytes {order}");
@@ -167,7 +174,7 @@ fn pieces_of_several_datagrams_may_be_mixed() {
         })
         .collect();
     Random::new(SEED).shuffle(&mut pieces);
-    pieces.iter().for_each(|piece| scene.outside.send(piece));
+    send_all(&scene.outside, &pieces);
     for (client, data) in clients {
         let (answer, _) = client.receive().expect("an answer");
         assert!(answer == data, "{} bytes", data.len());
@@ -203,7 +210,7 @@ fn pieces_of_a_ping_in_any_order_are_answered() {
             let whole = ip.icmp(8, 0, [high, low, 0, 1], &sample(len));
             let mut pieces = fragments(&ip, &whole[20..], PIECE);
             arrange(&mut pieces);
-            pieces.iter().for_each(|piece| scene.inside.send(piece));
+            send_all(&scene.inside, &pieces);
             // The answer comes in pieces too; the last one has no more after it.
             let what = format!("the end of the answer to {len} bytes {order}");
             scene.inside.receive(&what, |packet| {
@@ -231,7 +238,7 @@ fn the_hosts_own_datagrams_in_pieces_are_unharmed() {
             let ip = Ip { id, ..Ip::new(OUTSIDE, UPLINK, UDP) };
             let mut pieces = udp_fragments(&ip, (6000 + id, 77), &sample(len), PIECE);
             arrange(&mut pieces);
-            pieces.iter().for_each(|piece| scene.outside.send(piece));
+            send_all(&scene.outside, &pieces);
             let (answer, _) =
                 client.receive().unwrap_or_else(|e| panic!("{len} bytes {order}: {e}"));
             assert!(answer == sample(len), "{len} bytes {order}");
@@ -320,14 +327,20 @@ fn a_flood_of_incomplete_datagrams_takes_no_memory_and_nobody_elses_traffic() {
         host.read("/proc/sys/net/ipv4/ipfrag_high_thresh").trim().parse().expect("a number");
     let client = UdpProbe::connect(&scene.ns2, at(OUTSIDE, 53));
     let _server = UdpServer::start(scene.host.outside(), 53);
-    for (wire, src, dst) in [(&scene.inside, NS1, OUTSIDE), (&scene.outside, OUTSIDE, UPLINK)] {
+    // To where nobody puts them together: what is full there is not netbpf's concern.
+    let flooder = Ipv4Addr::new(203, 0, 113, 77);
+    let nowhere = Ipv4Addr::new(192, 0, 2, 7);
+    for (wire, src, dst, port) in
+        [(&scene.inside, NS1, nowhere, 53u16), (&scene.outside, flooder, UPLINK, 5354)]
+    {
+        let [high, low] = port.to_be_bytes();
         for n in 0..FLOOD {
             let id = u16::try_from(n & 0xffff).expect("16 bits");
             // Half are pieces from the middle, half are first ones.
             let fragment = if n % 2 == 0 { 0x2000 | 9 } else { 0x2000 };
             let ip = Ip { id, fragment, ..Ip::new(src, dst, UDP) };
-            wire.send(&ip.packet(&[15, 160, 0, 53, 5, 220, 0, 0].repeat(8)));
-            if n % BURST == 0 {
+            wire.send(&ip.packet(&[15, 160, high, low, 5, 220, 0, 0].repeat(8)));
+            if n.is_multiple_of(BURST) {
                 client.persist(b"meanwhile");
                 let held = memory_of_pieces(host);
                 assert!(held <= limit + 65_536, "{held} bytes are held");
@@ -357,7 +370,7 @@ fn tcp_in_pieces_smaller_than_its_header_never_leaves_untranslated() {
         if reversed {
             pieces.reverse();
         }
-        pieces.iter().for_each(|piece| scene.inside.send(piece));
+        send_all(&scene.inside, &pieces);
     }
     scene.others_are_served();
     nothing_leaks(&scene.outside);

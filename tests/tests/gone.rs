@@ -17,7 +17,7 @@ fn forget(host: &Host) {
             !nft::tracked(host.netns()).iter().any(|flow| flow.contains(&outside))
         });
     } else {
-        host.netbpf("maps flows flush").ok();
+        host.netbpf("maps flows flush --all").ok();
     }
 }
 

@@ -81,17 +81,19 @@ fn routers_that_refuse_end_a_connection_attempt() {
     let host = Host::new();
     host.up("--namespaces 1");
     let far = Far::behind(&host, 1500);
-    for (route, expected) in [
-        ("unreachable 192.0.2.1", Errno::EHOSTUNREACH),
-        ("prohibit 192.0.2.2", Errno::EHOSTUNREACH),
-        ("throw 192.0.2.3", Errno::ENETUNREACH),
-    ] {
-        host.outside().ip(&format!("route add {route}"));
-        let addr: Ipv4Addr = route.split(' ').next_back().unwrap().parse().expect("an address");
+    let route = |change: &str| host.outside().ip(&format!("route {change}"));
+    route("add unreachable 192.0.2.1");
+    route("add prohibit 192.0.2.2");
+    for (last, expected) in
+        [(1, Errno::EHOSTUNREACH), (2, Errno::EHOSTUNREACH), (3, Errno::ENETUNREACH)]
+    {
+        let addr = Ipv4Addr::new(192, 0, 2, last);
         let error = connect(&host.ns("ns1"), at(addr, 80)).err().expect("an error");
-        assert_eq!(error.raw_os_error(), Some(expected as i32), "{route}: {error}");
-        host.outside().ip(&format!("route del {route}"));
+        assert_eq!(error.raw_os_error(), Some(expected as i32), "{addr}: {error}");
+        eprintln!("DBG {addr} {:?}", std::time::SystemTime::now());
     }
+    route("del unreachable 192.0.2.1");
+    route("del prohibit 192.0.2.2");
     drop(far);
 }
 

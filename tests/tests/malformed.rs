@@ -54,7 +54,7 @@ impl Scene {
     fn send(&self, wire: &Wire, frame: &[u8]) {
         let _ = wire.frames().send(frame);
         self.sent.set(self.sent.get() + 1);
-        if self.sent.get() % BURST == 0 {
+        if self.sent.get().is_multiple_of(BURST) {
             self.bystander.persist(b"meanwhile");
         }
     }

@@ -78,7 +78,7 @@ fn tcp_probes_outwards_show_the_box_then_the_router_then_the_target() {
 /// Requirements: 5508-5, 5508-10, nat-8, nat-9.
 #[test]
 fn udp_probes_from_outside_to_a_published_port_show_the_router_then_the_box_then_the_port() {
-    let (host, far) = routed();
+    let (_host, far) = routed();
     for (ttl, offender, icmp, errno) in [
         (1, ROUTER, TIME_EXCEEDED, Errno::EHOSTUNREACH),
         (2, UPLINK, TIME_EXCEEDED, Errno::EHOSTUNREACH),
@@ -88,7 +88,7 @@ fn udp_probes_from_outside_to_a_published_port_show_the_router_then_the_box_then
         let heard = probe.ttl(ttl).hear(b"how far?");
         assert_eq!(heard, Heard { errno, icmp, mtu: 0, offender }, "hop {ttl}");
     }
-    drop(host);
+    drop(far);
 }
 
 #[track_caller]
