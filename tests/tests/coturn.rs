@@ -10,6 +10,9 @@ use std::{
 const SECOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 3);
 const PORT: u16 = 3478;
 
+/// What the server writes.
+const FILES: [&str; 2] = ["/run/turn.pid", "/run/turndb"];
+
 /// coturn's server outside, on two addresses and two ports of each.
 struct Server(Child);
 
@@ -18,7 +21,7 @@ impl Server {
         let outside = host.outside();
         let mut command = outside.command("turnserver");
         command.args(["-n", "--stun-only", "--no-tls", "--no-dtls", "--no-cli"]);
-        command.args(["--log-file=stdout", "--pidfile=/run/turn.pid", "--userdb=/run/turndb"]);
+        command.args(["--log-file=stdout", "--pidfile", FILES[0], "--userdb", FILES[1]]);
         for addr in [OUTSIDE, SECOND] {
             command.args(["-L", &addr.to_string()]);
         }
@@ -71,5 +74,6 @@ fn a_client_of_rfc_5780_finds_what_it_finds_of_masquerade() {
         assert_eq!(is_kept, name == "ns1", "the port is kept where it is free: {said}");
     }
     drop(server);
+    host.sandbox().run(|| FILES.map(|file| std::fs::remove_file(file).expect(file)));
     host.outside().ip(&format!("addr del {SECOND}/24 dev out0"));
 }

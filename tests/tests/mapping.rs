@@ -30,7 +30,12 @@ fn plain(host: &Host) {
 }
 
 /// Destinations outside: two ports of one machine, and another machine.
-const DESTINATIONS: [SocketAddrV4; 3] = [at(OUTSIDE, 53), at(OUTSIDE, 54), at(ELSEWHERE, 53)];
+const DESTINATIONS: [SocketAddrV4; 3] = destinations(53);
+
+/// The same from some port on, so that servers of different rounds do not meet.
+const fn destinations(port: u16) -> [SocketAddrV4; 3] {
+    [at(OUTSIDE, port), at(OUTSIDE, port + 1), at(ELSEWHERE, port)]
+}
 
 /// The outside port from which all of `seen` come.
 #[track_caller]
@@ -41,14 +46,21 @@ fn one_port(who: &str, seen: &BTreeSet<SocketAddr>) -> u16 {
     ports[0]
 }
 
-/// The ports that two namespaces get to all destinations, both from port `own`.
-fn udp_ports(host: &Host, own: u16) -> [u16; 2] {
-    ["ns1", "ns2"].map(|name| {
-        let servers = DESTINATIONS.map(|to| UdpServer::start_on(host.outside(), to));
+/// The ports that two namespaces get to all destinations, both from port `own`;
+/// the servers listen from `port` on.
+fn udp_ports(host: &Host, own: u16, port: u16) -> [u16; 2] {
+    // Two namespaces, two rounds of servers: a server's peers are one client's.
+    [("ns1", port), ("ns2", port + 2)].map(|(name, port)| {
+        let others = destinations(port ^ 2);
+        let servers = destinations(port).map(|to| UdpServer::start_on(host.outside(), to));
         let client = UdpClient::on_port(&host.ns(name), own);
         for _ in 0..2 {
-            for to in DESTINATIONS {
+            for to in destinations(port) {
                 client.exchange(to, name.as_bytes());
+            }
+            // The other's destinations as well: there is the clash.
+            for to in others {
+                client.send(to, b"nobody has to answer").expect("send");
             }
         }
         let seen = servers.iter().flat_map(UdpServer::peers).collect();
@@ -62,8 +74,8 @@ fn udp_ports(host: &Host, own: u16) -> [u16; 2] {
 #[test]
 fn a_udp_socket_has_one_port_to_everybody_also_after_a_clash() {
     let host = host_with_more_outside();
-    for own in [5000, 5001, 1024, 65535, 1023, 700] {
-        let [first, second] = udp_ports(&host, own);
+    for (port, own) in (10_000..).step_by(4).zip([5000, 5001, 1024, 65535, 1023, 700]) {
+        let [first, second] = udp_ports(&host, own, port);
         assert_eq!(first, own, "a free port is kept");
         assert_ne!(second, own, "it is somebody else's");
         assert_eq!(second % 2, own % 2, "parity of {own}, which became {second}");

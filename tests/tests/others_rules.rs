@@ -1,7 +1,7 @@
 //! What others do to the host's firewall: the network does not stand on it.
 
 use netbpf_tests::{
-    Host, OUTSIDE, UPLINK, at, finish, sample,
+    Host, OUTSIDE, UPLINK, at, finish, nft, sample,
     traffic::{TcpServer, UdpClient, UdpServer, connect},
 };
 
@@ -47,4 +47,7 @@ fn rules_that_are_flushed_and_policies_that_refuse() {
             new.echo(b"hello").unwrap_or_else(|e| panic!("{arguments}: {e}"));
         }
     }
+    host.netbpf("down").ok();
+    // iptables leaves its tables behind, empty.
+    nft::flush(host.netns());
 }
