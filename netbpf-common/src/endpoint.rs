@@ -81,13 +81,25 @@ pub struct Endpoint {
     pub gateway_mac: MacAddr,
     /// A [`SourceGuard`] as its number.
     pub guard: u8,
+    /// A set of bits: [`Endpoint::ROUTED`].
+    pub flags: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Endpoint>() == 48 && align_of::<Endpoint>() == 4);
 
 impl Endpoint {
+    /// The namespace is reachable by its own address from the uplinks' side.
+    pub const ROUTED: u8 = 1;
+
+    /// Whether the namespace is reachable by its own address from outside.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_routed(&self) -> bool {
+        self.flags & Self::ROUTED != 0
+    }
+
     /// Whether the address is the network's: its subnet's, broadcast included.
     #[must_use]
     #[inline(always)]

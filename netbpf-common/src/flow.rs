@@ -32,7 +32,8 @@ impl Translation {
             sport: self.sport,
             dport: self.dport,
             proto,
-            pad: [0; 3],
+            from_host: 0,
+            pad: [0; 2],
         }
     }
 }
@@ -64,6 +65,8 @@ impl FlowKind {
     /// Set in both entries of a flow of the host itself, which had to give way
     /// to a namespace's flow: what goes "into the namespace" goes to the stack.
     pub const HOST: u8 = 16;
+    /// Set in both entries of a flow from the host itself to a published port.
+    pub const FROM_HOST: u8 = 32;
 
     /// A namespace's packets to the outside.
     pub const SNAT_ORIGINAL: Self = Self(0);
@@ -102,6 +105,13 @@ impl FlowKind {
     #[inline(always)]
     pub const fn is_host(self) -> bool {
         self.0 & Self::HOST != 0
+    }
+
+    /// Whether the host itself opened the flow, to a published port.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_from_host(self) -> bool {
+        self.0 & Self::FROM_HOST != 0
     }
 
     /// Whether the flow holds a reference to its outside port.
@@ -295,7 +305,9 @@ impl Flow {
     #[must_use]
     #[inline(always)]
     pub const fn partner(&self, ip_proto: u8) -> Tuple {
-        self.translated.tuple(ip_proto).reversed()
+        let mut partner = self.translated.tuple(ip_proto).reversed();
+        partner.from_host = (self.kind.is_reply() && self.kind.is_from_host()) as u8;
+        partner
     }
 
     /// When a packet last kept the flow alive; `self` is the opening direction.

@@ -37,8 +37,11 @@ pub struct Tuple {
     pub dport: Port,
     /// IP protocol number, such as one of [`proto`].
     pub proto: u8,
+    /// 1 for a packet that the host itself sends by its loopback device, otherwise
+    /// 0: somebody's packet by the host's own address may look the same.
+    pub from_host: u8,
     /// Zero: the kernel hashes these bytes too.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Tuple>() == 16 && align_of::<Tuple>() == 4);
@@ -54,7 +57,8 @@ impl Tuple {
             sport: self.dport,
             dport: self.sport,
             proto: self.proto,
-            pad: [0; 3],
+            from_host: 0,
+            pad: [0; 2],
         }
     }
 }

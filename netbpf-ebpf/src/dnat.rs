@@ -30,7 +30,7 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     id: &mut EndpointId,
 ) -> Result<Forward, Stop> {
     let packet = what.packet();
-    let mut entry = seam.tables.flow(&packet.tuple).ok_or(Stop::NeedsFlow)?;
+    let mut entry = lookup(seam, &packet.tuple).ok_or(Stop::NeedsFlow)?;
     let flow = entry.get();
     // A tuple that only packets from inside carry: somebody outside pretends.
     if !flow.kind.is_to_endpoint() {
@@ -67,7 +67,7 @@ pub fn by_stack<S: Skb, T: Tables, E: Env>(
     id: &mut EndpointId,
 ) -> Result<Forward, Stop> {
     let packet = what.packet();
-    let mut entry = seam.tables.flow(&packet.tuple).ok_or(Stop::NeedsFlow)?;
+    let mut entry = lookup(seam, &packet.tuple).ok_or(Stop::NeedsFlow)?;
     let flow = entry.get();
     if !flow.kind.is_to_endpoint() {
         return Err(Stop::NeedsFlow);
@@ -81,6 +81,24 @@ pub fn by_stack<S: Skb, T: Tables, E: Env>(
     }
     what.translate(&mut seam.skb, &flow, packet.header.ttl).ok_or(DropReason::Rewrite)?;
     Ok(Forward { counter: snat::counter(&flow), verdict: Verdict::Pass })
+}
+
+/// The flow of a packet from outside or from the host itself.
+#[inline(always)]
+fn lookup<S: Skb, T: Tables, E>(seam: &mut Seam<S, T, E>, tuple: &Tuple) -> Option<T::Flow> {
+    if seam.skb.is_from_host() { lookup_from_host(seam, tuple) } else { seam.tables.flow(tuple) }
+}
+
+/// What the host sends has flows of its own, and answers those of namespaces that
+/// have come to it by its own address.
+///
+/// Not inlined, as it is rare.
+#[inline(never)]
+fn lookup_from_host<S, T: Tables, E>(seam: &mut Seam<S, T, E>, tuple: &Tuple) -> Option<T::Flow> {
+    if let Some(entry) = seam.tables.flow(&Tuple { from_host: 1, ..*tuple }) {
+        return Some(entry);
+    }
+    seam.tables.flow(tuple).filter(|entry| entry.get().kind.is_reply())
 }
 
 /// Whether a packet can be taken into the namespace. The stack cannot help as
@@ -150,9 +168,6 @@ fn is_to_host<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, tuple: &Tuple
     if ifindex == Flow::LOOPBACK {
         return true;
     }
-    if tuple.daddr.is_martian() || seam.tables.is_private(tuple.daddr) {
-        return false;
-    }
     match seam.tables.uplink(ifindex) {
         Some(uplink) if uplink.is_broadcast(tuple.daddr) => false,
         _ => route::is_local(seam, ifindex, tuple.daddr),
@@ -204,6 +219,32 @@ pub fn open<S: Skb, T: Tables, E: Env>(
     Ok(())
 }
 
+/// The namespace that a packet is for, by a published port or, where that is
+/// asked for, by its own address; `translated` becomes where it goes to.
+#[inline(always)]
+fn lookup_target<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    tuple: &Tuple,
+    translated: &mut Translation,
+) -> Option<EndpointId> {
+    let is_outside = seam.skb.ifindex() != Flow::LOOPBACK;
+    if is_outside && tuple.daddr.is_martian() {
+        return None;
+    }
+    if is_outside && seam.tables.is_private(tuple.daddr) {
+        let owner = seam.tables.address_owner(tuple.daddr)?;
+        return seam.tables.endpoint(owner)?.is_routed().then_some(owner);
+    }
+    if !ports::is_published(seam, tuple.proto, tuple.dport) {
+        return None;
+    }
+    let is_hosts = is_to_host(seam, tuple);
+    let published = lookup_published(seam, tuple, is_hosts)?;
+    translated.daddr = published.target;
+    translated.dport = published.target_of(tuple.dport.number());
+    Some(published.endpoint)
+}
+
 /// What the flow is to be; not inlined, as `snat::plan`.
 #[inline(never)]
 fn plan<S: Skb, T: Tables, E: Env>(
@@ -223,27 +264,21 @@ fn plan<S: Skb, T: Tables, E: Env>(
         }
     };
     let tuple = packet.tuple;
-    if !ports::is_published(seam, tuple.proto, tuple.dport) {
-        return Err(to_stack(seam, &packet.header));
+    let mut translated = Translation::from(tuple);
+    match lookup_target(seam, &tuple, &mut translated) {
+        Some(target) => *id = target,
+        None => return Err(to_stack(seam, &packet.header)),
     }
-    let is_hosts = is_to_host(seam, &tuple);
-    let Some(published) = lookup_published(seam, &tuple, is_hosts) else {
-        return Err(to_stack(seam, &packet.header));
-    };
-    *id = published.endpoint;
     let endpoint = seam.tables.endpoint(*id).ok_or(DropReason::EndpointGone)?;
     let is_inside = seam.skb.ifindex() == Flow::LOOPBACK;
     if !packet.may_open {
         return Err(if is_inside { Stop::ToStack } else { DropReason::NoFlow.into() });
     }
-    let mut translated = Translation {
-        daddr: published.target,
-        dport: published.target_of(tuple.dport.number()),
-        ..tuple.into()
-    };
+    let is_from_host = seam.skb.is_from_host();
     let way = if is_inside {
-        // A namespace cannot answer to a loopback address.
-        if tuple.saddr.is_martian() {
+        if is_from_host {
+            // A namespace cannot answer to a loopback address, and others may
+            // come from the host's address, and the same port, to the same place.
             translated.saddr = endpoint.gateway;
         }
         Route::LOCAL
@@ -266,10 +301,11 @@ fn plan<S: Skb, T: Tables, E: Env>(
         Err(stop) => return Err(stop),
     }
     flow::admit(seam, *id, &endpoint)?;
+    let from_host = if is_from_host { FlowKind::FROM_HOST } else { 0 };
     *new = NewFlow {
-        original: tuple,
+        original: Tuple { from_host: u8::from(is_from_host), ..tuple },
         translated,
-        kind: FlowKind::DNAT_ORIGINAL,
+        kind: FlowKind(FlowKind::DNAT_ORIGINAL.0 | from_host),
         endpoint: *id,
         mac: endpoint.mac,
         uplink: way.ifindex,

@@ -43,7 +43,7 @@ use netbpf_ebpf::{
 use glue::{
     env::Kernel,
     maps::{self, KernelMaps, PROGRAMS},
-    skb::{Frame, L3Packet, Packet, TRANSLATED},
+    skb::{Frame, HAIRPIN, L3Packet, Packet, TRANSLATED},
     sweeper,
 };
 
@@ -84,10 +84,12 @@ fn apply<const HAS_ETHERNET: bool>(
     match outcome.result {
         Ok(Verdict::Pass) => {
             trace!(ctx, "endpoint {}: passed up", endpoint);
+            skb.forget_hairpin();
             TCX_NEXT
         }
         Ok(Verdict::Peer { ifindex }) => {
             trace!(ctx, "endpoint {}: into the namespace behind {}", endpoint, ifindex);
+            skb.forget_hairpin();
             if RETYPE_PEER.load() != 0 {
                 // SAFETY: a plain helper call on the program's own context.
                 unsafe { bpf_skb_change_type(skb.raw(), 0) };
@@ -103,6 +105,7 @@ fn apply<const HAS_ETHERNET: bool>(
         }
         Ok(Verdict::Neighbour { ifindex: Flow::LOOPBACK, .. }) => {
             trace!(ctx, "endpoint {}: to the host's own address", endpoint);
+            skb.set_mark(HAIRPIN);
             // SAFETY: no pointers; a device that is down drops the packet.
             unsafe { bpf_redirect(Flow::LOOPBACK, u64::from(BPF_F_INGRESS)) as i32 }
         }
@@ -291,7 +294,8 @@ fn load_key(skb: &impl Skb, offset: usize) -> Option<Tuple> {
         sport: Port::from_be(skb.load_u16(offset + 8)?),
         dport: Port::from_be(skb.load_u16(offset + 10)?),
         proto: skb.load_u8(offset + 12)?,
-        pad: [0; 3],
+        from_host: skb.load_u8(offset + 13)?,
+        pad: [0; 2],
     })
 }
 

@@ -158,6 +158,7 @@ pub fn tuple(header: &Header, sport: Port, dport: Port) -> Tuple {
         sport,
         dport,
         proto: header.proto,
-        pad: [0; 3],
+        from_host: 0,
+        pad: [0; 2],
     }
 }

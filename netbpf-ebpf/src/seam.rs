@@ -48,6 +48,9 @@ pub trait Skb {
     fn ifindex(&self) -> u32;
     /// Whether the frame was addressed to the device's own MAC.
     fn is_to_us(&self) -> bool;
+    /// Whether the host itself sends it by its loopback device, and no packet of
+    /// a namespace comes in again there.
+    fn is_from_host(&self) -> bool;
     /// Number of the VLAN whose tag goes beside the frame, if there is one; 0 is
     /// a tag that has a priority only, which receivers strip.
     fn vlan_id(&self) -> Option<u16>;

@@ -26,7 +26,8 @@ fn tuple() -> Tuple {
         sport: netbpf_common::Port::new(CLIENT),
         dport: netbpf_common::Port::new(SERVER),
         proto: proto::TCP,
-        pad: [0; 3],
+        from_host: 0,
+        pad: [0; 2],
     }
 }
 

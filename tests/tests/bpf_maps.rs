@@ -217,7 +217,8 @@ fn flow(n: u16, endpoint: EndpointId) -> [(Tuple, Flow); 2] {
         sport: Port::new(n),
         dport: Port::new(443),
         proto: proto::TCP,
-        pad: [0; 3],
+        from_host: 0,
+        pad: [0; 2],
     };
     let translated = Translation { saddr: HOST, ..tuple.into() };
     let common = Flow { endpoint, uplink: 7, created: Ticks(5), ..Flow::default() };
@@ -383,7 +384,8 @@ fn published_ports_are_replaced_all_at_once() {
             sport: Port::new(50_000),
             dport: Port::new(9000),
             proto: proto::TCP,
-            pad: [0; 3],
+            from_host: 0,
+            pad: [0; 2],
         };
         let mut translated = Translation::from(tuple);
         translated.daddr = range.target;

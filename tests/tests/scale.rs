@@ -46,7 +46,8 @@ fn flow(i: u32, now: Ticks) -> (Flow, Flow) {
         sport: port(10_000 + i % 50_000),
         dport: port(1 + i / 50_000),
         proto: proto::TCP,
-        pad: [0; 3],
+        from_host: 0,
+        pad: [0; 2],
     };
     let outside = Tuple { saddr: Ipv4::new([203, 0, 113, 1]), ..tuple };
     let original = Flow {

@@ -64,6 +64,16 @@ fn is_forwarded(result: i64) -> bool {
         || result == i64::from(BPF_FIB_LKUP_RET_NO_SRC_ADDR)
 }
 
+/// The MTU of the way on; 0 where the kernel has not come so far as to tell.
+#[inline(always)]
+fn mtu(params: &FibParams, result: i64) -> u32 {
+    if result != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+        return 0;
+    }
+    // SAFETY: integers of the same size.
+    u32::from(unsafe { params.__bindgen_anon_1.mtu_result })
+}
+
 /// What `bpf_loop` calls: 0 means go on.
 extern "C" fn call<F: FnMut(u32) -> bool>(index: u32, step: *mut F) -> i64 {
     // SAFETY: `repeat` passes a pointer to its closure, which nobody else has.
@@ -114,7 +124,7 @@ impl Env for Kernel {
                 ifindex: params.ifindex,
                 next_hop: Ipv4::from_be(params.__bindgen_anon_4.ipv4_dst),
                 source: Ipv4::from_be(source),
-                mtu: u32::from(params.__bindgen_anon_1.mtu_result),
+                mtu: mtu(&params, result),
             }
         }
     }
@@ -126,7 +136,8 @@ impl Env for Kernel {
         params.family = AF_INET;
         params.ifindex = ifindex;
         params.__bindgen_anon_4.ipv4_dst = next_hop.to_be();
-        if !is_forwarded(self.fib(&mut params, BPF_FIB_LOOKUP_OUTPUT)) {
+        let result = self.fib(&mut params, BPF_FIB_LOOKUP_OUTPUT);
+        if !is_forwarded(result) {
             return Neighbour::default();
         }
         // SAFETY: as in `route`. Another router's MACs are not the next hop's.
@@ -137,8 +148,7 @@ impl Env for Kernel {
         Neighbour {
             mac: MacAddr::new(params.dmac),
             source_mac: MacAddr::new(params.smac),
-            // SAFETY: as in `route`.
-            mtu: u32::from(unsafe { params.__bindgen_anon_1.mtu_result }),
+            mtu: mtu(&params, result),
         }
     }
 

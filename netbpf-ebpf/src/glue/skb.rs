@@ -38,6 +38,9 @@ const MOST_SUMMED: u32 = 2048;
 /// program at the way out lets them by. Taken off there.
 pub(crate) const TRANSLATED: u32 = 0x6e65_7462;
 
+/// Mark of packets that this datapath sends in again by the loopback device.
+pub(crate) const HAIRPIN: u32 = 0x6e65_7463;
+
 /// A packet of a device with Ethernet headers.
 pub(crate) type Frame = Packet<true>;
 /// A packet of a device without: offsets count as if there was one, of zeros.
@@ -136,6 +139,14 @@ impl<const HAS_ETHERNET: bool> Packet<HAS_ETHERNET> {
         unsafe { (*self.0).mark = mark }
     }
 
+    /// Takes the mark of a packet off that has come in again.
+    #[inline(always)]
+    pub(crate) fn forget_hairpin(self) {
+        if self.mark() == HAIRPIN {
+            self.set_mark(0);
+        }
+    }
+
     /// Leaves two words to the program that goes on with the packet.
     #[inline(always)]
     pub(crate) fn leave(self, words: (u32, u32)) {
@@ -173,6 +184,11 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
     fn is_to_us(&self) -> bool {
         // SAFETY: as in `bounds`.
         unsafe { (*self.0).pkt_type == PACKET_HOST }
+    }
+
+    #[inline(always)]
+    fn is_from_host(&self) -> bool {
+        self.ifindex() == Flow::LOOPBACK && self.mark() != HAIRPIN
     }
 
     #[inline(always)]
@@ -315,6 +331,7 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
                 (ifindex, 0)
             }
             Verdict::Neighbour { ifindex: Flow::LOOPBACK, .. } => {
+                self.set_mark(HAIRPIN);
                 (Flow::LOOPBACK, u64::from(BPF_F_INGRESS))
             }
             _ => return false,

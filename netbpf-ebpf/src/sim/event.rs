@@ -198,6 +198,7 @@ impl Content {
             vlan_id,
             is_to_other: twist.has(Twist::TO_OTHER),
             is_checksum_partial: twist.has(Twist::PARTIAL),
+            is_hairpin: false,
             copies: Vec::new(),
         }
     }

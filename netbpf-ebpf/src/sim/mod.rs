@@ -46,6 +46,8 @@ pub struct Frame {
     /// Whether the checksum is left for a device to finish: it then covers the
     /// pseudo-header only.
     pub is_checksum_partial: bool,
+    /// Whether the frame comes in again by the loopback device.
+    pub is_hairpin: bool,
     /// Copies of it that were sent, as they were then, and where to.
     pub copies: Vec<(Verdict, Vec<u8>)>,
 }
@@ -76,6 +78,10 @@ impl Skb for Frame {
 
     fn is_to_us(&self) -> bool {
         !self.is_to_other
+    }
+
+    fn is_from_host(&self) -> bool {
+        self.ifindex == Flow::LOOPBACK && !self.is_hairpin
     }
 
     fn vlan_id(&self) -> Option<u16> {

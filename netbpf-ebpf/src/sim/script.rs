@@ -58,6 +58,7 @@ pub fn play_packet(bytes: &[u8]) {
         vlan_id: (how >> 5 & 1 != 0).then_some(u16::from(how >> 2 & 3)),
         is_to_other: how >> 6 & 1 != 0,
         is_checksum_partial: how >> 7 != 0,
+        is_hairpin: false,
         copies: Vec::new(),
     };
     invariants::run(&mut sim, Program::FromEndpoint, &frame);

@@ -95,7 +95,8 @@ pub fn endpoint(n: u8) -> Endpoint {
         mac,
         gateway_mac: GATEWAY.0,
         guard: SourceGuard::Learn as u8,
-        pad: [0; 3],
+        flags: 0,
+        pad: [0; 2],
     }
 }
 
@@ -158,6 +159,13 @@ impl Sim {
     /// A frame on the host's loopback device.
     pub fn from_host(&mut self, frame: &[u8]) -> Outcome {
         self.run(Program::FromUplink, Flow::LOOPBACK, frame)
+    }
+
+    /// A frame of a namespace that comes in again by the host's loopback device.
+    pub fn back_in(&mut self, frame: &[u8]) -> Outcome {
+        let bytes = frame.to_vec();
+        self.skb = Frame { bytes, ifindex: Flow::LOOPBACK, is_hairpin: true, ..Frame::default() };
+        self.decide(Program::FromUplink)
     }
 
     /// A frame that the host's stack sends by the uplink.

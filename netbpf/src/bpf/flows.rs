@@ -243,6 +243,7 @@ fn bytes_of(tuple: Tuple) -> [u8; size_of::<Tuple>()] {
     bytes[8..10].copy_from_slice(&tuple.sport.bytes());
     bytes[10..12].copy_from_slice(&tuple.dport.bytes());
     bytes[12] = tuple.proto;
+    bytes[13] = tuple.from_host;
     bytes
 }
 
@@ -261,7 +262,8 @@ mod tests {
             sport: Port::new(40000),
             dport: Port::new(80),
             proto: proto::TCP,
-            pad: [0; 3],
+            from_host: 0,
+            pad: [0; 2],
         };
         let translated = Translation {
             saddr: Ipv4::new([203, 0, 113, 1]),
@@ -340,7 +342,8 @@ mod tests {
             sport: Port::new(40000),
             dport: Port::new(80),
             proto: proto::TCP,
-            pad: [0; 3],
+            from_host: 0,
+            pad: [0; 2],
         };
         let expected = [172, 19, 0, 2, 203, 0, 113, 2, 0x9c, 0x40, 0, 80, proto::TCP, 0, 0, 0];
         assert_eq!(bytes_of(tuple), expected);

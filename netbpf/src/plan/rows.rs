@@ -8,10 +8,6 @@ use crate::{
     topology::{EndpointPlan, Topology, UplinkPlan},
 };
 
-/// Set in the first byte behind `Endpoint::guard` if the endpoint's own address
-/// is reached from outside.
-const ROUTED: u8 = 1;
-
 /// The datapath's row of a namespace, but for the interface indexes.
 #[must_use]
 pub fn endpoint_row(topology: &Topology, endpoint: &EndpointPlan) -> Endpoint {
@@ -25,7 +21,8 @@ pub fn endpoint_row(topology: &Topology, endpoint: &EndpointPlan) -> Endpoint {
         mac: endpoint.mac,
         gateway_mac: topology.gateway_mac(),
         guard: SourceGuard::from(topology.guard) as u8,
-        pad: [if topology.routed { ROUTED } else { 0 }, 0, 0],
+        flags: if topology.routed { Endpoint::ROUTED } else { 0 },
+        pad: [0; 2],
         ..Endpoint::default()
     }
 }

@@ -192,7 +192,7 @@ pub(super) fn tuple(frame: &[u8]) -> Tuple {
         _ => (port(34), port(36)),
     };
     let (saddr, daddr) = (addr(frame, 26), addr(frame, 30));
-    Tuple { saddr, daddr, sport, dport, proto: frame[23], pad: [0; 3] }
+    Tuple { saddr, daddr, sport, dport, proto: frame[23], from_host: 0, pad: [0; 2] }
 }
 
 /// What a run of 16-bit words lacks to the sum of a right checksum. In this

@@ -153,7 +153,8 @@ mod tests {
             sport: Port::new(40000),
             dport: Port::new(443),
             proto: proto::TCP,
-            pad: [0; 3],
+            from_host: 0,
+            pad: [0; 2],
         };
         let translated = Translation {
             saddr: Ipv4::new([203, 0, 113, 1]),
