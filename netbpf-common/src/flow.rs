@@ -292,6 +292,10 @@ impl Flow {
     /// (`LOOPBACK_IFINDEX` of the kernel's `net/flow.h`).
     pub const LOOPBACK: u32 = 1;
 
+    /// The next hop by the loopback device if that is the host itself, and not one
+    /// of its namespaces.
+    pub const HOST: Ipv4 = Ipv4::new([127, 0, 0, 1]);
+
     /// The epoch of a point in time, some four seconds: in each of them a flow's
     /// first packet has its route looked up anew.
     #[must_use]

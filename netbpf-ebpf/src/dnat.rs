@@ -210,13 +210,32 @@ pub fn open<S: Skb, T: Tables, E: Env>(
 ) -> Result<(), Stop> {
     let mut new = NewFlow::default();
     plan(seam, id, packet, &mut new)?;
-    if new.original.saddr == new.translated.saddr {
-        new.reserve(seam)?;
-    } else {
+    if reserve(seam, &mut new)? {
         ports::allocate(seam, &mut new, false)?;
     }
     new.open(seam)?;
     Ok(())
+}
+
+/// Reserves the tuple of the answers; whether the flow needs another source
+/// address and a port of it. That is so of the host's own packets from a loopback
+/// address, to which no namespace can answer, and where a namespace has come by the
+/// host's address from the same port: they come from the gateway's.
+#[inline(always)]
+fn reserve<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    new: &mut NewFlow,
+) -> Result<bool, DropReason> {
+    if !new.translated.saddr.is_loopback() {
+        match new.reserve(seam) {
+            Ok(()) => return Ok(false),
+            Err(DropReason::TupleInUse) if new.kind.is_from_host() => {}
+            Err(reason) => return Err(reason),
+        }
+    }
+    let endpoint = seam.tables.endpoint(new.endpoint).ok_or(DropReason::EndpointGone)?;
+    new.translated.saddr = endpoint.gateway;
+    Ok(true)
 }
 
 /// The namespace that a packet is for, by a published port or, where that is
@@ -275,12 +294,9 @@ fn plan<S: Skb, T: Tables, E: Env>(
         return Err(if is_inside { Stop::ToStack } else { DropReason::NoFlow.into() });
     }
     let is_from_host = seam.skb.is_from_host();
-    let way = if is_inside {
-        if is_from_host {
-            // A namespace cannot answer to a loopback address, and others may
-            // come from the host's address, and the same port, to the same place.
-            translated.saddr = endpoint.gateway;
-        }
+    let way = if is_from_host {
+        Route::of(Flow::LOOPBACK, Flow::HOST)
+    } else if is_inside {
         Route::LOCAL
     } else {
         if seam.tables.is_private(tuple.saddr) {

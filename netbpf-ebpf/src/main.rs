@@ -43,7 +43,7 @@ use netbpf_ebpf::{
 use glue::{
     env::Kernel,
     maps::{self, KernelMaps, PROGRAMS},
-    skb::{Frame, HAIRPIN, L3Packet, Packet, TRANSLATED},
+    skb::{Frame, L3Packet, Packet, TO_HOST, TRANSLATED},
     sweeper,
 };
 
@@ -103,9 +103,9 @@ fn apply<const HAS_ETHERNET: bool>(
             // SAFETY: no pointers; a device that is gone drops the packet.
             unsafe { bpf_redirect(ifindex, 0) as i32 }
         }
-        Ok(Verdict::Neighbour { ifindex: Flow::LOOPBACK, .. }) => {
+        Ok(Verdict::Neighbour { ifindex: Flow::LOOPBACK, next_hop }) => {
             trace!(ctx, "endpoint {}: to the host's own address", endpoint);
-            skb.set_mark(HAIRPIN);
+            skb.mark_loopback(next_hop);
             // SAFETY: no pointers; a device that is down drops the packet.
             unsafe { bpf_redirect(Flow::LOOPBACK, u64::from(BPF_F_INGRESS)) as i32 }
         }
@@ -156,6 +156,10 @@ pub fn from_endpoint(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn from_uplink(ctx: TcContext) -> i32 {
     let mut seam = seam(Frame::new(&ctx));
+    if seam.skb.mark() == TO_HOST {
+        seam.skb.set_mark(0);
+        return TCX_NEXT;
+    }
     let outcome = netbpf_ebpf::from_uplink(&mut seam);
     apply(&ctx, seam.skb, outcome, RareProgram::FromUplink)
 }

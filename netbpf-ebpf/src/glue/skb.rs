@@ -10,7 +10,7 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use netbpf_common::{Flow, HeldFragment};
+use netbpf_common::{Flow, HeldFragment, Ipv4};
 use netbpf_ebpf::{
     Verdict, checksum,
     seam::{Covered, Env as _, Skb},
@@ -39,7 +39,9 @@ const MOST_SUMMED: u32 = 2048;
 pub(crate) const TRANSLATED: u32 = 0x6e65_7462;
 
 /// Mark of packets that this datapath sends in again by the loopback device.
-pub(crate) const HAIRPIN: u32 = 0x6e65_7463;
+const HAIRPIN: u32 = 0x6e65_7463;
+/// Mark of packets to the host itself that come by the loopback device.
+pub(crate) const TO_HOST: u32 = 0x6e65_7464;
 
 /// A packet of a device with Ethernet headers.
 pub(crate) type Frame = Packet<true>;
@@ -137,6 +139,12 @@ impl<const HAS_ETHERNET: bool> Packet<HAS_ETHERNET> {
     pub(crate) fn set_mark(self, mark: u32) {
         // SAFETY: as in `bounds`; `mark` is writable in tc programs.
         unsafe { (*self.0).mark = mark }
+    }
+
+    /// Marks a packet that goes to the loopback device.
+    #[inline(always)]
+    pub(crate) fn mark_loopback(self, next_hop: Ipv4) {
+        self.set_mark(if next_hop == Flow::HOST { TO_HOST } else { HAIRPIN });
     }
 
     /// Takes the mark of a packet off that has come in again.
@@ -330,8 +338,8 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
                 self.set_mark(TRANSLATED);
                 (ifindex, 0)
             }
-            Verdict::Neighbour { ifindex: Flow::LOOPBACK, .. } => {
-                self.set_mark(HAIRPIN);
+            Verdict::Neighbour { ifindex: Flow::LOOPBACK, next_hop } => {
+                self.mark_loopback(next_hop);
                 (Flow::LOOPBACK, u64::from(BPF_F_INGRESS))
             }
             _ => return false,
