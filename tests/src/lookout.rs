@@ -1,8 +1,7 @@
 //! Somebody outside who looks at every frame that comes, for what must never leave.
 
-use crate::{Host, packet, reference, traffic::FrameSocket};
+use crate::{Host, UPLINK, packet, traffic::FrameSocket};
 use std::{
-    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -79,23 +78,21 @@ fn is_leaking_packet(ip: &[u8]) -> bool {
         && is_whole
         && matches!(payload.first(), Some(3 | 4 | 5 | 11 | 12));
     let quote = payload.get(8..).unwrap_or_default();
-    // The destination may be what somebody outside has sent to in vain.
-    is_error && has_private(quote, 12)
+    // Of what is said in the host's name: strangers may quote what they like.
+    let is_ours = ip.get(12..16) == Some(&UPLINK.octets()[..]);
+    is_error && is_ours && has_private(quote, 12)
 }
 
+/// Whether there is an address of the default subnet.
 fn has_private(bytes: &[u8], at: usize) -> bool {
-    let addr = bytes.get(at..at + 4).and_then(|addr| <[u8; 4]>::try_from(addr).ok());
-    addr.map(Ipv4Addr::from).is_some_and(|addr| {
-        // Nothing guards the kernel's bridge against sources that are nobody's.
-        addr.octets().starts_with(&[172, 19, 0]) || (!reference::enabled() && addr.is_private())
-    })
+    bytes.get(at..at + 4).is_some_and(|addr| addr.starts_with(&[172, 19, 0]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::packet::{BROADCAST, ICMP, IPV4, Ip, UDP, ethernet};
-    use crate::{NS1, OUTSIDE, UPLINK};
+    use crate::{NS1, OUTSIDE};
 
     #[test]
     fn what_leaks_is_seen_and_what_does_not_is_not() {

@@ -270,7 +270,7 @@ fn overlapping_and_incomplete_datagrams_do_no_harm() {
         for n in [0, 1, 1, 2] {
             wire.send(&whole[n]);
         }
-        wire.send(&fragment(1, 0x2000 | 100, &[0xee; 1480]));
+        wire.send(&fragment(1, 0x2064, &[0xee; 1480]));
         wire.send(&whole[3]);
         // A second first piece with other ports; one that ends before it begins.
         let other =
@@ -284,7 +284,7 @@ fn overlapping_and_incomplete_datagrams_do_no_harm() {
         wire.send(&fragment(3, 1, &[0; 64]));
         wire.send(&fragment(4, 0x1fff, &[0xee; 1480]));
         wire.send(&fragment(5, 0x2000, &[]));
-        wire.send(&fragment(6, 0x2000 | 10, &[0xee; 13]));
+        wire.send(&fragment(6, 0x200a, &[0xee; 13]));
         wire.send(&fragment(7, 0x2000, &[15, 160, 0, 53, 0, 13, 0, 0, 1]));
         // "Do not fragment" on a piece, and the reserved bit.
         wire.send(&fragment(8, 0x6000, &[0xee; 64]));
@@ -310,8 +310,8 @@ fn nothing_leaks(outside: &Wire) {
 fn memory_of_pieces(ns: &Netns) -> u64 {
     let sockstat = ns.read("/proc/thread-self/net/sockstat");
     let line = sockstat.lines().find_map(|line| line.strip_prefix("FRAG: "));
-    let words = line.expect("a line on fragments").split(' ');
-    words.last().and_then(|bytes| bytes.parse().ok()).expect("a number")
+    let mut words = line.expect("a line on fragments").split(' ');
+    words.next_back().and_then(|bytes| bytes.parse().ok()).expect("a number")
 }
 
 /// Requirements: 4787-14, nat-2, nat-10, nat-15.

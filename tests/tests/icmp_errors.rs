@@ -2,7 +2,7 @@
 //! quotes it as it was sent.
 
 use netbpf_tests::{
-    Far, Host, NS1, Netns, OUTSIDE, Options, Packet, ROUTER, UPLINK, Wire, at, later,
+    Host, NS1, Netns, OUTSIDE, Options, Packet, ROUTER, UPLINK, Wire, at, later,
     packet::{ICMP, Ip, TCP, UDP},
     reference,
     traffic::{Echo, TcpServer, UdpClient, UdpProbe, UdpServer, connect, ping},
@@ -73,28 +73,6 @@ fn a_closed_udp_port_outside_is_connection_refused_at_the_clients_socket() {
         let error = client.receive().expect_err("nobody is there").kind();
         assert_eq!(error, io::ErrorKind::ConnectionRefused);
     }
-}
-
-/// Requirements: 5382-9, 5508-4, nat-8.
-#[test]
-fn routers_that_refuse_end_a_connection_attempt() {
-    let host = Host::new();
-    host.up("--namespaces 1");
-    let far = Far::behind(&host, 1500);
-    let route = |change: &str| host.outside().ip(&format!("route {change}"));
-    route("add unreachable 192.0.2.1");
-    route("add prohibit 192.0.2.2");
-    for (last, expected) in
-        [(1, Errno::EHOSTUNREACH), (2, Errno::EHOSTUNREACH), (3, Errno::ENETUNREACH)]
-    {
-        let addr = Ipv4Addr::new(192, 0, 2, last);
-        let error = connect(&host.ns("ns1"), at(addr, 80)).err().expect("an error");
-        assert_eq!(error.raw_os_error(), Some(expected as i32), "{addr}: {error}");
-        eprintln!("DBG {addr} {:?}", std::time::SystemTime::now());
-    }
-    route("del unreachable 192.0.2.1");
-    route("del prohibit 192.0.2.2");
-    drop(far);
 }
 
 /// Requirements: 5382-9, 5508-4, nat-8.
