@@ -21,7 +21,7 @@ use crate::{
     fragment, host, makes_room,
     parse::{self, Translate as _},
     ports, route,
-    seam::{Env, Seam, Skb, Tables},
+    seam::{Env, FlowEntry, Seam, Skb, Tables},
     snat,
     wire::ipv4::Header,
 };
@@ -197,12 +197,20 @@ fn inward_by_flow<S: Skb, T: Tables, E: Env>(
     id: &mut EndpointId,
     rare: &mut Rare,
 ) {
-    let decision = if rare.packet.header.has_options() {
+    let decision = if !rare.packet.header.has_options() {
+        dnat::by_flow(seam, rare, id)
+    } else if leads_in(seam, &rare.packet.tuple) {
         Err(Stop::Rare)
     } else {
-        dnat::by_flow(seam, rare, id)
+        Err(Stop::NeedsFlow)
     };
     rare.decide(decision);
+}
+
+/// Whether there is a flow that takes a packet into a namespace.
+#[inline(always)]
+fn leads_in<S, T: Tables, E>(seam: &mut Seam<S, T, E>, tuple: &Tuple) -> bool {
+    seam.tables.flow(tuple).is_some_and(|entry| entry.get().kind.is_to_endpoint())
 }
 
 #[inline(never)]
