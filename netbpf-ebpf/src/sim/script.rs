@@ -119,6 +119,13 @@ fn network(circumstances: u8) -> Sim {
     if circumstances & 0x80 != 0 {
         sim.env.now = Ticks(u32::MAX - Ticks::from_secs(300).0);
     }
+    // Devices alone say how much they take.
+    for (_, _, route) in &mut sim.env.routes {
+        route.mtu = 0;
+    }
+    for neighbour in sim.env.neighbours.values_mut() {
+        neighbour.mtu = 0;
+    }
     sim.tables.uplinks.insert(UPLINK, uplink(HOST, MTU));
     sim.tables.uplinks.insert(OTHER_UPLINK, uplink(OTHER_HOST, OTHER_MTU));
     let way = Route::of(OTHER_UPLINK, OTHER_ROUTER.1);
@@ -169,6 +176,9 @@ impl Stage {
     }
 
     fn send(&mut self, program: Program, frame: &Frame) {
+        if program == Program::ToUplink {
+            self.tick();
+        }
         let outcome = invariants::run(&mut self.sim, program, frame);
         if program == Program::ToUplink {
             self.tick();
