@@ -13,7 +13,7 @@ mod read;
 use netbpf_common::{DropReason, EndpointId, Fragments, Tuple};
 
 pub use decided::Decided;
-pub use read::{Payload, Rare, Read, has_ports, quoted_ports, read};
+pub use read::{Payload, Rare, Read, quoted_ports, read};
 
 use crate::{
     Forward, Outcome, Stop, Verdict, dnat,
@@ -331,11 +331,13 @@ fn open_out<S: Skb, T: Tables, E: Env>(
 /// became of the packet.
 #[inline(never)]
 fn finish<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, id: EndpointId, rare: &mut Rare) {
+    // Behind it others may be sent, from its place.
+    let bytes = seam.skb.l3_len();
     if rare.is_first_fragment || rare.is_held {
         let decision = with_fragments(seam, rare);
         rare.decide(decision);
     }
-    rare.decided().count(seam, id);
+    rare.decided().count(seam, id, bytes);
 }
 
 /// After the first fragment of a datagram the others know where they belong, and
