@@ -189,6 +189,18 @@ pub fn fragment(frame: &[u8], payload: Range<usize>) -> Vec<u8> {
     fragment
 }
 
+/// Addresses and ports of an IPv4 frame: the source's, then the destination's.
+///
+/// # Panics
+/// If the frame ends before.
+#[must_use]
+pub fn ends(frame: &[u8]) -> (Ipv4, u16, Ipv4, u16) {
+    let l4 = l4_at(frame);
+    let addr = |at: usize| Ipv4::new(frame[at..at + 4].try_into().expect("four bytes"));
+    let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    (addr(26), port(l4), addr(30), port(l4 + 2))
+}
+
 /// An ARP request, or reply, of `sender` to everybody.
 #[must_use]
 pub fn arp(source: MacAddr, sender: (MacAddr, Ipv4), target: Ipv4) -> Vec<u8> {
@@ -279,7 +291,7 @@ pub fn fix_checksums(frame: &mut [u8]) {
 #[must_use]
 pub fn has_right_checksums(frame: &[u8]) -> bool {
     let l4 = l4_at(frame);
-    let without_udp = frame[23] == proto::UDP && frame[l4 + 6..l4 + 8] == [0, 0];
-    let is_left_out = without_udp || is_fragment(frame) || l4_check(frame[23]).is_none();
+    let is_without = || frame[23] == proto::UDP && frame[l4 + 6..l4 + 8] == [0, 0];
+    let is_left_out = is_fragment(frame) || l4_check(frame[23]).is_none() || is_without();
     sum(frame[14..l4].iter().copied()) == 0xffff && (is_left_out || l4_sum(frame) == 0xffff)
 }
