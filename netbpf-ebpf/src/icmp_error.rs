@@ -106,7 +106,7 @@ pub fn translate(skb: &mut impl Skb, rare: &Rare, flow: &Flow, ttl: u8) -> Optio
     if rare.packet.tuple.proto == proto::ICMP {
         let id = translated.sport.to_be() | translated.dport.to_be();
         skb.write(l4_at + icmp::ID, id.to_ne_bytes())?;
-    } else if rare::has_ports(&rare.packet.tuple) {
+    } else if flow.port_delta != 0 {
         skb.write(l4_at, translated.dport.bytes())?;
         skb.write(l4_at + 2, translated.sport.bytes())?;
     }

@@ -114,9 +114,17 @@ fn step(sim: &mut Sim, model: &mut Naive, event: &Event) -> Result<(), TestCaseE
             }
             prop_assert!(result.is_ok(), "{:?}", result);
             let (outside, _) = ports(sim);
-            let taken = |port| model.0.iter().any(|s| s.outside == port && s.peer == dport);
-            prop_assert!(!taken(outside), "port {} is taken", outside);
-            prop_assert!(outside == sport || taken(sport), "a free port was not kept");
+            // One outside port per inside port, whoever it talks to, and nobody else's.
+            let (own, others): (Vec<_>, Vec<_>) =
+                model.0.iter().partition(|s| !s.is_published && (s.n, s.inside) == (n, sport));
+            let is_taken = |port| others.iter().any(|s| s.outside == port);
+            prop_assert!(!is_taken(outside), "port {} is taken", outside);
+            match own.first() {
+                Some(session) => prop_assert_eq!(outside, session.outside),
+                None => {
+                    prop_assert!(outside == sport || is_taken(sport), "a free port was not kept")
+                }
+            }
             let session = Session {
                 n,
                 is_published: false,

@@ -4,7 +4,7 @@ use netbpf_common::{Counter, DropReason, EndpointId, Ipv4};
 
 use crate::{
     Forward, Outcome, Stop, Verdict,
-    seam::{Seam, Skb, Tables},
+    seam::{Seam, Tables},
 };
 
 /// A decision spelled out, every byte of it: what an enum leaves open the compiler
@@ -65,13 +65,12 @@ impl Decided {
         self.stop != 0 && self.stop != DROPPED
     }
 
-    /// Counts the packet, once.
+    /// Counts the packet of so many bytes, once.
     #[inline(always)]
-    pub fn count<S: Skb, T: Tables, E>(&self, seam: &mut Seam<S, T, E>, id: EndpointId) {
+    pub fn count<S, T: Tables, E>(&self, seam: &mut Seam<S, T, E>, id: EndpointId, bytes: u32) {
         if self.stop == DROPPED {
             seam.tables.count_drop(id, self.reason);
         } else if self.verdict != HELD {
-            let bytes = seam.skb.l3_len();
             seam.tables.count(id, self.counter, bytes);
         }
     }

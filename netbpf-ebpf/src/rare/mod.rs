@@ -13,7 +13,7 @@ mod read;
 use netbpf_common::{DropReason, EndpointId, Fragments, Tuple};
 
 pub use decided::Decided;
-pub use read::{Payload, Rare, Read, has_ports, quoted_ports, read};
+pub use read::{Payload, Rare, Read, quoted_ports, read};
 
 use crate::{
     Forward, Outcome, Stop, Verdict, dnat,
@@ -21,7 +21,7 @@ use crate::{
     fragment, host, makes_room,
     parse::{self, Translate as _},
     ports, route,
-    seam::{Env, Seam, Skb, Tables},
+    seam::{Env, FlowEntry, Seam, Skb, Tables},
     snat,
     wire::ipv4::Header,
 };
@@ -197,12 +197,20 @@ fn inward_by_flow<S: Skb, T: Tables, E: Env>(
     id: &mut EndpointId,
     rare: &mut Rare,
 ) {
-    let decision = if rare.packet.header.has_options() {
+    let decision = if !rare.packet.header.has_options() {
+        dnat::by_flow(seam, rare, id)
+    } else if leads_in(seam, &rare.packet.tuple) {
         Err(Stop::Rare)
     } else {
-        dnat::by_flow(seam, rare, id)
+        Err(Stop::NeedsFlow)
     };
     rare.decide(decision);
+}
+
+/// Whether there is a flow that takes a packet into a namespace.
+#[inline(always)]
+fn leads_in<S, T: Tables, E>(seam: &mut Seam<S, T, E>, tuple: &Tuple) -> bool {
+    seam.tables.flow(tuple).is_some_and(|entry| entry.get().kind.is_to_endpoint())
 }
 
 #[inline(never)]
@@ -323,11 +331,13 @@ fn open_out<S: Skb, T: Tables, E: Env>(
 /// became of the packet.
 #[inline(never)]
 fn finish<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, id: EndpointId, rare: &mut Rare) {
+    // Behind it others may be sent, from its place.
+    let bytes = seam.skb.l3_len();
     if rare.is_first_fragment || rare.is_held {
         let decision = with_fragments(seam, rare);
         rare.decide(decision);
     }
-    rare.decided().count(seam, id);
+    rare.decided().count(seam, id, bytes);
 }
 
 /// After the first fragment of a datagram the others know where they belong, and

@@ -1,6 +1,6 @@
 //! Reading rare packets.
 
-use netbpf_common::{DropReason, Flow, FragmentKey, Port, Tuple, proto};
+use netbpf_common::{DropReason, Flow, FragmentKey, Port, proto};
 
 use super::Decided;
 use crate::{
@@ -205,11 +205,4 @@ pub fn quoted_ports(ip_proto: u8, first: [u8; 8]) -> Option<(Port, Port)> {
         proto::ICMP => Some(Query::of(a, Port::from_bytes([id_high, id_low]))?.ports()),
         _ => Some((Port::default(), Port::default())),
     }
-}
-
-/// Whether flows of a protocol can be told from each other by ports.
-#[must_use]
-#[inline(always)]
-pub const fn has_ports(tuple: &Tuple) -> bool {
-    tuple.sport.to_be() != 0 || tuple.dport.to_be() != 0
 }

@@ -6,7 +6,7 @@
 
 use std::{vec, vec::Vec};
 
-use netbpf_common::{EndpointId, Ipv4, MacAddr, PublishEntry, Ticks, proto};
+use netbpf_common::{EndpointId, Flow, Ipv4, MacAddr, PublishEntry, Ticks, proto};
 
 use super::{
     event::{Body, Content, Event, Twist},
@@ -34,6 +34,8 @@ pub const ON_LINK: (MacAddr, Ipv4) =
 const OTHER_PEER: Ipv4 = Ipv4::new([198, 51, 100, 10]);
 /// What nobody has: something nested in a namespace may.
 const NESTED: (MacAddr, Ipv4) = (MacAddr::new([2, 0, 0, 0, 0, 77]), Ipv4::new([172, 19, 0, 77]));
+/// The host, as it calls itself.
+const LOCALHOST: Ipv4 = Ipv4::new([127, 0, 0, 1]);
 /// All on the link.
 const EVERYBODY: (MacAddr, Ipv4) = (MacAddr::BROADCAST, Ipv4::new([255; 4]));
 
@@ -75,10 +77,13 @@ impl Bytes<'_> {
         let (program, ifindex, addresses) = match kind {
             0..=4 => (Program::FromEndpoint, port(n), self.inside(n)?),
             5..=7 => (Program::FromUplink, uplink, self.outside()?),
-            8 => (Program::ToUplink, uplink, self.outside()?),
-            9..=11 => return Some(Event::Answer { index: choice, content: self.content()? }),
+            8 if choice & 1 == 0 => (Program::ToUplink, uplink, self.outside()?),
+            8 => (Program::FromUplink, Flow::LOOPBACK, self.host()?),
+            9 | 10 => return Some(Event::Answer { index: choice, content: self.content()? }),
+            11 => return Some(Event::Error { index: choice, content: self.content()? }),
             12 => return Some(Event::Wait(span(choice))),
-            13 => return Some(Event::Sweep),
+            13 if choice < 12 => return Some(Event::Sweep),
+            13 => return Some(Event::Reroute(choice & 1 == 0)),
             14 => return self.control(choice, n),
             _ => return Some(shortage(choice)),
         };
@@ -150,6 +155,19 @@ impl Bytes<'_> {
         Some(Addresses { from: (ROUTER.0, from), to: (HOST.0, to) })
     }
 
+    /// Sender and receiver of what the host sends to itself.
+    fn host(&mut self) -> Option<Addresses> {
+        let (from, to) = self.halves()?;
+        let addr = |choice: usize| match choice & 7 {
+            0..=2 => LOCALHOST,
+            3..=5 => HOST.1,
+            6 => OTHER_HOST.1,
+            _ => GATEWAY.1,
+        };
+        let end = |choice| (MacAddr::ZERO, addr(choice));
+        Some(Addresses { from: end(from), to: end(to) })
+    }
+
     fn content(&mut self) -> Option<Content> {
         let kind = self.byte()?;
         let (sport, dport) = self.halves()?;
@@ -160,7 +178,7 @@ impl Bytes<'_> {
             2 | 3 => Body::Udp,
             4 => Body::Icmp(8),
             5 => Body::Icmp(kind >> 3 & 3),
-            6 => Body::Gre,
+            6 => [Body::Gre, Body::Sctp, Body::UdpLite, Body::Gre][usize::from(kind >> 3 & 3)],
             _ => Body::Arp,
         };
         let segment = Segment {

@@ -2,18 +2,24 @@
 
 use std::{vec, vec::Vec};
 
-use netbpf_common::{EndpointId, PublishEntry, Ticks, proto};
+use netbpf_common::{EndpointId, Ipv4, MacAddr, PublishEntry, Ticks, proto};
 
 use super::{
     Frame,
     invariants::Program,
-    packet::{self, Addresses, Segment},
+    packet::{self, Addresses, Complaint, Segment},
 };
 
 /// Payload of each segment of a train.
 const GSO_SIZE: u32 = 100;
-/// IP protocol number of GRE, which is not translated.
+/// IP protocol number of GRE.
 const GRE: u8 = 47;
+/// Where datagrams are cut: behind a TCP header.
+const CUT: usize = 24;
+/// The option "router alert" (RFC 2113).
+const ROUTE_ALERT: [u8; 4] = [0x94, 4, 0, 0];
+/// A router that reports.
+const TRANSIT: Ipv4 = Ipv4::new([192, 0, 2, 77]);
 
 /// What a frame holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,8 +30,12 @@ pub enum Body {
     Udp,
     /// An ICMP message of this type.
     Icmp(u8),
-    /// Another protocol on IPv4.
+    /// A protocol without ports.
     Gre,
+    /// One whose ports stay.
+    Sctp,
+    /// Another, with a checksum over the addresses.
+    UdpLite,
     /// An ARP request.
     Arp,
 }
@@ -43,7 +53,7 @@ impl Twist {
     pub const VLAN: u16 = 4;
     /// Addressed to another host.
     pub const TO_OTHER: u16 = 8;
-    /// A fragment.
+    /// The first fragment of a datagram.
     pub const FRAGMENT: u16 = 16;
     /// Padded behind the packet.
     pub const PADDED: u16 = 32;
@@ -57,6 +67,10 @@ impl Twist {
     pub const OPTIONS: u16 = 512;
     /// With a tag beside it that has nothing but a priority.
     pub const PRIORITY: u16 = 1024;
+    /// A later fragment of a datagram; with [`Twist::FRAGMENT`] not the last.
+    pub const LATER: u16 = 2048;
+    /// Of an error: it comes from a router, and quotes no more than it has to.
+    pub const TRANSIT: u16 = 4096;
 
     /// Whether the bit is set.
     #[must_use]
@@ -102,6 +116,13 @@ pub enum Event {
         /// With what, where the answered frame leaves a choice.
         content: Content,
     },
+    /// A frame that went on lately gives rise to an ICMP error.
+    Error {
+        /// Index of that frame.
+        index: usize,
+        /// What is odd about the error.
+        content: Content,
+    },
     /// Time goes by.
     Wait(Ticks),
     /// Every flow is visited.
@@ -120,6 +141,8 @@ pub enum Event {
     Shorten(usize),
     /// The second uplink is there from now on, or is not. Flows stay.
     Plug(bool),
+    /// The peer is behind the second uplink from now on, or behind the first.
+    Reroute(bool),
 }
 
 impl Content {
@@ -138,6 +161,8 @@ impl Content {
                 packet::ipv4(addresses, proto::ICMP, &[&header, &*data].concat())
             }
             Body::Gre => packet::ipv4(addresses, GRE, &data),
+            Body::Sctp => packet::sctp(addresses, sport, dport, &data),
+            Body::UdpLite => packet::udp_lite(addresses, sport, dport, &data),
             Body::Arp => packet::arp(addresses.from.0, addresses.from, addresses.to.1),
         };
         self.twisted(ifindex, bytes)
@@ -163,20 +188,55 @@ impl Content {
         self.twisted(ifindex, bytes)
     }
 
+    /// An ICMP error about an IPv4 frame, at the device `ifindex`.
+    ///
+    /// # Panics
+    /// If the frame has no header.
+    #[must_use]
+    pub fn error(&self, ifindex: u32, frame: &[u8]) -> Frame {
+        let mac = |at: usize| MacAddr::new(frame[at..at + 6].try_into().expect("six bytes"));
+        let addr = |at: usize| Ipv4::new(frame[at..at + 4].try_into().expect("four bytes"));
+        let is_short = self.twist.has(Twist::TRANSIT);
+        let reporter = if is_short { TRANSIT } else { addr(30) };
+        let addresses = Addresses { from: (mac(0), reporter), to: (mac(6), addr(26)) };
+        let complaint = [
+            Complaint::PORT_UNREACHABLE,
+            Complaint::TIME_EXCEEDED,
+            Complaint::fragmentation_needed(68),
+            Complaint { kind: self.segment.flags, code: 0, rest: 0 },
+        ][usize::from(self.segment.flags & 3)];
+        let quote = packet::quote(frame, if is_short { 8 } else { 60 });
+        self.twisted(ifindex, packet::error(addresses, complaint, quote))
+    }
+
+    /// Cut, as the twist wants it.
+    fn cut(&self, bytes: &[u8]) -> Vec<u8> {
+        let len = bytes.len() - 34;
+        let (is_first, is_later) = (self.twist.has(Twist::FRAGMENT), self.twist.has(Twist::LATER));
+        let is_cut = len > CUT && bytes[14] == 0x45;
+        match (is_first, is_later) {
+            (true, false) if is_cut => packet::fragment(bytes, 0..CUT),
+            (true, true) if is_cut => packet::fragment(bytes, CUT..len.min(CUT + 8)),
+            (false, true) if is_cut => packet::fragment(bytes, CUT..len),
+            _ => bytes.to_vec(),
+        }
+    }
+
     fn twisted(&self, ifindex: u32, mut bytes: Vec<u8>) -> Frame {
         let twist = self.twist;
         if bytes[12..14] == [8, 0] {
-            if twist.has(Twist::FRAGMENT) {
-                bytes[20] |= 0x20;
-            }
-            if twist.has(Twist::OPTIONS) {
-                bytes[14] += 1;
+            bytes = self.cut(&bytes);
+            if twist.has(Twist::OPTIONS) && bytes[14] == 0x45 {
+                bytes = packet::with_options(&bytes, &ROUTE_ALERT);
             }
             if twist.has(Twist::LAST_HOP) {
                 bytes[22] = 1;
             }
-            if twist.has(Twist::UNCHECKED) && bytes[23] == proto::UDP {
-                bytes[40..42].fill(0);
+            let check = packet::l4_at(&bytes) + 6;
+            if let (true, proto::UDP, Some(check)) =
+                (twist.has(Twist::UNCHECKED), bytes[23], bytes.get_mut(check..check + 2))
+            {
+                check.fill(0);
             }
         }
         if twist.has(Twist::PADDED) {
@@ -186,6 +246,7 @@ impl Content {
         if let (true, Some(byte)) = (twist.has(Twist::MUTATED), bytes.get_mut(usize::from(at))) {
             *byte = value;
         }
+        let is_cut = twist.has(Twist::FRAGMENT | Twist::LATER);
         let vlan_id = match (twist.has(Twist::VLAN), twist.has(Twist::PRIORITY)) {
             (false, false) => None,
             (true, _) => Some(5),
@@ -194,7 +255,7 @@ impl Content {
         Frame {
             bytes,
             ifindex,
-            gso_size: if twist.has(Twist::GSO) { GSO_SIZE } else { 0 },
+            gso_size: if twist.has(Twist::GSO) && !is_cut { GSO_SIZE } else { 0 },
             vlan_id,
             is_to_other: twist.has(Twist::TO_OTHER),
             is_checksum_partial: twist.has(Twist::PARTIAL),

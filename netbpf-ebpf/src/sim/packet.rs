@@ -1,5 +1,6 @@
 //! Frames for tests: written out header by header, checksums by summing up.
 
+use core::ops::Range;
 use std::vec::Vec;
 
 use netbpf_common::{Ipv4, MacAddr, proto};
@@ -92,6 +93,114 @@ pub fn echo(addresses: Addresses, is_request: bool, id: u16, data: &[u8]) -> Vec
     ipv4(addresses, proto::ICMP, &payload)
 }
 
+/// A UDP-Lite frame whose checksum covers all of it (RFC 3828).
+#[must_use]
+pub fn udp_lite(addresses: Addresses, sport: u16, dport: u16, data: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    payload.extend(sport.to_be_bytes());
+    payload.extend(dport.to_be_bytes());
+    payload.extend([0; 4]);
+    payload.extend(data);
+    ipv4(addresses, proto::UDP_LITE, &payload)
+}
+
+/// An SCTP frame (RFC 9260); its checksum, which covers no address and which
+/// nobody on the way looks at, is left out.
+#[must_use]
+pub fn sctp(addresses: Addresses, sport: u16, dport: u16, data: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    payload.extend(sport.to_be_bytes());
+    payload.extend(dport.to_be_bytes());
+    payload.extend([0; 8]);
+    payload.extend(data);
+    ipv4(addresses, proto::SCTP, &payload)
+}
+
+/// What an ICMP error says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Complaint {
+    /// Type.
+    pub kind: u8,
+    /// Code.
+    pub code: u8,
+    /// The word behind the checksum: an MTU, or a pointer.
+    pub rest: u32,
+}
+
+impl Complaint {
+    /// Port unreachable.
+    pub const PORT_UNREACHABLE: Self = Self { kind: 3, code: 3, rest: 0 };
+    /// The time to live ran out.
+    pub const TIME_EXCEEDED: Self = Self { kind: 11, code: 0, rest: 0 };
+
+    /// Fragmentation needed, and forbidden.
+    #[must_use]
+    pub const fn fragmentation_needed(mtu: u16) -> Self {
+        Self { kind: 3, code: 4, rest: mtu as u32 }
+    }
+}
+
+/// An ICMP error that quotes an IP packet, or its beginning.
+#[must_use]
+pub fn error(addresses: Addresses, complaint: Complaint, quote: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::from([complaint.kind, complaint.code, 0, 0]);
+    payload.extend(complaint.rest.to_be_bytes());
+    payload.extend(quote);
+    ipv4(addresses, proto::ICMP, &payload)
+}
+
+/// What an error quotes of an IPv4 frame: its header and `len` bytes more, or
+/// all there are.
+#[must_use]
+pub fn quote(frame: &[u8], len: usize) -> &[u8] {
+    &frame[14..frame.len().min(l4_at(frame) + len)]
+}
+
+/// The frame with IP options, padded to whole words.
+#[must_use]
+pub fn with_options(frame: &[u8], options: &[u8]) -> Vec<u8> {
+    let mut options = Vec::from(options);
+    options.resize(options.len().next_multiple_of(4), 0);
+    let mut frame = [&frame[..34], &options, &frame[34..]].concat();
+    let words = u8::try_from(options.len() / 4).expect("options fit");
+    frame[14] += words;
+    let total = u16::from_be_bytes([frame[16], frame[17]]) + u16::from(words) * 4;
+    frame[16..18].copy_from_slice(&total.to_be_bytes());
+    fix_header_checksum(&mut frame);
+    frame
+}
+
+/// The fragment of a frame without options that has these bytes of its payload,
+/// which begin at a multiple of eight.
+///
+/// # Panics
+/// If they do not, or are none.
+#[must_use]
+pub fn fragment(frame: &[u8], payload: Range<usize>) -> Vec<u8> {
+    assert!(payload.start.is_multiple_of(8) && !payload.is_empty());
+    let whole = &frame[34..];
+    let mut fragment = [&frame[..34], &whole[payload.clone()]].concat();
+    let total = u16::try_from(20 + payload.len()).expect("shorter than the whole");
+    fragment[16..18].copy_from_slice(&total.to_be_bytes());
+    let more = if payload.end < whole.len() { 0x2000 } else { 0 };
+    let word = u16::try_from(payload.start / 8).expect("within a datagram") | more;
+    fragment[20..22].copy_from_slice(&word.to_be_bytes());
+    fix_header_checksum(&mut fragment);
+    fragment
+}
+
+/// Addresses and ports of an IPv4 frame: the source's, then the destination's.
+///
+/// # Panics
+/// If the frame ends before.
+#[must_use]
+pub fn ends(frame: &[u8]) -> (Ipv4, u16, Ipv4, u16) {
+    let l4 = l4_at(frame);
+    let addr = |at: usize| Ipv4::new(frame[at..at + 4].try_into().expect("four bytes"));
+    let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    (addr(26), port(l4), addr(30), port(l4 + 2))
+}
+
 /// An ARP request, or reply, of `sender` to everybody.
 #[must_use]
 pub fn arp(source: MacAddr, sender: (MacAddr, Ipv4), target: Ipv4) -> Vec<u8> {
@@ -122,16 +231,26 @@ pub(super) fn sum(words: impl IntoIterator<Item = u8>) -> u16 {
 pub(super) fn l4_check(ip_proto: u8) -> Option<usize> {
     match ip_proto {
         proto::TCP => Some(16),
-        proto::UDP => Some(6),
+        proto::UDP | proto::UDP_LITE => Some(6),
         proto::ICMP => Some(2),
         _ => None,
     }
 }
 
+/// Offset of what follows the IP header.
+pub(super) fn l4_at(frame: &[u8]) -> usize {
+    14 + usize::from(frame[14] & 15) * 4
+}
+
+/// Whether the frame has a part of a datagram only.
+fn is_fragment(frame: &[u8]) -> bool {
+    frame[20] & 0x3f != 0 || frame[21] != 0
+}
+
 /// Sum over transport header and payload, with the pseudo-header where the
 /// protocol has one.
 fn l4_sum(frame: &[u8]) -> u16 {
-    let segment = &frame[34..];
+    let segment = &frame[l4_at(frame)..];
     let len = u16::try_from(segment.len()).expect("fits an IPv4 packet").to_be_bytes();
     let mut bytes = Vec::from(segment);
     if frame[23] != proto::ICMP {
@@ -144,27 +263,35 @@ fn l4_sum(frame: &[u8]) -> u16 {
     sum(bytes)
 }
 
-/// Computes all checksums of an IPv4 frame anew, without IP options.
-pub fn fix_checksums(frame: &mut [u8]) {
+/// Computes the checksum of an IPv4 frame's header anew.
+pub fn fix_header_checksum(frame: &mut [u8]) {
     frame[24..26].fill(0);
-    let check = !sum(frame[14..34].iter().copied());
+    let check = !sum(frame[14..l4_at(frame)].iter().copied());
     frame[24..26].copy_from_slice(&check.to_be_bytes());
-    let Some(offset) = l4_check(frame[23]).filter(|offset| frame.len() >= 36 + offset) else {
+}
+
+/// Computes all checksums of an IPv4 frame anew; of a fragment, the header's.
+pub fn fix_checksums(frame: &mut [u8]) {
+    fix_header_checksum(frame);
+    let l4 = l4_at(frame);
+    let check = l4_check(frame[23]).map(|offset| l4 + offset);
+    let Some(at) = check.filter(|at| frame.len() >= at + 2 && !is_fragment(frame)) else {
         return;
     };
-    frame[34 + offset..36 + offset].fill(0);
+    frame[at..at + 2].fill(0);
     let mut check = !l4_sum(frame);
-    if check == 0 && frame[23] == proto::UDP {
+    if check == 0 && frame[23] != proto::ICMP && frame[23] != proto::TCP {
         check = 0xffff;
     }
-    frame[34 + offset..36 + offset].copy_from_slice(&check.to_be_bytes());
+    frame[at..at + 2].copy_from_slice(&check.to_be_bytes());
 }
 
 /// Whether all checksums of an IPv4 frame are right: a UDP checksum of zero is.
+/// Of a fragment, the header's.
 #[must_use]
 pub fn has_right_checksums(frame: &[u8]) -> bool {
-    let without_udp = frame[23] == proto::UDP && frame[40..42] == [0, 0];
-    let header = sum(frame[14..34].iter().copied()) == 0xffff;
-    let l4 = l4_check(frame[23]).is_none() || without_udp || l4_sum(frame) == 0xffff;
-    header && l4
+    let l4 = l4_at(frame);
+    let is_without = || frame[23] == proto::UDP && frame[l4 + 6..l4 + 8] == [0, 0];
+    let is_left_out = is_fragment(frame) || l4_check(frame[23]).is_none() || is_without();
+    sum(frame[14..l4].iter().copied()) == 0xffff && (is_left_out || l4_sum(frame) == 0xffff)
 }

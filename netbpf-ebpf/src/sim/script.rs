@@ -62,9 +62,15 @@ pub fn play_packet(bytes: &[u8]) {
         copies: Vec::new(),
     };
     invariants::run(&mut sim, Program::FromEndpoint, &frame);
-    let frame = Frame { ifindex: UPLINK, ..frame };
-    invariants::run(&mut sim, Program::FromUplink, &frame);
-    invariants::run(&mut sim, Program::ToUplink, &frame);
+    for (program, ifindex) in [
+        (Program::FromUplink, UPLINK),
+        (Program::ToUplink, UPLINK),
+        (Program::FromUplink, Flow::LOOPBACK),
+    ] {
+        // As for [`Stage::tick`].
+        sim.env.now = Ticks(sim.env.now.0 + 1);
+        invariants::run(&mut sim, program, &Frame { ifindex, ..frame.clone() });
+    }
 }
 
 /// The guard that two bits stand for: the usual one for two of their values.
@@ -120,11 +126,18 @@ fn network(circumstances: u8) -> Sim {
     if circumstances & 0x80 != 0 {
         sim.env.now = Ticks(u32::MAX - Ticks::from_secs(300).0);
     }
+    // Devices alone say how much they take.
+    for (_, _, route) in &mut sim.env.routes {
+        route.mtu = 0;
+    }
+    for neighbour in sim.env.neighbours.values_mut() {
+        neighbour.mtu = 0;
+    }
     sim.tables.uplinks.insert(UPLINK, uplink(HOST, MTU));
     sim.tables.uplinks.insert(OTHER_UPLINK, uplink(OTHER_HOST, OTHER_MTU));
     let way = Route::of(OTHER_UPLINK, OTHER_ROUTER.1);
     sim.env.routes.insert(0, (FAR, Ipv4::mask(32), way));
-    sim.env.routes.insert(0, (OTHER_HOST.1, Ipv4::mask(32), Route::STACK));
+    sim.env.routes.insert(0, (OTHER_HOST.1, Ipv4::mask(32), Route::LOCAL));
     sim.env.sockets.push((proto::UDP, 2002));
     sim
 }
@@ -157,6 +170,11 @@ impl Stage {
                     self.send(*program, &content.answer(*ifindex, bytes));
                 }
             }
+            Event::Error { index, content } => {
+                if let Some(Answerable { bytes, program, ifindex }) = self.answerable.get(*index) {
+                    self.send(*program, &content.error(*ifindex, bytes));
+                }
+            }
             Event::Wait(span) => self.wait(*span),
             Event::Sweep => invariants::sweep(&mut self.sim),
             Event::Flush(id) => self.flush(*id),
@@ -166,22 +184,45 @@ impl Stage {
             Event::Resolve(is_known) => self.resolve(*is_known),
             Event::Shorten(by) => self.sim.tables.flow_entries = FLOW_ENTRIES - by,
             Event::Plug(is_there) => self.plug(*is_there),
+            Event::Reroute(is_moved) => self.reroute(*is_moved),
         }
     }
 
     fn send(&mut self, program: Program, frame: &Frame) {
+        if program == Program::ToUplink {
+            self.tick();
+        }
         let outcome = invariants::run(&mut self.sim, program, frame);
         if program == Program::ToUplink {
             self.tick();
         }
-        let (program, ifindex) = match outcome.result {
-            Ok(Verdict::Peer { ifindex }) => (Program::FromEndpoint, ifindex),
-            Ok(Verdict::Uplink { ifindex } | Verdict::Neighbour { ifindex, .. }) => {
+        let Frame { bytes, copies, .. } = self.sim.skb.clone();
+        match outcome.result {
+            Ok(Verdict::Sent | Verdict::Held) => {
+                for (verdict, bytes) in copies {
+                    self.follow(verdict, Frame { bytes, ..frame.clone() });
+                }
+            }
+            Ok(verdict) => self.follow(verdict, Frame { bytes, ..frame.clone() }),
+            Err(_) => {}
+        }
+    }
+
+    /// Where a frame goes on to, it may be answered; from the loopback device it
+    /// comes in again.
+    fn follow(&mut self, verdict: Verdict, frame: Frame) {
+        let (program, ifindex) = match verdict {
+            Verdict::Neighbour { ifindex: Flow::LOOPBACK, .. } => {
+                let frame = Frame { ifindex: Flow::LOOPBACK, is_to_other: false, ..frame };
+                return self.send(Program::FromUplink, &frame);
+            }
+            Verdict::Peer { ifindex } => (Program::FromEndpoint, ifindex),
+            Verdict::Uplink { ifindex } | Verdict::Neighbour { ifindex, .. } => {
                 (Program::FromUplink, ifindex)
             }
-            Ok(_) | Err(_) => return,
+            Verdict::Pass | Verdict::Rare | Verdict::Held | Verdict::Sent => return,
         };
-        let bytes = self.sim.skb.bytes.clone();
+        let bytes = frame.bytes;
         // With all of the header that an answer fills in.
         let is_complete = bytes.len() >= if bytes.get(23) == Some(&proto::TCP) { 54 } else { 42 };
         if bytes[12..14] == [8, 0] && is_complete {
@@ -253,6 +294,14 @@ impl Stage {
             uplinks.insert(OTHER_UPLINK, uplink(OTHER_HOST, OTHER_MTU));
         } else {
             uplinks.remove(&OTHER_UPLINK);
+        }
+    }
+    fn reroute(&mut self, is_moved: bool) {
+        let routes = &mut self.sim.env.routes;
+        routes.retain(|(addr, ..)| *addr != PEER);
+        if is_moved {
+            let way = Route::of(OTHER_UPLINK, OTHER_ROUTER.1);
+            routes.insert(0, (PEER, Ipv4::mask(32), way));
         }
     }
 }

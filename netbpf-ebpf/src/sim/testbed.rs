@@ -168,6 +168,20 @@ impl Sim {
         self.decide(Program::FromUplink)
     }
 
+    /// A frame from the `n`-th namespace that comes in again by the loopback
+    /// device: what becomes of it there.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn hairpin(&mut self, n: u8, frame: &[u8]) -> Outcome {
+        let outcome = self.from_namespace(n, frame);
+        let is_back =
+            matches!(outcome.result, Ok(Verdict::Neighbour { ifindex: Flow::LOOPBACK, .. }));
+        assert!(is_back, "{outcome:?}");
+        let frame = self.skb.bytes.clone();
+        self.back_in(&frame)
+    }
+
     /// A frame that the host's stack sends by the uplink.
     pub fn from_stack(&mut self, frame: &[u8]) -> Outcome {
         self.run(Program::ToUplink, UPLINK, frame)

@@ -2,17 +2,20 @@
 //!
 //! [`run`] gives a frame to a program and looks at all that it did.
 
+mod counters;
 mod frame;
+mod read;
+mod tables;
+mod translation;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use netbpf_common::{
-    Counter, Counters, DropReason, EndpointId, Flow, FlowKind, FlowState, MacAddr, PublishEntry,
-    Tuple,
-};
+use netbpf_common::{Counter, Counters, DropReason, EndpointId, Flow, HeldFragment, Tuple};
 
 use super::{Frame, Sim};
 use crate::{Outcome, Verdict, seam::Tables as _};
+
+pub use tables::{check_tables, sweep};
 
 /// The entry points of the datapath.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +35,21 @@ type Flows = HashMap<Tuple, Flow>;
 struct Before {
     stats: HashMap<EndpointId, Counters>,
     flows: Flows,
+    held: HashMap<u32, Box<HeldFragment>>,
+}
+
+impl Before {
+    /// The fragments that do not wait any more, the newest first.
+    fn released(&self, sim: &Sim) -> Vec<&HeldFragment> {
+        let still = |slot: &u32| sim.tables.held.get(slot).map(|held| held.ticket);
+        let is_gone = |(slot, held): &(&u32, &Box<HeldFragment>)| {
+            held.ticket != 0 && still(slot) != Some(held.ticket)
+        };
+        let gone = self.held.iter().filter(is_gone);
+        let mut released: Vec<_> = gone.map(|(_, held)| &**held).collect();
+        released.sort_by_key(|held| u32::MAX - held.ticket);
+        released
+    }
 }
 
 /// Gives a frame to a program. It is left in `sim.skb` as it goes on.
@@ -39,17 +57,35 @@ struct Before {
 /// # Panics
 /// If something does not hold that always has to.
 pub fn run(sim: &mut Sim, program: Program, sent: &Frame) -> Outcome {
-    let before = Before { stats: sim.tables.stats.clone(), flows: flows(sim) };
+    let before = Before {
+        stats: sim.tables.stats.clone(),
+        flows: tables::flows(sim),
+        held: sim.tables.held.clone(),
+    };
     sim.skb = sent.clone();
     let outcome = sim.decide(program);
     assert_ne!(outcome.result, Err(DropReason::Rewrite), "no store fails here");
-    let counter = check_counters(sim, &before, program, outcome);
+    let counter = counters::check(sim, &before, program, outcome);
     let is_translated = matches!(counter, Some(Counter::Snat | Counter::Dnat));
+    let reading = read::read(sim, sent);
     match outcome.result {
         Ok(verdict) if is_translated => {
-            frame::check_translation(sim, &before.flows, program, sent, verdict);
-            let flow = sim.tables.flows[&frame::tuple(&sent.bytes)].borrow();
-            assert_eq!(flow.endpoint, outcome.endpoint, "somebody else's flow");
+            let reading = reading.expect("translated, whatever it is");
+            check_translated(sim, &before, &reading, (program, sent), verdict);
+            let flow = sim.tables.flows[&reading.key].borrow();
+            let whose = if program == Program::ToUplink {
+                // The stack does not tell who sent it: its address does.
+                let owner = sim.tables.address_owner(reading.key.saddr);
+                owner.unwrap_or(EndpointId::NONE)
+            } else if flow.kind.is_host() {
+                EndpointId::NONE
+            } else {
+                flow.endpoint
+            };
+            assert_eq!(whose, outcome.endpoint, "somebody else's flow");
+        }
+        Err(reason) if let Some(verdict) = sim.env.answered => {
+            frame::check_answer(sim, reason, sent, verdict);
         }
         _ => assert_eq!(sim.skb, *sent, "changed, though not translated: {outcome:?}"),
     }
@@ -57,167 +93,49 @@ pub fn run(sim: &mut Sim, program: Program, sent: &Frame) -> Outcome {
         (Program::FromEndpoint, Ok(verdict)) => {
             frame::check_guard(sim, outcome.endpoint, sent);
             frame::check_bridging(sim, outcome.endpoint, verdict, is_translated);
+            if verdict == Verdict::Held {
+                frame::check_held(sim, outcome.endpoint, sent);
+            }
         }
-        (Program::FromUplink, Ok(Verdict::Pass)) => {
+        (Program::FromUplink, Ok(Verdict::Pass)) if !is_translated => {
             frame::check_passed_in(sim, &before.flows, sent);
         }
         (Program::ToUplink, Ok(verdict)) => {
             assert_eq!(verdict, Verdict::Pass);
-            assert!(!frame::is_private_source(sim, &sent.bytes), "a private source leaves");
+            let bytes = &sim.skb.bytes;
+            assert!(!frame::is_private_source(sim, bytes), "a private source leaves");
         }
         _ => {}
     }
-    let after = flows(sim);
-    let own = is_translated.then(|| frame::tuple(&sent.bytes));
-    check_other_flows(sim, &before.flows, &after, program, own);
-    check_flows(sim, &after);
+    tables::check_changes(sim, &before.flows, (program, sent), reading.as_ref(), is_translated);
     outcome
 }
 
-/// Counted once, in the row that fits the outcome, and nowhere else. Returns
-/// how it was counted if it was not dropped.
-fn check_counters(
+/// The frame in hand and those that have waited for it are what their flow says.
+fn check_translated(
     sim: &Sim,
     before: &Before,
-    program: Program,
-    outcome: Outcome,
-) -> Option<Counter> {
-    let after = sim.tables.counters(outcome.endpoint);
-    let mut expected = before.stats.get(&outcome.endpoint).copied().unwrap_or_default();
-    let counter = match outcome.result {
-        Err(reason) => {
-            expected.0[Counters::drop_row(reason)] += 1;
-            None
-        }
-        // What the host sends of its own is nobody's to count.
-        Ok(_) if program == Program::ToUplink => Some(Counter::Passed),
-        Ok(verdict) => {
-            let counted = |counter: &Counter| after.of(*counter).0 != expected.of(*counter).0;
-            let counter = Counter::ALL.into_iter().find(counted).expect("no packet was counted");
-            let row = Counters::packets_row(counter);
-            expected.0[row] += 1;
-            expected.0[row + 1] += sim.skb.bytes.len().saturating_sub(14) as u64;
-            match (counter, verdict) {
-                (Counter::Passed, Verdict::Pass) | (Counter::Forwarded, Verdict::Peer { .. }) => {}
-                (Counter::Snat | Counter::Dnat, verdict) if verdict != Verdict::Pass => {}
-                _ => panic!("{verdict:?} is counted as {counter:?}"),
-            }
-            Some(counter)
-        }
-    };
-    assert_eq!(after, expected, "counted wrongly: {outcome:?}");
-    for (id, counters) in &sim.tables.stats {
-        let is_as_before = *counters == before.stats.get(id).copied().unwrap_or_default();
-        assert!(*id == outcome.endpoint || is_as_before, "counted for {id:?} too: {outcome:?}");
-    }
-    counter
-}
-
-/// A packet makes and changes no flow but its own, and makes one of ports that
-/// nobody has. It ends at most one, which is over, or has the tuple of a packet
-/// of the host's.
-fn check_other_flows(
-    sim: &Sim,
-    before: &Flows,
-    after: &Flows,
-    program: Program,
-    own: Option<Tuple>,
+    reading: &read::Reading,
+    sent: (Program, &Frame),
+    verdict: Verdict,
 ) {
-    let partner = own.map(|own| after[&own].partner(own.proto));
-    let is_own = |key: &Tuple| own == Some(*key) || partner == Some(*key);
-    for (key, flow) in after {
-        let old = before.get(key);
-        assert!(is_own(key) || old == Some(flow), "{key:?} is another's");
-        if old.is_none() && flow.kind == FlowKind::SNAT_REPLY {
-            let (ip_proto, port) = (key.proto, key.dport.number());
-            let holds =
-                |e: &PublishEntry| e.proto() == ip_proto && (e.first()..=e.last).contains(&port);
-            assert!(!sim.tables.published.iter().any(holds), "{port} is published");
-            assert!(!sim.env.sockets.contains(&(ip_proto, port)), "{port} is the host's");
+    let released = before.released(sim);
+    if verdict != Verdict::Sent {
+        let goes = (verdict, &*sim.skb.bytes);
+        assert!(released.is_empty() && sim.skb.copies.is_empty(), "released, and not sent");
+        return translation::check(sim, &before.flows, reading, sent, goes);
+    }
+    let ((verdict, first), others) = sim.skb.copies.split_first().expect("sent, and nowhere");
+    translation::check(sim, &before.flows, reading, sent, (*verdict, first));
+    let flow = *sim.tables.flows[&reading.key].borrow();
+    let mut others = others.iter();
+    for held in released {
+        assert_eq!(held.key, read::fragment_key(&sent.1.bytes), "of another datagram");
+        if held.frame[22] > 1 {
+            let (goes, copy) = others.next().expect("released, and nowhere");
+            assert_eq!(goes, verdict);
+            translation::check_released(&flow, held, first, copy);
         }
     }
-    let ended = || originals(before).filter(|(key, _)| !after.contains_key(key));
-    assert!(ended().count() <= 1);
-    for (key, flow) in ended() {
-        let reply = &before[&flow.partner(key.proto)];
-        let state = FlowState::of(key.proto, flow.seen, reply.seen);
-        let is_over = matches!(state, FlowState::TimeWait | FlowState::Closed)
-            || is_expired(sim, before, key, flow);
-        let is_hosts = program == Program::ToUplink
-            && flow.kind == FlowKind::SNAT_ORIGINAL
-            && flow.translated.tuple(key.proto) == frame::tuple(&sim.skb.bytes);
-        assert!(is_over || is_hosts, "{key:?} was {state:?}");
-    }
-}
-
-/// Visits every flow and sees that exactly those end that have expired.
-///
-/// # Panics
-/// If others do, or if tables do not fit each other.
-pub fn sweep(sim: &mut Sim) {
-    let before = flows(sim);
-    sim.sweep();
-    let after = flows(sim);
-    for (key, flow) in originals(&before) {
-        assert_ne!(after.contains_key(key), is_expired(sim, &before, key, flow), "{key:?}");
-    }
-    check_flows(sim, &after);
-}
-
-/// That the tables fit each other.
-///
-/// # Panics
-/// If they do not.
-pub fn check_tables(sim: &Sim) {
-    check_flows(sim, &flows(sim));
-}
-
-fn check_flows(sim: &Sim, flows: &Flows) {
-    let mut outside = HashSet::new();
-    for (key, flow) in flows {
-        let partner = flow.partner(key.proto);
-        let back = flows.get(&partner).expect("half a flow");
-        assert_eq!(back.partner(key.proto), *key);
-        let kinds = back.kind.0 ^ flow.kind.0;
-        assert_eq!(kinds, FlowKind::REPLY | FlowKind::TO_ENDPOINT, "both go the same way");
-        assert_eq!((back.endpoint, back.created), (flow.endpoint, flow.created));
-        let is_new = flow.kind.is_to_endpoint() || outside.insert(flow.translated.tuple(key.proto));
-        assert!(is_new, "two flows look the same outside");
-    }
-
-    let mut counts: HashMap<EndpointId, u64> = HashMap::new();
-    for (key, flow) in originals(flows) {
-        *counts.entry(flow.endpoint).or_default() += 1;
-        *counts.entry(EndpointId::NONE).or_default() += 1;
-        let reminders = sim.tables.queue.iter();
-        let live = reminders.filter(|v| v.tuple == *key && v.created == flow.created).count();
-        assert_eq!(live, 1, "reminders of {key:?}");
-    }
-    for id in sim.tables.flow_counts.keys().chain(counts.keys()) {
-        let count = counts.get(id).copied().unwrap_or(0);
-        assert_eq!(sim.tables.flow_count(*id), count, "flows of {id:?}");
-        let limit = match sim.tables.endpoints.get(id) {
-            Some(endpoint) => endpoint.flow_limit,
-            None => sim.tables.config.max_flows,
-        };
-        assert!(count <= u64::from(limit), "{id:?} has {count} flows");
-    }
-    for (mac, entry) in &sim.tables.learnt {
-        assert!(!mac.is_multicast() && *mac != MacAddr::ZERO, "learnt {mac}");
-        assert_ne!(entry.endpoint, EndpointId::NONE);
-    }
-}
-
-/// The flow table's entries, as they are now.
-fn flows(sim: &Sim) -> Flows {
-    sim.tables.flows.iter().map(|(key, flow)| (*key, *flow.borrow())).collect()
-}
-
-fn originals(flows: &Flows) -> impl Iterator<Item = (&Tuple, &Flow)> {
-    flows.iter().filter(|(_, flow)| !flow.kind.is_reply())
-}
-
-fn is_expired(sim: &Sim, flows: &Flows, key: &Tuple, flow: &Flow) -> bool {
-    let reply = &flows[&flow.partner(key.proto)];
-    flow.expires_in(key.proto, reply, sim.env.now, &sim.tables.config.timeouts).0 == 0
+    assert_eq!(others.next(), None, "sent twice");
 }
