@@ -207,7 +207,8 @@ mod tests {
             sport: Port::new(40000),
             dport: Port::new(8002),
             proto: proto::TCP,
-            pad: [0; 3],
+            from_host: 0,
+            pad: [0; 2],
         };
         let mut translated = Translation::from(tuple);
         translated.daddr = Ipv4::new([172, 19, 0, 2]);

@@ -3,7 +3,10 @@
 
 use netbpf_common::{FragmentKey, Fragments, Ipv4, MacAddr, Port, Tuple, proto};
 
-use crate::sim::{Frame, Sim};
+use crate::{
+    seam::Skb as _,
+    sim::{Frame, Sim},
+};
 
 /// What of an IPv4 packet is translated behind its header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,8 +38,16 @@ impl Reading {
     }
 }
 
-/// Reads a frame. Where a later fragment belongs only the tables know.
+/// Reads a frame. Where a later fragment belongs only the tables know, and whether
+/// a flow of the host's own is what the host's packet goes by.
 pub(super) fn read(sim: &Sim, frame: &Frame) -> Option<Reading> {
+    let reading = read_bytes(sim, frame)?;
+    let own = Tuple { from_host: 1, ..reading.key };
+    let is_own = frame.is_from_host() && sim.tables.flows.contains_key(&own);
+    Some(if is_own { Reading { key: own, ..reading } } else { reading })
+}
+
+fn read_bytes(sim: &Sim, frame: &Frame) -> Option<Reading> {
     let bytes = &frame.bytes;
     if bytes.len() < 34 || bytes[12..14] != [8, 0] || bytes[14] >> 4 != 4 {
         return None;
