@@ -18,7 +18,9 @@ use crate::{
 /// eight bytes behind it (RFC 792).
 const QUOTE: usize = ipv4::LEN + 8;
 /// Bytes of the error as an IP packet.
-const PACKET: usize = ipv4::LEN + icmp::LEN + QUOTE;
+const PACKET: u16 = 56;
+const _: () = assert!(PACKET as usize == ipv4::LEN + icmp::LEN + QUOTE);
+
 /// Type of service: internetwork control (RFC 1812 section 4.3.2.5).
 const TOS: u8 = 0xc0;
 /// The error's time to live.
@@ -112,10 +114,10 @@ fn write(
     message: Message,
 ) -> Option<()> {
     let quote: [u8; QUOTE] = skb.read(eth::LEN)?;
-    skb.resize((eth::LEN + PACKET) as u32)?;
+    skb.resize(eth::HEADER_LEN + u32::from(PACKET))?;
     eth::store_macs(skb, dst, src)?;
 
-    let [len_high, len_low] = (PACKET as u16).to_be_bytes();
+    let [len_high, len_low] = PACKET.to_be_bytes();
     let mut header = [0x45, TOS, len_high, len_low, 0, 0, 0, 0, TTL, proto::ICMP, 0, 0];
     let mut sum = words(&header) + words(&source.octets()) + words(&dropped.saddr.octets());
     [header[10], header[11]] = (!checksum::fold(sum)).to_ne_bytes();

@@ -7,7 +7,7 @@ use netbpf_common::{
 use crate::{
     Forward, Stop, Verdict, flow,
     flow::NewFlow,
-    parse::{self, Packet, Parsed, Translate},
+    parse::{self, Packet, Translate},
     ports, rewrite, route,
     seam::{Env, FlowEntry, Route, Seam, Skb, Tables},
     snat,
@@ -272,16 +272,7 @@ fn plan<S: Skb, T: Tables, E: Env>(
     packet: Option<&Packet>,
     new: &mut NewFlow,
 ) -> Result<(), Stop> {
-    let packet = match packet {
-        Some(packet) => *packet,
-        None => {
-            let header = parse::header(&seam.skb)?;
-            match parse::packet(&seam.skb, header)? {
-                Parsed::Packet(packet) => packet,
-                Parsed::Rare => return Err(Stop::ToStack),
-            }
-        }
-    };
+    let packet = parse::given_or_read(&seam.skb, packet)?;
     let tuple = packet.tuple;
     let mut translated = Translation::from(tuple);
     match lookup_target(seam, &tuple, &mut translated) {

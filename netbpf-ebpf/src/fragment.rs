@@ -81,7 +81,7 @@ pub fn hold<S: Skb, T: Tables, E: Env>(
     rare: &Rare,
 ) -> bool {
     let key = rare.fragment_key();
-    let len = seam.skb.l3_len() + eth::LEN as u32;
+    let len = seam.skb.l3_len() + eth::HEADER_LEN;
     let Some(mut entry) = seam.tables.fragments(&key, seam.env.now()) else {
         return false;
     };

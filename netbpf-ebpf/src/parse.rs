@@ -3,7 +3,7 @@
 use netbpf_common::{DropReason, Flow, Port, Tuple, proto};
 
 use crate::{
-    rewrite,
+    Stop, rewrite,
     seam::Skb,
     wire::{
         icmp,
@@ -149,8 +149,24 @@ pub fn packet(skb: &impl Skb, header: Header) -> Result<Parsed, DropReason> {
     Ok(Parsed::Packet(Packet { tuple, header, tcp, may_open, len, wire_len }))
 }
 
+/// The packet, or if it is not given, the one that there is, read anew.
+///
+/// # Errors
+/// [`Stop::ToStack`] if it is a rare one, or as [`packet`].
+#[inline(always)]
+pub fn given_or_read(skb: &impl Skb, given: Option<&Packet>) -> Result<Packet, Stop> {
+    if let Some(packet) = given {
+        return Ok(*packet);
+    }
+    match packet(skb, header(skb)?)? {
+        Parsed::Packet(packet) => Ok(packet),
+        Parsed::Rare => Err(Stop::ToStack),
+    }
+}
+
 /// The tuple of a packet with that header and those ports.
 #[inline(always)]
+#[must_use]
 pub fn tuple(header: &Header, sport: Port, dport: Port) -> Tuple {
     Tuple {
         saddr: header.saddr,

@@ -66,7 +66,7 @@ fn candidate(own: Port, attempt: u32, place: u32) -> Port {
 }
 
 /// The place where an inside address and port look for a port of their own:
-/// two rounds of the finalizer of MurmurHash3, keyed.
+/// a mix of its bits, keyed.
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation, reason = "the high half is what is wanted")]
 const fn own_place(secret: u64, owner: PortOwner) -> u32 {

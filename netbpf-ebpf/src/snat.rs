@@ -9,7 +9,7 @@ use crate::{
     Forward, Stop, Verdict, dnat, flow,
     flow::NewFlow,
     next_hop,
-    parse::{self, Packet, Parsed, Translate},
+    parse::{self, Packet, Translate},
     ports,
     seam::{Env, FlowEntry, Seam, Skb, Tables},
     wire::eth::Eth,
@@ -123,16 +123,7 @@ pub(crate) fn plan<S: Skb, T: Tables, E: Env>(
     new: &mut NewFlow,
 ) -> Result<(), Stop> {
     let endpoint = seam.tables.endpoint(id).ok_or(DropReason::EndpointGone)?;
-    let (tuple, may_open, wire_len) = match packet {
-        Some(packet) => (packet.tuple, packet.may_open, packet.wire_len),
-        None => {
-            let header = parse::header(&seam.skb)?;
-            let Parsed::Packet(packet) = parse::packet(&seam.skb, header)? else {
-                return Err(Stop::ToStack);
-            };
-            (packet.tuple, packet.may_open, packet.wire_len)
-        }
-    };
+    let Packet { tuple, may_open, wire_len, .. } = parse::given_or_read(&seam.skb, packet)?;
     let is_to_gateway = tuple.daddr == endpoint.gateway;
     if tuple.daddr.is_martian()
         || is_to_gateway && !ports::is_published(seam, tuple.proto, tuple.dport)

@@ -92,6 +92,7 @@ fn ports(sim: &Sim) -> (u16, u16) {
 }
 
 /// One event, to both; any difference is an error.
+#[allow(clippy::too_many_lines, reason = "one match over the events, beside what the model does")]
 fn step(sim: &mut Sim, model: &mut Naive, event: &Event) -> Result<(), TestCaseError> {
     match *event {
         Event::Out { n, sport, dport } => {
@@ -122,7 +123,7 @@ fn step(sim: &mut Sim, model: &mut Naive, event: &Event) -> Result<(), TestCaseE
             match own.first() {
                 Some(session) => prop_assert_eq!(outside, session.outside),
                 None => {
-                    prop_assert!(outside == sport || is_taken(sport), "a free port was not kept")
+                    prop_assert!(outside == sport || is_taken(sport), "a free port was not kept");
                 }
             }
             let session = Session {

@@ -133,14 +133,17 @@ fn clients_with_the_same_port_do_not_mix() {
     let asking = [host.outside(), &ns2, &ns1, host.netns()];
     let any = at(Ipv4Addr::UNSPECIFIED, 5000);
     let clients = asking.map(|ns| UdpClient::on_port(ns, 5000));
-    let mut connections =
-        asking.map(|ns| connect_from(ns, any, at(UPLINK, 8080)).expect(ns.name()));
+    let mut connections = asking.map(|ns| {
+        connect_from(ns, any, at(UPLINK, 8080)).unwrap_or_else(|_| panic!("{}", ns.name()))
+    });
     for round in 0..3 {
         for (ns, client) in asking.iter().zip(&clients) {
             client.exchange(at(UPLINK, 8080), format!("{} {round}", ns.name()).as_bytes());
         }
         for (ns, connection) in asking.iter().zip(&mut connections) {
-            connection.echo(format!("{} {round}", ns.name()).as_bytes()).expect(ns.name());
+            connection
+                .echo(format!("{} {round}", ns.name()).as_bytes())
+                .unwrap_or_else(|_| panic!("{}", ns.name()));
         }
     }
     assert_eq!(server.peers().len(), 4, "{:?}", server.peers());
@@ -207,8 +210,9 @@ fn what_is_published_on_one_address_is_on_no_other() {
             continue;
         }
         for (addr, port) in [(UPLINK, 8080), (SECOND, 8081)] {
-            let mut client = connect(from, at(addr, port)).expect(from.name());
-            client.upload(100_000).expect(from.name());
+            let mut client =
+                connect(from, at(addr, port)).unwrap_or_else(|_| panic!("{}", from.name()));
+            client.upload(100_000).unwrap_or_else(|_| panic!("{}", from.name()));
         }
         for (addr, port) in [(SECOND, 8080), (UPLINK, 8081), (GATEWAY, 8080)] {
             if addr == GATEWAY && from.name() == host.outside().name() {

@@ -36,12 +36,14 @@ const SENT: u8 = 5;
 impl Decided {
     /// Whether a flow has to be made first.
     #[inline(always)]
+    #[must_use]
     pub fn needs_flow(&self) -> bool {
         self.stop == NEEDS_FLOW
     }
 
     /// Whether the way of the flow has to be looked up anew.
     #[inline(always)]
+    #[must_use]
     pub fn needs_route(&self) -> bool {
         self.stop == NEEDS_ROUTE
     }
@@ -49,18 +51,21 @@ impl Decided {
     /// Whether the packet has been read and no more; or whether its flow says that
     /// the stack is to take it on.
     #[inline(always)]
+    #[must_use]
     pub fn is_read(&self) -> bool {
         self.stop == RARE
     }
 
     /// Whether it goes somewhere.
     #[inline(always)]
+    #[must_use]
     pub fn is_forwarded(&self) -> bool {
         self.stop == 0
     }
 
     /// Whether it is the stack's as it is, or nobody has said where to.
     #[inline(always)]
+    #[must_use]
     pub fn is_for_stack(&self) -> bool {
         self.stop != 0 && self.stop != DROPPED
     }
@@ -77,6 +82,7 @@ impl Decided {
 
     /// What became of a packet of an endpoint.
     #[inline(always)]
+    #[must_use]
     pub fn outcome(&self, endpoint: EndpointId) -> Outcome {
         let (ifindex, next_hop) = (self.ifindex, self.next_hop);
         let result = if self.stop == DROPPED {

@@ -60,6 +60,7 @@ impl Default for Rare {
 impl Rare {
     /// What has been decided about it so far.
     #[inline(always)]
+    #[must_use]
     pub fn decided(&self) -> &Decided {
         &self.decided
     }
@@ -196,6 +197,7 @@ fn transport(
 /// The ports of a quoted packet, from the first eight bytes of its transport
 /// header; `None` for an ICMP message that is no query.
 #[inline(always)]
+#[must_use]
 pub fn quoted_ports(ip_proto: u8, first: [u8; 8]) -> Option<(Port, Port)> {
     let [a, b, c, d, id_high, id_low, ..] = first;
     match ip_proto {

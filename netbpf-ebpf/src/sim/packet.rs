@@ -157,6 +157,9 @@ pub fn quote(frame: &[u8], len: usize) -> &[u8] {
 }
 
 /// The frame with IP options, padded to whole words.
+///
+/// # Panics
+/// If they are longer than options can be.
 #[must_use]
 pub fn with_options(frame: &[u8], options: &[u8]) -> Vec<u8> {
     let mut options = Vec::from(options);

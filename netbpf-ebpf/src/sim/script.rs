@@ -212,9 +212,11 @@ impl Stage {
     /// comes in again.
     fn follow(&mut self, verdict: Verdict, frame: Frame) {
         let (program, ifindex) = match verdict {
-            // The host itself gets it without another look.
-            Verdict::Neighbour { ifindex: Flow::LOOPBACK, next_hop: Flow::HOST } => return,
-            Verdict::Neighbour { ifindex: Flow::LOOPBACK, .. } => {
+            Verdict::Neighbour { ifindex: Flow::LOOPBACK, next_hop } => {
+                // The host itself gets what comes back to it without another look.
+                if next_hop == Flow::HOST {
+                    return;
+                }
                 let ifindex = Flow::LOOPBACK;
                 let frame = Frame { ifindex, is_hairpin: true, is_to_other: false, ..frame };
                 return self.send(Program::FromUplink, &frame);

@@ -9,9 +9,13 @@ use crate::seam::Skb;
 
 /// Bytes of the header.
 pub const LEN: usize = size_of::<EthHdr>();
+/// The same as a number of bytes to calculate with.
+pub const HEADER_LEN: u32 = 14;
 const DESTINATION: usize = offset_of!(EthHdr, dst_addr);
 const SOURCE: usize = offset_of!(EthHdr, src_addr);
 const ETHERTYPE: usize = offset_of!(EthHdr, ether_type);
+
+const _: () = assert!(LEN == HEADER_LEN as usize);
 
 /// Ethertype of ARP, as the CPU loads it.
 pub const ARP: u16 = EtherType::Arp as u16;

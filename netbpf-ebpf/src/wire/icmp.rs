@@ -59,6 +59,7 @@ pub struct Query {
 impl Query {
     /// The message of a type with an identifier; `None` if that is no query.
     #[inline(always)]
+    #[must_use]
     pub const fn of(kind: u8, id: Port) -> Option<Self> {
         match kind {
             kind::ECHO_REQUEST | kind::TIMESTAMP => Some(Self { is_request: true, id }),
@@ -69,6 +70,7 @@ impl Query {
 
     /// Source and destination port that stand for it in a tuple.
     #[inline(always)]
+    #[must_use]
     pub fn ports(self) -> (Port, Port) {
         if self.is_request { (self.id, Port::default()) } else { (Port::default(), self.id) }
     }

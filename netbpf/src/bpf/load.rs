@@ -136,10 +136,12 @@ fn fill_programs(ebpf: &mut Ebpf) -> Result<()> {
 
 /// A number that nobody else knows.
 fn secret() -> io::Result<[u32; 2]> {
-    let mut bytes = [0; 8];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let [a, b, c, d, e, f, g, h] = bytes;
-    Ok([u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])])
+    let mut halves = [[0; 4]; 2];
+    let mut random = fs::File::open("/dev/urandom")?;
+    for half in &mut halves {
+        random.read_exact(half)?;
+    }
+    Ok(halves.map(u32::from_ne_bytes))
 }
 
 fn cannot_pin(path: &Path, error: &io::Error) -> Error {

@@ -42,11 +42,9 @@ impl Before {
     /// The fragments that do not wait any more, the newest first.
     fn released(&self, sim: &Sim) -> Vec<&HeldFragment> {
         let still = |slot: &u32| sim.tables.held.get(slot).map(|held| held.ticket);
-        let is_gone = |(slot, held): &(&u32, &Box<HeldFragment>)| {
-            held.ticket != 0 && still(slot) != Some(held.ticket)
-        };
-        let gone = self.held.iter().filter(is_gone);
-        let mut released: Vec<_> = gone.map(|(_, held)| &**held).collect();
+        let all = self.held.iter().map(|(slot, held)| (slot, &**held));
+        let gone = all.filter(|(slot, held)| held.ticket != 0 && still(slot) != Some(held.ticket));
+        let mut released: Vec<_> = gone.map(|(_, held)| held).collect();
         released.sort_by_key(|held| u32::MAX - held.ticket);
         released
     }
