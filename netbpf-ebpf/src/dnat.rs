@@ -142,7 +142,7 @@ pub fn to_stack<S: Skb, T: Tables, E>(seam: &Seam<S, T, E>, header: &Header) -> 
 /// The published range that a packet is for: one on its very address first, and
 /// then one on any, if the address is the host's.
 #[inline(always)]
-pub fn lookup_published<S: Skb, T: Tables, E>(
+pub fn lookup_published<S: Skb, T: Tables, E: Env>(
     seam: &Seam<S, T, E>,
     tuple: &Tuple,
     is_hosts: bool,
@@ -177,23 +177,24 @@ fn is_to_host<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, tuple: &Tuple
 /// Binary search for the entry that holds `order`: the last one not above it
 /// is the only candidate.
 #[inline(always)]
-fn search<S, T: Tables, E>(seam: &Seam<S, T, E>, order: u64) -> Option<T::Ref<PublishEntry>> {
+fn search<S, T: Tables, E: Env>(seam: &Seam<S, T, E>, order: u64) -> Option<T::Ref<PublishEntry>> {
     let (mut low, mut len) = seam.tables.published_bounds();
     let mut found = None;
-    let mut step = 0;
-    while step < SEARCH_STEPS && len > 0 {
-        step += 1;
+    E::repeat(SEARCH_STEPS, |_| {
         let half = len / 2;
-        let entry = seam.tables.published(low + half)?;
+        let Some(entry) = seam.tables.published(low + half).filter(|_| len != 0) else {
+            return false;
+        };
         if entry.order <= order {
-            found = Some(entry);
+            found = Some(low + half);
             low += half + 1;
             len -= half + 1;
         } else {
             len = half;
         }
-    }
-    found.filter(|entry| entry.holds(order))
+        true
+    });
+    seam.tables.published(found?).filter(|entry| entry.holds(order))
 }
 
 /// Makes a flow for a packet that [`by_flow`] found none for, if its port is

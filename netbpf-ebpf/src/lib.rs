@@ -142,6 +142,9 @@ fn account<S: Skb, T: Tables, E>(
     Outcome { endpoint, result: Ok(forward.verdict) }
 }
 
+/// The other program decides again from the beginning.
+const START_OVER: Outcome = Outcome { endpoint: EndpointId::NONE, result: Ok(Verdict::Rare) };
+
 /// Makes room if a flow was not made for want of it; whether it did: from a
 /// full table closed connections go early, from a full share its own ones.
 #[inline(always)]
@@ -169,9 +172,9 @@ pub fn from_endpoint<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Out
         };
     }
     if decision == Err(Stop::NeedsFlow) {
-        let mut opened = snat::open(seam, id, None);
+        let opened = snat::open(seam, id, None);
         if makes_room(seam, id, opened) {
-            opened = snat::open(seam, id, None);
+            return START_OVER;
         }
         decision = match opened {
             Ok(()) => decide_from_endpoint(seam, id),
@@ -243,9 +246,9 @@ pub fn from_uplink<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Outco
     let mut id = EndpointId::NONE;
     let mut decision = decide_from_uplink(seam, &mut id);
     if decision == Err(Stop::NeedsFlow) {
-        let mut opened = dnat::open(seam, &mut id, None);
+        let opened = dnat::open(seam, &mut id, None);
         if makes_room(seam, id, opened) {
-            opened = dnat::open(seam, &mut id, None);
+            return START_OVER;
         }
         decision = match opened {
             Ok(()) => decide_from_uplink(seam, &mut id),

@@ -37,7 +37,7 @@ use aya_log_ebpf::{debug, trace, warn};
 use netbpf_common::{DropReason, EndpointId, Flow, Ipv4, Port, RareProgram, Tuple};
 use netbpf_ebpf::{
     Outcome, Verdict, answer, flow, rare,
-    seam::{Seam, Skb},
+    seam::{Env as _, Seam, Skb},
 };
 
 use glue::{
@@ -277,34 +277,36 @@ pub fn start_sweeper(_ctx: TcContext) -> i32 {
 pub fn flush_flows(ctx: TcContext) -> i32 {
     let mut seam = seam(Frame::new(&ctx));
     let mut ended = 0;
-    let mut index = 0;
-    while index < FLUSH_BATCH {
-        let Some(tuple) = load_key(&seam.skb, 14 + index * size_of::<Tuple>()) else {
-            break;
+    Kernel::repeat(FLUSH_BATCH, |index| {
+        let Some(tuple) = load_key(&seam.skb, 14 + index as usize * size_of::<Tuple>()) else {
+            return false;
         };
         if flow::remove(&mut seam, &tuple) {
             ended += 1;
         }
-        index += 1;
-    }
+        true
+    });
     ended
 }
 
 #[inline(always)]
 fn load_key(skb: &impl Skb, offset: usize) -> Option<Tuple> {
+    let bytes: [u8; size_of::<Tuple>()] = skb.read(offset)?;
+    let [s0, s1, s2, s3, d0, d1, d2, d3, sport @ .., proto, from_host, _, _] = bytes;
+    let [sport_high, sport_low, dport_high, dport_low] = sport;
     Some(Tuple {
-        saddr: Ipv4::from_be(skb.load_u32(offset)?),
-        daddr: Ipv4::from_be(skb.load_u32(offset + 4)?),
-        sport: Port::from_be(skb.load_u16(offset + 8)?),
-        dport: Port::from_be(skb.load_u16(offset + 10)?),
-        proto: skb.load_u8(offset + 12)?,
-        from_host: skb.load_u8(offset + 13)?,
+        saddr: Ipv4::new([s0, s1, s2, s3]),
+        daddr: Ipv4::new([d0, d1, d2, d3]),
+        sport: Port::from_bytes([sport_high, sport_low]),
+        dport: Port::from_bytes([dport_high, dport_low]),
+        proto,
+        from_host,
         pad: [0; 2],
     })
 }
 
 /// Most keys that one run of `flush_flows` takes.
-const FLUSH_BATCH: usize = 64;
+const FLUSH_BATCH: u32 = 64;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

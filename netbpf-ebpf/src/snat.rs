@@ -167,7 +167,7 @@ pub(crate) fn plan<S: Skb, T: Tables, E: Env>(
 /// Whether a packet to an address of the host is for a published port, or for
 /// the outside port of a namespace.
 #[inline(always)]
-fn leads_back_in<S: Skb, T: Tables, E>(seam: &Seam<S, T, E>, tuple: &Tuple) -> bool {
+fn leads_back_in<S: Skb, T: Tables, E: Env>(seam: &Seam<S, T, E>, tuple: &Tuple) -> bool {
     let mapped = PortOwner::index(tuple.proto, tuple.dport.number())
         .filter(|_| tuple.proto != proto::ICMP)
         .is_some_and(|index| seam.tables.port_owner(index).flows() != 0);

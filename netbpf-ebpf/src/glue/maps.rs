@@ -28,7 +28,7 @@ use super::{atomic, word};
 const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
 const EEXIST: i32 = -17;
 /// Attempts to be the one who changes the owner of a port.
-const TAKE_ATTEMPTS: u32 = 4;
+const TAKE_ATTEMPTS: u32 = 2;
 
 #[btf_map]
 static CONFIG: Array<Config, 1> = Array::new();

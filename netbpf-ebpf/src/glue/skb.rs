@@ -297,14 +297,14 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
                     0,
                     chunk.as_mut_ptr(),
                     CHUNK as u32,
-                    sum as u32,
+                    sum.cast_unsigned() as u32,
                 )
             };
             at += some;
             left -= some;
             is_whole && left != 0
         });
-        is_whole.then(|| checksum::fold(sum as u32))
+        is_whole.then(|| checksum::fold(sum.cast_unsigned() as u32))
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ pub use read::{Payload, Rare, Read, quoted_ports, read};
 use crate::{
     Forward, Outcome, Stop, Verdict, dnat,
     flow::NewFlow,
-    fragment, host, makes_room,
+    fragment, host,
     parse::{self, Translate as _},
     ports, route,
     seam::{Env, FlowEntry, Seam, Skb, Tables},
@@ -113,11 +113,7 @@ fn open_outward<S: Skb, T: Tables, E: Env>(
         let is_out = is_out(seam, id, &rare.packet.header);
         return Err(if is_out { DropReason::IcmpUnrelated.into() } else { Stop::ToStack });
     }
-    let mut opened = snat::open(seam, id, Some(&rare.packet));
-    if makes_room(seam, id, opened) {
-        opened = snat::open(seam, id, Some(&rare.packet));
-    }
-    opened
+    snat::open(seam, id, Some(&rare.packet))
 }
 
 /// Whether a packet of a namespace leaves by an uplink.
@@ -232,11 +228,7 @@ fn open_inward<S: Skb, T: Tables, E: Env>(
     if rare.is_error() || !rare.packet.may_open && rare.payload == Payload::Opaque {
         return Err(dnat::to_stack(seam, &rare.packet.header));
     }
-    let mut opened = dnat::open(seam, id, Some(&rare.packet));
-    if makes_room(seam, *id, opened) {
-        opened = dnat::open(seam, id, Some(&rare.packet));
-    }
-    opened
+    dnat::open(seam, id, Some(&rare.packet))
 }
 
 /// A frame that the host is about to send by an uplink, and that is not to leave
