@@ -153,8 +153,11 @@ pub fn lookup_published<S: Skb, T: Tables, E>(
     let port = tuple.dport.number();
     let exact = PublishEntry::order_of(tuple.proto, tuple.daddr, port);
     let any = PublishEntry::order_of(tuple.proto, Ipv4::ANY, port);
-    if let Some(found) = search(seam, exact) {
-        return Some(found);
+    // What is on the loopback address is for the host alone.
+    if is_hosts || !tuple.daddr.is_martian() {
+        if let Some(found) = search(seam, exact) {
+            return Some(found);
+        }
     }
     if is_hosts { search(seam, any) } else { None }
 }
