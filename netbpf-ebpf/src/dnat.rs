@@ -154,10 +154,10 @@ pub fn lookup_published<S: Skb, T: Tables, E>(
     let exact = PublishEntry::order_of(tuple.proto, tuple.daddr, port);
     let any = PublishEntry::order_of(tuple.proto, Ipv4::ANY, port);
     // What is on the loopback address is for the host alone.
-    if is_hosts || !tuple.daddr.is_martian() {
-        if let Some(found) = search(seam, exact) {
-            return Some(found);
-        }
+    if (is_hosts || !tuple.daddr.is_martian())
+        && let Some(found) = search(seam, exact)
+    {
+        return Some(found);
     }
     if is_hosts { search(seam, any) } else { None }
 }
