@@ -153,7 +153,10 @@ pub fn lookup_published<S: Skb, T: Tables, E: Env>(
     let port = tuple.dport.number();
     let exact = PublishEntry::order_of(tuple.proto, tuple.daddr, port);
     let any = PublishEntry::order_of(tuple.proto, Ipv4::ANY, port);
-    if let Some(found) = search(seam, exact) {
+    // What is on the loopback address is for the host alone.
+    if (is_hosts || !tuple.daddr.is_martian())
+        && let Some(found) = search(seam, exact)
+    {
         return Some(found);
     }
     if is_hosts { search(seam, any) } else { None }

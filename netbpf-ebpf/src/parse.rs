@@ -82,10 +82,12 @@ pub fn header(skb: &impl Skb) -> Result<Header, DropReason> {
     if !header.is_version_4() || header.header_len() < ipv4::MIN_LEN {
         return Err(DropReason::BadHeader);
     }
-    let total_len = u32::from(header.total_len);
+    let mut total_len = u32::from(header.total_len);
     // Linux writes 0 into trains of more than 64 KiB ("BIG TCP").
-    let is_big_train = total_len == 0 && skb.gso_size() != 0;
-    if !is_big_train && (total_len < header.header_len() || total_len > skb.l3_len()) {
+    if total_len == 0 && skb.gso_size() != 0 {
+        total_len = skb.l3_len();
+    }
+    if total_len < header.header_len() || total_len > skb.l3_len() {
         return Err(DropReason::BadHeader);
     }
     Ok(header)

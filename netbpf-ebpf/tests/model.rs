@@ -76,6 +76,20 @@ impl Naive {
         }
     }
 
+    /// Whether somebody else than a namespace's port has an outside port.
+    fn is_taken(&self, n: u8, inside: u16, outside: u16) -> bool {
+        let is_its = |s: &&Session| !s.is_published && (s.n, s.inside) == (n, inside);
+        self.0.iter().any(|s| s.outside == outside && !is_its(&s))
+    }
+
+    /// The outside port that a namespace's port has to get: one for all that it
+    /// talks to, and its own number where that is free.
+    fn mapping(&self, n: u8, inside: u16) -> Option<u16> {
+        let is_its = |s: &&Session| !s.is_published && (s.n, s.inside) == (n, inside);
+        let known = self.0.iter().find(is_its).map(|session| session.outside);
+        known.or_else(|| (!self.is_taken(n, inside, inside)).then_some(inside))
+    }
+
     /// Sessions go when they have been idle: published ones count all packets,
     /// the others only the namespace's.
     fn wait(&mut self, seconds: u32) {
@@ -92,7 +106,6 @@ fn ports(sim: &Sim) -> (u16, u16) {
 }
 
 /// One event, to both; any difference is an error.
-#[allow(clippy::too_many_lines, reason = "one match over the events, beside what the model does")]
 fn step(sim: &mut Sim, model: &mut Naive, event: &Event) -> Result<(), TestCaseError> {
     match *event {
         Event::Out { n, sport, dport } => {
@@ -115,17 +128,9 @@ fn step(sim: &mut Sim, model: &mut Naive, event: &Event) -> Result<(), TestCaseE
             }
             prop_assert!(result.is_ok(), "{:?}", result);
             let (outside, _) = ports(sim);
-            // One outside port per inside port, whoever it talks to, and nobody else's.
-            let (own, others): (Vec<_>, Vec<_>) =
-                model.0.iter().partition(|s| !s.is_published && (s.n, s.inside) == (n, sport));
-            let is_taken = |port| others.iter().any(|s| s.outside == port);
-            prop_assert!(!is_taken(outside), "port {} is taken", outside);
-            match own.first() {
-                Some(session) => prop_assert_eq!(outside, session.outside),
-                None => {
-                    prop_assert!(outside == sport || is_taken(sport), "a free port was not kept");
-                }
-            }
+            let wanted = model.mapping(n, sport);
+            prop_assert!(wanted.is_none_or(|port| port == outside), "{:?} is {}", wanted, outside);
+            prop_assert!(!model.is_taken(n, sport, outside), "port {} is taken", outside);
             let session = Session {
                 n,
                 is_published: false,

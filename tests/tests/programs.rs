@@ -9,7 +9,7 @@ use aya::{
     programs::SchedClassifier,
 };
 use netbpf::bpf::{Datapath, LoadOptions, LogLevel};
-use netbpf_common::{Counters, DropReason, EndpointId, maps};
+use netbpf_common::{Counters, DropReason, EndpointId, Flow, maps};
 use netbpf_ebpf::{
     Verdict,
     sim::{
@@ -45,6 +45,8 @@ fn machine() -> Netns {
             20 + n
         ));
         ns.ip(&format!("link set port{n} up master br0"));
+        // Copies of fragments are sent at once, and a device without a link refuses them.
+        ns.ip(&format!("link set inside{n} up"));
     }
     for device in ["up0", "out0", "br0"] {
         ns.ip(&format!("link set {device} up"));
@@ -82,6 +84,7 @@ fn in_kernel(vector: &Vector) -> (u32, Vec<u8>) {
         Place::Namespace(n) => ("from_endpoint", testbed::port(n)),
         Place::Outside => ("from_uplink", UPLINK),
         Place::Stack => ("to_uplink", UPLINK),
+        Place::Loopback => ("from_uplink", Flow::LOOPBACK),
     };
     // `struct __sk_buff`: zero but for the device.
     let mut context = [0; 192];
@@ -105,12 +108,14 @@ fn in_simulation(sim: &mut Sim, vector: &Vector) -> Result<Verdict, DropReason> 
         Place::Namespace(n) => sim.from_namespace(n, &vector.frame),
         Place::Outside => sim.from_outside(&vector.frame),
         Place::Stack => sim.from_stack(&vector.frame),
+        Place::Loopback => sim.from_host(&vector.frame),
     }
     .result
 }
 
-fn tc_code(result: Result<Verdict, DropReason>) -> u32 {
-    match result {
+/// The code of an outcome; a dropped packet that is answered goes back.
+fn tc_code(result: Result<Verdict, DropReason>, answered: Option<Verdict>) -> u32 {
+    match answered.map_or(result, Ok) {
         Ok(Verdict::Pass) => TC_ACT_UNSPEC,
         Ok(Verdict::Peer { .. } | Verdict::Uplink { .. } | Verdict::Neighbour { .. }) => {
             TC_ACT_REDIRECT
@@ -136,7 +141,7 @@ fn the_kernel_does_what_the_simulation_does() {
             let outcome = in_simulation(&mut sim, &vector);
             let simulated = &sim.skb.bytes;
             let (code, frame) = in_kernel(&vector);
-            assert_eq!(code, tc_code(outcome), "{}: {outcome:?}", vector.name);
+            assert_eq!(code, tc_code(outcome, sim.env.answered), "{}: {outcome:?}", vector.name);
             // On the uplink the MACs may be left to the kernel's neighbour output,
             // at other times than in the simulation: its clock stands still.
             let is_out = matches!(outcome, Ok(Verdict::Uplink { .. } | Verdict::Neighbour { .. }));

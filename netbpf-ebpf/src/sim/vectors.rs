@@ -10,7 +10,7 @@ use netbpf_common::{Ipv4, MacAddr, proto};
 
 use super::{
     packet::{
-        self, Addresses, Segment,
+        self, Addresses, Complaint, Segment,
         tcp_flag::{ACK, FIN, RST, SYN},
     },
     testbed::{GATEWAY, HOST, PEER, ROUTER, across, inward, namespace, outward},
@@ -25,6 +25,8 @@ pub enum Place {
     Outside,
     /// At the uplink, from the host's stack.
     Stack,
+    /// At the host's loopback device.
+    Loopback,
 }
 
 /// A frame that comes in somewhere.
@@ -72,7 +74,7 @@ pub fn all() -> Vec<Vector> {
     let asked = Segment { sport: 50000, dport: 8080, flags: SYN, seq: 7, ack: 0 };
     let reply = Segment { sport: 80, dport: 50000, flags: SYN | ACK, seq: 70, ack: 8 };
     let udp = |sport, data: &[u8]| packet::udp(outward(1, PEER), sport, 53, data);
-    let list: Vec<(&'static str, Place, Vec<u8>)> = Vec::from([
+    let list: Vec<Named> = Vec::from([
         ("bridged", Namespace(1), packet::udp(across(1, 2), 1, 2, b"data")),
         ("bridged, odd length", Namespace(3), packet::udp(across(3, 2), 1, 2, b"odd")),
         ("bridged to itself", Namespace(1), packet::udp(across(1, 1), 1, 2, b"")),
@@ -139,11 +141,9 @@ pub fn all() -> Vec<Vector> {
         }),
         ("leak", Stack, packet::udp(leak, 1, 2, b"")),
         ("leak of another protocol", Stack, packet::ipv4(leak, 132, b"sctp")),
-        ("the host's own", Stack, packet::udp(own, 1, 2, b"")),
+        ("the host's own", Stack, packet::udp(own, 11, 12, b"")),
         ("last hop", Namespace(1), with(udp(40000, b""), &[(22, 1)])),
-        ("options", Namespace(1), with(udp(40000, b"12345678"), &[(14, 0x46)])),
-        ("fragment", Namespace(1), with(udp(40000, b"12345678"), &[(20, 0x20)])),
-        ("other protocol", Namespace(1), packet::ipv4(outward(1, PEER), 47, b"gre")),
+        ("options", Namespace(1), packet::with_options(&udp(40000, b"12345678"), &ROUTE_ALERT)),
         ("version 5", Namespace(1), with(udp(40000, b""), &[(14, 0x55)])),
         ("short header", Namespace(1), with(udp(40000, b""), &[(14, 0x44)])),
         ("longer than its frame", Namespace(1), with(udp(40000, b""), &[(16, 0xff)])),
@@ -154,5 +154,121 @@ pub fn all() -> Vec<Vector> {
             with(packet::udp(across(1, 2), 1, 2, &[0; 40]), &[(12, 0x86), (13, 0xdd)])
         }),
     ]);
-    list.into_iter().map(|(name, place, frame)| Vector { name, place, frame }).collect()
+    let lists = [list, errors(), fragments(), hairpins(), others()];
+    lists.into_iter().flatten().map(|(name, place, frame)| Vector { name, place, frame }).collect()
+}
+
+/// What a [`Vector`] is made of.
+type Named = (&'static str, Place, Vec<u8>);
+
+/// The option "router alert" (RFC 2113).
+const ROUTE_ALERT: [u8; 4] = [0x94, 4, 0, 0];
+
+/// ICMP errors about the datagrams of the first namespace, and those that
+/// answer what is dropped.
+fn errors() -> Vec<Named> {
+    use Place::{Namespace, Outside};
+    let to_peer = Addresses { from: HOST, to: (ROUTER.0, PEER) };
+    let outside = packet::udp(to_peer, 40000, 53, b"first");
+    let inside = packet::udp(Addresses { to: namespace(1), ..inward(PEER) }, 53, 40000, b"answer");
+    let from = |addr, frame: &[u8], len| {
+        packet::error(inward(addr), Complaint::TIME_EXCEEDED, packet::quote(frame, len))
+    };
+    let back = |frame: &[u8], len| {
+        packet::error(outward(1, PEER), Complaint::PORT_UNREACHABLE, packet::quote(frame, len))
+    };
+    let optional = packet::with_options(&outside, &ROUTE_ALERT);
+    let syn = Segment { sport: 41000, dport: 443, flags: SYN, seq: 70_000, ack: 0 };
+    let connection = packet::tcp(to_peer, syn, b"");
+    let ping = packet::echo(Addresses { from: HOST, ..to_peer }, true, 0x1111, b"ping");
+    let bad = with(from(PEER, &outside, 8), &[(37, 0x55)]);
+    let big = packet::udp(inward(ROUTER.1), 1234, 9005, &[0; 1473]);
+    let last = packet::udp(inward(ROUTER.1), 1234, 9005, b"range");
+    Vec::from([
+        ("datagram to complain about", Namespace(1), {
+            packet::udp(outward(1, PEER), 40000, 53, b"first")
+        }),
+        ("error, short", Outside, from(ROUTER.1, &outside, 8)),
+        ("error, whole", Outside, from(PEER, &outside, 100)),
+        ("error, options in the quote", Outside, from(ROUTER.1, &optional, 8)),
+        ("error, about a connection", Outside, from(PEER, &connection, 100)),
+        ("error, about a connection, short", Outside, from(PEER, &connection, 8)),
+        ("error, about a ping", Outside, from(PEER, &ping, 8)),
+        ("error, bad checksum", Outside, bad),
+        ("error, about nothing", Outside, { from(PEER, &packet::udp(to_peer, 40001, 53, b""), 8) }),
+        ("error outwards, short", Namespace(1), back(&inside, 8)),
+        ("error outwards, whole", Namespace(1), back(&inside, 100)),
+        ("error outwards, about nothing", Namespace(1), back(&last, 8)),
+        ("options inwards", Outside, {
+            packet::with_options(&packet::udp(inward(PEER), 53, 40000, b"odd"), &ROUTE_ALERT)
+        }),
+        ("options inwards, to a namespace", Outside, {
+            let direct = Addresses { to: (HOST.0, namespace(1).1), ..inward(PEER) };
+            packet::with_options(&packet::udp(direct, 53, 40000, b""), &ROUTE_ALERT)
+        }),
+        ("time exceeded", Outside, with(last, &[(22, 1)])),
+        ("fragmentation needed", Outside, big),
+    ])
+}
+
+/// Fragments both ways, in order and reversed.
+fn fragments() -> Vec<Named> {
+    use Place::{Namespace, Outside};
+    let out = |id| with(packet::udp(outward(1, PEER), 40000, 53, &[0x5a; 41]), &[(19, id)]);
+    let back = |id| with(packet::udp(inward(PEER), 53, 40000, &[0xa5; 41]), &[(19, id)]);
+    let [first, later] = [0..24, 24..49];
+    Vec::from([
+        ("first fragment", Namespace(1), packet::fragment(&out(1), first.clone())),
+        ("later fragment", Namespace(1), packet::fragment(&out(1), later.clone())),
+        ("later fragment, too early", Namespace(1), packet::fragment(&out(2), later.clone())),
+        ("first fragment, waited for", Namespace(1), packet::fragment(&out(2), first.clone())),
+        ("first fragment inwards", Outside, packet::fragment(&back(3), first.clone())),
+        ("later fragment inwards", Outside, packet::fragment(&back(3), later.clone())),
+        ("later fragment inwards, too early", Outside, packet::fragment(&back(4), later)),
+        ("first fragment inwards, waited for", Outside, packet::fragment(&back(4), first)),
+        (
+            "first fragment, too small",
+            Namespace(1),
+            packet::fragment(&sent(SYN, 1, 0, b"data"), 0..16),
+        ),
+    ])
+}
+
+/// From a namespace, and from the host, to a published port of the host's.
+fn hairpins() -> Vec<Named> {
+    use Place::{Loopback, Namespace};
+    let nobody = MacAddr::ZERO;
+    let own = |addr| Addresses { from: (nobody, addr), to: (nobody, addr) };
+    let localhost = Ipv4::new([127, 0, 0, 1]);
+    let to_host = outward(2, HOST.1);
+    Vec::from([
+        ("hairpin", Namespace(2), packet::udp(to_host, 1234, 9005, b"hello")),
+        ("hairpin, second half", Loopback, packet::udp(own(HOST.1), 1234, 9005, b"hello")),
+        ("hairpin, answer", Namespace(1), packet::udp(outward(1, HOST.1), 7005, 1234, b"yes")),
+        ("hairpin, answer's second half", Loopback, packet::udp(own(HOST.1), 9005, 1234, b"yes")),
+        ("host by its address", Loopback, packet::udp(own(HOST.1), 5555, 9006, b"host")),
+        ("host by localhost", Loopback, packet::udp(own(localhost), 5556, 9007, b"host")),
+        ("answer to localhost", Namespace(1), {
+            packet::udp(Addresses { from: namespace(1), to: GATEWAY }, 7007, 5556, b"yes")
+        }),
+        ("localhost to itself", Loopback, packet::udp(own(localhost), 5556, 53, b"dns")),
+    ])
+}
+
+/// Protocols that are translated by address.
+fn others() -> Vec<Named> {
+    use Place::{Namespace, Outside};
+    let gre = |n| packet::ipv4(outward(n, PEER), 47, b"gre");
+    Vec::from([
+        ("sctp", Namespace(1), packet::sctp(outward(1, PEER), 5000, 36412, b"data")),
+        ("sctp, answer", Outside, packet::sctp(inward(PEER), 36412, 5000, b"data")),
+        ("sctp, the same tuple", Namespace(2), {
+            packet::sctp(outward(2, PEER), 5000, 36412, b"data")
+        }),
+        ("udp-lite", Namespace(1), packet::udp_lite(outward(1, PEER), 5000, 9, b"lite")),
+        ("udp-lite, answer", Outside, packet::udp_lite(inward(PEER), 9, 5000, b"odd")),
+        ("gre", Namespace(1), gre(1)),
+        ("gre, answer", Outside, packet::ipv4(inward(PEER), 47, b"answer")),
+        ("gre of somebody else", Namespace(2), gre(2)),
+    ])
 }

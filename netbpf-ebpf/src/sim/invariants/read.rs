@@ -143,7 +143,8 @@ pub(super) fn total_len(frame: &[u8]) -> usize {
     u16::from_be_bytes([frame[16], frame[17]]).into()
 }
 
-fn fragment_offset(frame: &[u8], at: usize) -> u16 {
+/// The fragment offset of the IP packet at `at`, in units of eight bytes.
+pub(super) fn fragment_offset(frame: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([frame[at + 6], frame[at + 7]]) & 0x1fff
 }
 

@@ -2,7 +2,7 @@
 
 use std::vec::Vec;
 
-use netbpf_common::{Flow, HeldFragment, MacAddr, proto};
+use netbpf_common::{Flow, HeldFragment, Ipv4, MacAddr, Port, Tuple, proto};
 
 use super::{
     Flows, Program,
@@ -63,7 +63,7 @@ pub(super) fn check(
 
 /// A flow without what [`crate::route::recheck`] changes of it.
 pub(super) fn without_route(flow: &Flow) -> Flow {
-    Flow { uplink: 0, next_hop: netbpf_common::Ipv4::ANY, route_epoch: 0, ..*flow }
+    Flow { uplink: 0, next_hop: Ipv4::ANY, route_epoch: 0, ..*flow }
 }
 
 /// Addresses and ports are what the flow says, or say so about the quoted packet.
@@ -73,10 +73,13 @@ fn check_meaning(reading: &Reading, flow: &Flow, old: &[u8], new: &[u8]) {
     let ports = |at: usize| read::ports(ip_proto, &new[at..]).expect("still of the same sort");
     match reading.part {
         Part::Opaque => assert_eq!(tuple(new, 14, (expected.sport, expected.dport)), expected),
-        Part::Transport => assert_eq!(tuple(new, 14, ports(reading.l4)), expected),
+        Part::Transport => {
+            assert_eq!(undirected(tuple(new, 14, ports(reading.l4))), undirected(expected));
+        }
         Part::Quote(at) => {
-            let quoted = tuple(new, at, ports(at + header_len(new, at)));
-            assert_eq!(quoted, expected.reversed(), "the quote is not what its sender sent");
+            let quoted = undirected(tuple(new, at, ports(at + header_len(new, at))));
+            let sent = undirected(expected.reversed());
+            assert_eq!(quoted, sent, "the quote is not what its sender sent");
             assert_eq!(addr(new, 30), expected.daddr);
             // A router on the way reports as itself, but none of ours does.
             let is_peers = addr(old, 26) == reading.key.saddr;
@@ -85,6 +88,16 @@ fn check_meaning(reading: &Reading, flow: &Flow, old: &[u8], new: &[u8]) {
             assert_eq!(addr(new, 26), from);
         }
     }
+}
+
+/// The tuple, but for which port an identifier stands for: with an identifier of 0
+/// questions and answers have the same one.
+fn undirected(tuple: Tuple) -> Tuple {
+    if tuple.proto != proto::ICMP {
+        return tuple;
+    }
+    let id = Port::from_be(tuple.sport.to_be() | tuple.dport.to_be());
+    Tuple { sport: id, dport: id, ..tuple }
 }
 
 /// Where a transport header has its ports and checksum, as far as it is there.

@@ -1,0 +1,156 @@
+//! Published ports from inside: hairpins, and the host itself.
+
+use netbpf_common::MacAddr;
+use netbpf_common::{DropReason, EndpointId, Ipv4, proto};
+use netbpf_ebpf::{
+    Outcome, Verdict,
+    sim::{
+        Sim,
+        packet::{self, Addresses, Segment, has_right_checksums, tcp_flag::SYN},
+        testbed::{
+            GATEWAY, HOST, PEER, endpoint_id, inward, namespace, network, outward, port, publish,
+        },
+    },
+};
+
+const LOCALHOST: Ipv4 = Ipv4::new([127, 0, 0, 1]);
+
+fn into(n: u8) -> Outcome {
+    Outcome { endpoint: endpoint_id(n), result: Ok(Verdict::Peer { ifindex: port(n) }) }
+}
+
+const TO_HOST: Outcome = Outcome { endpoint: EndpointId::NONE, result: Ok(Verdict::Pass) };
+
+/// On the loopback device.
+fn local(from: Ipv4, to: Ipv4) -> Addresses {
+    Addresses { from: (MacAddr::ZERO, from), to: (MacAddr::ZERO, to) }
+}
+
+fn ends(sim: &Sim) -> (Ipv4, u16, Ipv4, u16) {
+    assert!(has_right_checksums(&sim.skb.bytes));
+    packet::ends(&sim.skb.bytes)
+}
+
+/// From a neighbour, and from the publishing namespace itself.
+///
+/// Requirements: 4787-9, 5382-8, nat-14.
+#[test]
+fn a_published_port_is_reached_by_the_hosts_address_from_inside() {
+    for n in 1..=3 {
+        let mut sim = network(64);
+        let syn = Segment { sport: 50000, dport: 8080, flags: SYN, seq: 1, ack: 0 };
+        assert_eq!(sim.hairpin(n, &packet::tcp(outward(n, HOST.1), syn, b"")), into(1));
+        // From the host's address and an outside port, as RFC 4787 wants it.
+        assert_eq!(ends(&sim), (HOST.1, 50000, namespace(1).1, 80));
+        let answer = Segment { sport: 80, dport: 50000, flags: SYN | 16, seq: 9, ack: 2 };
+        assert_eq!(sim.hairpin(1, &packet::tcp(outward(1, HOST.1), answer, b"")), into(n));
+        assert_eq!(ends(&sim), (HOST.1, 8080, namespace(n).1, 50000));
+        // Two flows: the client's to the outside, and one from there to the port.
+        assert_eq!(sim.tables.flows.len(), 4);
+    }
+}
+
+/// To a mapping instead of a published port: the outside port of a neighbour's
+/// flow. Filtering is by address and port, so nobody unasked gets in.
+///
+/// Requirements: 4787-9, 4787-8.
+#[test]
+fn neighbours_meet_by_their_mappings() {
+    let mut sim = network(64);
+    let frame = |n, sport, to, dport| packet::udp(outward(n, to), sport, dport, b"x");
+    sim.from_namespace(1, &frame(1, 6001, PEER, 3478)).result.unwrap();
+    sim.from_namespace(2, &frame(2, 6002, PEER, 3478)).result.unwrap();
+    assert_eq!(sim.hairpin(1, &frame(1, 6001, HOST.1, 6002)), TO_HOST, "not asked for yet");
+    assert_eq!(sim.hairpin(2, &frame(2, 6002, HOST.1, 6001)), into(1));
+    assert_eq!(ends(&sim), (HOST.1, 6002, namespace(1).1, 6001));
+    assert_eq!(sim.hairpin(1, &frame(1, 6001, HOST.1, 6002)), into(2));
+    assert_eq!(ends(&sim), (HOST.1, 6001, namespace(2).1, 6002));
+}
+
+/// Requirements: nat-14.
+#[test]
+fn the_gateways_address_leads_to_published_ports_and_else_to_the_host() {
+    let mut sim = network(64);
+    let to_gateway = Addresses { from: namespace(2), to: GATEWAY };
+    assert_eq!(sim.hairpin(2, &packet::udp(to_gateway, 5, 9000, b"")), into(1));
+    let outcome = sim.from_namespace(2, &packet::udp(to_gateway, 5, 53, b""));
+    assert_eq!(outcome.result, Ok(Verdict::Pass));
+}
+
+/// Requirements: nat-14.
+#[test]
+fn the_host_reaches_a_published_port_by_its_own_address() {
+    let mut sim = network(64);
+    let asked = packet::udp(local(HOST.1, HOST.1), 5555, 9005, b"hello");
+    assert_eq!(sim.from_host(&asked), into(1));
+    assert_eq!(ends(&sim), (HOST.1, 5555, namespace(1).1, 7005));
+    let answer = packet::udp(outward(1, HOST.1), 7005, 5555, b"yes");
+    // There is nobody but the host who gets it.
+    assert_eq!(sim.hairpin(1, &answer).result, Ok(Verdict::Pass));
+    assert_eq!(ends(&sim), (HOST.1, 9005, HOST.1, 5555));
+}
+
+/// Requirements: nat-14.
+#[test]
+fn the_host_reaches_a_published_port_by_localhost() {
+    let mut sim = network(64);
+    let asked = packet::udp(local(LOCALHOST, LOCALHOST), 5555, 9005, b"hello");
+    assert_eq!(sim.from_host(&asked), into(1));
+    // A namespace cannot answer to 127.0.0.1.
+    assert_eq!(ends(&sim), (GATEWAY.1, 5555, namespace(1).1, 7005));
+    let to_gateway = Addresses { from: namespace(1), to: GATEWAY };
+    let outcome = sim.hairpin(1, &packet::udp(to_gateway, 7005, 5555, b"yes"));
+    assert_eq!(outcome.result, Ok(Verdict::Pass));
+    assert_eq!(ends(&sim), (LOCALHOST, 9005, LOCALHOST, 5555));
+    // What is not published stays where it is.
+    let own = packet::udp(local(LOCALHOST, LOCALHOST), 5555, 53, b"dns");
+    assert_eq!(sim.from_host(&own), TO_HOST);
+    assert_eq!(sim.skb.bytes, own);
+}
+
+/// Requirements: nat-14.
+#[test]
+fn what_is_bound_to_localhost_is_for_the_host_alone() {
+    let mut sim = network(64);
+    sim.tables.publish([publish(proto::UDP, LOCALHOST, 9000, 9000, (1, 7000))]);
+    assert_eq!(sim.from_outside(&packet::udp(inward(PEER), 5, 9000, b"")), TO_HOST);
+    let spoofed = Addresses { to: (HOST.0, LOCALHOST), ..inward(PEER) };
+    let outcome = sim.from_outside(&packet::udp(spoofed, 5, 9000, b"")).result;
+    assert!(!matches!(outcome, Ok(Verdict::Peer { .. })), "{outcome:?}");
+    let outcome = sim.from_namespace(2, &packet::udp(outward(2, HOST.1), 5, 9000, b""));
+    assert_eq!(outcome.result, Ok(Verdict::Pass));
+    assert_eq!(sim.from_host(&packet::udp(local(HOST.1, HOST.1), 5, 9000, b"")), TO_HOST);
+    let asked = packet::udp(local(LOCALHOST, LOCALHOST), 5, 9000, b"");
+    assert_eq!(sim.from_host(&asked), into(1));
+}
+
+/// Requirements: nat-14.
+#[test]
+fn what_is_bound_to_one_address_is_on_that_one_only() {
+    let mut sim = network(64);
+    sim.tables.publish([publish(proto::UDP, HOST.1, 9000, 9000, (1, 7000))]);
+    assert_eq!(sim.from_outside(&packet::udp(inward(PEER), 5, 9000, b"")), into(1));
+    assert_eq!(sim.from_host(&packet::udp(local(HOST.1, HOST.1), 6, 9000, b"")), into(1));
+    assert_eq!(sim.from_host(&packet::udp(local(LOCALHOST, LOCALHOST), 7, 9000, b"")), TO_HOST);
+    let to_gateway = Addresses { from: namespace(2), to: GATEWAY };
+    let frame = packet::udp(to_gateway, 8, 9000, b"");
+    assert_eq!(sim.from_namespace(2, &frame).result, Ok(Verdict::Pass));
+}
+
+/// Requirements: nat-14, nat-17.
+#[test]
+fn options_do_not_open_a_way_that_is_closed_without() {
+    let mut sim = network(64);
+    let optional = |addresses, dport| {
+        packet::with_options(&packet::udp(addresses, 5, dport, b""), &[0x94, 4, 0, 0])
+    };
+    let direct = Addresses { to: (HOST.0, namespace(1).1), ..inward(PEER) };
+    let reason = |sim: &mut Sim, frame: &[u8]| sim.from_outside(frame).result;
+    assert_eq!(reason(&mut sim, &optional(direct, 7000)), Err(DropReason::NotPublished));
+    let spoofed = inward(namespace(2).1);
+    assert_eq!(reason(&mut sim, &optional(spoofed, 53)), Err(DropReason::SourceAddress));
+    // A published one is translated, and the stack follows the options.
+    assert_eq!(reason(&mut sim, &optional(inward(PEER), 9000)), Ok(Verdict::Pass));
+    assert_eq!(ends(&sim), (PEER, 5, namespace(1).1, 7000));
+    assert_eq!(sim.skb.bytes[22], 64, "a hop that the stack counts");
+}

@@ -1,0 +1,138 @@
+//! Ways that change under living flows, and time that passes.
+
+use netbpf_common::{Ipv4, MacAddr, Uplink, proto};
+use netbpf_ebpf::{
+    Verdict,
+    seam::{Neighbour, Route},
+    sim::{
+        Sim,
+        packet::{
+            self, Segment,
+            tcp_flag::{ACK, SYN},
+        },
+        testbed::{HOST, PEER, UPLINK, inward, network, outward},
+    },
+};
+
+const OTHER_UPLINK: u32 = 3;
+const OTHER_ADDRESS: Ipv4 = Ipv4::new([198, 18, 0, 1]);
+const OTHER_MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 2, 1]);
+/// Seconds after which a way has been looked up anew, whenever it was.
+const EPOCH: u32 = 5;
+
+fn bed() -> Sim {
+    let mut sim = network(64);
+    let other = Uplink { addr: OTHER_ADDRESS, mtu: 1500, mac: OTHER_MAC, prefix_len: 24, flags: 0 };
+    sim.tables.uplinks.insert(OTHER_UPLINK, other);
+    sim
+}
+
+/// Sends a datagram: by which uplink and next hop it leaves, and from where.
+fn way(sim: &mut Sim) -> (u32, Ipv4) {
+    let frame = packet::udp(outward(1, PEER), 40000, 53, b"");
+    let from = |sim: &Sim| packet::ends(&sim.skb.bytes).0;
+    match sim.from_namespace(1, &frame).result {
+        Ok(Verdict::Neighbour { ifindex, .. } | Verdict::Uplink { ifindex }) => {
+            (ifindex, from(sim))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn by_other_uplink(sim: &mut Sim) {
+    let route =
+        Route { source: OTHER_ADDRESS, ..Route::of(OTHER_UPLINK, Ipv4::new([198, 18, 0, 2])) };
+    sim.env.routes.insert(0, (PEER, Ipv4::mask(32), route));
+}
+
+#[test]
+fn a_changed_route_ends_the_flow_and_begins_another() {
+    let mut sim = bed();
+    assert_eq!(way(&mut sim), (UPLINK, HOST.1));
+    by_other_uplink(&mut sim);
+    sim.wait(EPOCH);
+    assert_eq!(way(&mut sim), (OTHER_UPLINK, OTHER_ADDRESS));
+    assert_eq!(sim.tables.flows.len(), 2, "the first is over");
+    // What still comes to the old address belongs to nobody.
+    let late = packet::udp(inward(PEER), 53, 40000, b"");
+    assert_eq!(sim.from_outside(&late).result, Ok(Verdict::Pass));
+}
+
+#[test]
+fn a_source_address_that_is_gone_ends_the_flow() {
+    let mut sim = bed();
+    let new = Ipv4::new([203, 0, 113, 55]);
+    assert_eq!(way(&mut sim), (UPLINK, HOST.1));
+    for (_, _, route) in &mut sim.env.routes {
+        if route.ifindex == UPLINK {
+            route.source = new;
+        }
+    }
+    // As long as the old one is the host's, the flow stays with it.
+    sim.wait(EPOCH);
+    assert_eq!(way(&mut sim), (UPLINK, HOST.1));
+    sim.env.routes.retain(|(addr, ..)| *addr != HOST.1);
+    sim.wait(EPOCH);
+    assert_eq!(way(&mut sim), (UPLINK, new));
+    assert_eq!(sim.tables.flows.len(), 2);
+}
+
+#[test]
+fn a_moved_next_hop_is_followed_by_the_same_flow() {
+    let mut sim = bed();
+    way(&mut sim);
+    let new = Ipv4::new([203, 0, 113, 77]);
+    let mac = MacAddr::new([2, 7, 7, 7, 7, 7]);
+    sim.env.neighbours.insert(new, Neighbour { mac, source_mac: HOST.0, mtu: 0 });
+    let last = sim.env.routes.len() - 1;
+    sim.env.routes[last].2.next_hop = new;
+    sim.wait(EPOCH);
+    assert_eq!(way(&mut sim), (UPLINK, HOST.1));
+    way(&mut sim);
+    assert_eq!(sim.skb.bytes[..6], mac.octets());
+    assert_eq!(sim.tables.flows.len(), 2);
+    assert_eq!(sim.tables.queue.len(), 1, "it is the same one");
+}
+
+#[test]
+fn without_a_way_out_the_flow_waits_and_the_stack_says_why() {
+    let mut sim = bed();
+    way(&mut sim);
+    sim.env.routes.insert(0, (PEER, Ipv4::mask(32), Route::STACK));
+    sim.wait(EPOCH);
+    let frame = packet::udp(outward(1, PEER), 40000, 53, b"");
+    assert_eq!(sim.from_namespace(1, &frame).result, Ok(Verdict::Pass));
+    assert_eq!(sim.skb.bytes, frame);
+    sim.env.routes.remove(0);
+    assert_eq!(way(&mut sim), (UPLINK, HOST.1));
+    assert_eq!(sim.tables.queue.len(), 1, "the same one as before");
+}
+
+/// Requirements: 5382-5, nat-7.
+#[test]
+fn in_two_hours_of_silence_an_established_connection_stays_and_an_opening_one_goes() {
+    let mut sim = bed();
+    let sent = |sport, flags, seq, ack| {
+        packet::tcp(outward(1, PEER), Segment { sport, dport: 443, flags, seq, ack }, b"")
+    };
+    for sport in [2000, 2001] {
+        sim.from_namespace(1, &sent(sport, SYN, 100, 0)).result.unwrap();
+    }
+    let answer = Segment { sport: 443, dport: 2000, flags: SYN | ACK, seq: 900, ack: 101 };
+    sim.from_outside(&packet::tcp(inward(PEER), answer, b"")).result.unwrap();
+    sim.from_namespace(1, &sent(2000, ACK, 101, 901)).result.unwrap();
+    let ports = |sim: &Sim| {
+        let originals = sim.tables.flows.iter().filter(|(_, flow)| !flow.borrow().kind.is_reply());
+        let mut ports: Vec<_> = originals.map(|(key, _)| (key.proto, key.sport.number())).collect();
+        ports.sort_unstable();
+        ports
+    };
+    sim.wait(239);
+    sim.sweep();
+    assert_eq!(ports(&sim), [(proto::TCP, 2000), (proto::TCP, 2001)]);
+    for _ in 0..24 {
+        sim.wait(291);
+        sim.sweep();
+    }
+    assert_eq!(ports(&sim), [(proto::TCP, 2000)]);
+}
