@@ -297,15 +297,23 @@ fn every_program_fits_its_budget() {
         let number = |word: &str| word.parse().unwrap_or_else(|e| panic!("{word}: {e}"));
         budgets.push((name, number(instructions), number(frame)));
     }
-    let mut is_off = false;
+    // Where there are several of a kind, the largest counts.
+    let mut taken: BTreeMap<usize, Size> = BTreeMap::new();
     for (symbol, size) in &sizes {
-        let budget = budgets.iter().find(|(name, ..)| symbol.contains(name));
-        let Some((name, instructions, frame)) = budget.copied() else { continue };
+        let Some(index) = budgets.iter().position(|(name, ..)| symbol.contains(name)) else {
+            continue;
+        };
+        let most = taken.entry(index).or_insert(Size { instructions: 0, frame: 0 });
+        most.instructions = most.instructions.max(size.instructions);
+        most.frame = most.frame.max(size.frame);
+    }
+    let mut is_off = false;
+    for (index, Size { instructions: taken, frame: used }) in taken {
+        let (name, instructions, frame) = budgets[index];
         // A budget that is far from what it is for guards nothing.
-        let is_tight = size.instructions * 10 >= instructions * 8;
-        let fits = size.instructions <= instructions && size.frame <= frame && is_tight;
+        let is_tight = taken * 10 >= instructions * 8;
+        let fits = taken <= instructions && used <= frame && is_tight;
         let mark = if fits { "" } else { " <- budget" };
-        let Size { instructions: taken, frame: used } = size;
         writeln!(report, "{name} {taken}/{instructions} {used}/{frame}{mark}").unwrap();
         is_off |= !fits;
     }
