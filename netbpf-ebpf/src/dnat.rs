@@ -33,7 +33,7 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     let mut entry = lookup(seam, &packet.tuple).ok_or(Stop::NeedsFlow)?;
     let flow = entry.get();
     // A tuple that only packets from inside carry: somebody outside pretends.
-    if !flow.kind.is_to_endpoint() {
+    if !flow.kind.is_to_endpoint() || is_from_elsewhere(seam, &flow) {
         return Err(Stop::NeedsFlow);
     }
     if flow.kind.is_host() {
@@ -69,7 +69,7 @@ pub fn by_stack<S: Skb, T: Tables, E: Env>(
     let packet = what.packet();
     let mut entry = lookup(seam, &packet.tuple).ok_or(Stop::NeedsFlow)?;
     let flow = entry.get();
-    if !flow.kind.is_to_endpoint() {
+    if !flow.kind.is_to_endpoint() || is_from_elsewhere(seam, &flow) {
         return Err(Stop::NeedsFlow);
     }
     if !flow.kind.is_host() {
@@ -81,6 +81,12 @@ pub fn by_stack<S: Skb, T: Tables, E: Env>(
     }
     what.translate(&mut seam.skb, &flow, packet.header.ttl).ok_or(DropReason::Rewrite)?;
     Ok(Forward { counter: snat::counter(&flow), verdict: Verdict::Pass })
+}
+
+/// Whether a packet from outside looks like one of the loopback device's.
+#[inline(always)]
+fn is_from_elsewhere<S: Skb, T, E>(seam: &Seam<S, T, E>, flow: &Flow) -> bool {
+    flow.uplink == Flow::LOOPBACK && seam.skb.ifindex() != Flow::LOOPBACK
 }
 
 /// The flow of a packet from outside or from the host itself.
