@@ -41,7 +41,7 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
         return Err(DropReason::SourceAddress.into());
     }
     let now = seam.env.now();
-    if flow.route_epoch != Flow::epoch(now) {
+    if flow.route_epoch != Flow::epoch(now) && !what.is_error() {
         return Err(Stop::NeedsRoute);
     }
     let hop = next_hop::find(seam, &flow, now);
