@@ -91,7 +91,10 @@ fn is_from_elsewhere<S: Skb, T, E>(seam: &Seam<S, T, E>, flow: &Flow) -> bool {
 
 /// The flow of a packet from outside or from the host itself.
 #[inline(always)]
-fn lookup<S: Skb, T: Tables, E>(seam: &mut Seam<S, T, E>, tuple: &Tuple) -> Option<T::Flow> {
+pub(crate) fn lookup<S: Skb, T: Tables, E>(
+    seam: &mut Seam<S, T, E>,
+    tuple: &Tuple,
+) -> Option<T::Flow> {
     if seam.skb.is_from_host() { lookup_from_host(seam, tuple) } else { seam.tables.flow(tuple) }
 }
 

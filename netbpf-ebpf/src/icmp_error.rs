@@ -4,10 +4,10 @@
 //! quoted tuple, reversed, is the key of the flow's entry that says how, and the
 //! quote becomes what the entry's translation turned around makes of it.
 
-use netbpf_common::{DropReason, Flow, FlowKind, Port, Tuple, proto};
+use netbpf_common::{DropReason, Flow, FlowKind, Tuple, proto};
 
 use crate::{
-    Stop, checksum,
+    Stop, checksum, parse,
     rare::{self, Rare},
     rewrite,
     seam::{Seam, Skb},
@@ -62,13 +62,8 @@ pub fn read<S: Skb, T, E>(seam: &Seam<S, T, E>, rare: &mut Rare) -> Result<(), S
     }
     rare.payload = rare::Payload::Quote;
     rare.packet.may_open = false;
-    rare.packet.tuple = quoted_tuple(&quote, sport, dport).reversed();
+    rare.packet.tuple = parse::tuple(&quote, sport, dport).reversed();
     Ok(())
-}
-
-#[inline(always)]
-fn quoted_tuple(quote: &Header, sport: Port, dport: Port) -> Tuple {
-    crate::parse::tuple(quote, sport, dport)
 }
 
 /// Translates an error: its own addresses, the quote's addresses and ports, and
