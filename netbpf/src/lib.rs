@@ -21,6 +21,7 @@ pub mod observe;
 pub mod output;
 pub mod plan;
 mod progress;
+pub mod sandbox;
 pub mod session;
 pub mod state;
 pub mod topology;

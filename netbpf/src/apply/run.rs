@@ -142,7 +142,7 @@ impl Apply<'_> {
         let veth = NewVeth {
             name: endpoint.link.as_str(),
             mac: endpoint.link_mac(),
-            master,
+            master: Some(master),
             peer: INSIDE,
             peer_mac: endpoint.mac,
             peer_netns: std::os::fd::AsFd::as_fd(&entered.netns),

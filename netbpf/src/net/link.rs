@@ -64,6 +64,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is switched on.
     pub up: bool,
+    /// Whether it takes packets: it is switched on and has a carrier.
+    pub running: bool,
     /// Whether it is the loopback interface.
     pub loopback: bool,
     /// Index of the bridge that it is a port of.
@@ -79,6 +81,7 @@ impl From<LinkMessage> for Link {
             index: message.header.index,
             framing: message.header.link_layer_type.into(),
             up: flags.contains(LinkFlags::Up),
+            running: flags.contains(LinkFlags::Running),
             loopback: flags.contains(LinkFlags::Loopback),
             ..Self::default()
         };
@@ -120,8 +123,8 @@ pub struct NewVeth<'a> {
     pub name: &'a str,
     /// MAC of the end here.
     pub mac: MacAddr,
-    /// Index of the bridge that the end here becomes a port of.
-    pub master: u32,
+    /// Index of the bridge that the end here becomes a port of, if of any.
+    pub master: Option<u32>,
     /// Name of the end there.
     pub peer: &'a str,
     /// MAC of the end there.
@@ -208,13 +211,15 @@ impl Netlink {
             .mtu(veth.mtu)
             .setns_by_fd(veth.peer_netns.as_raw_fd())
             .build();
-        let message = LinkVeth::new(veth.name, veth.peer)
+        let mut message = LinkVeth::new(veth.name, veth.peer)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .address(veth.mac.octets().to_vec())
             .mtu(veth.mtu)
-            .controller(veth.master)
-            .up()
-            .build();
+            .up();
+        if let Some(master) = veth.master {
+            message = message.controller(master);
+        }
+        let message = message.build();
         self.handle
             .link()
             .add(message)

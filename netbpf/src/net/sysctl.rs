@@ -131,6 +131,21 @@ pub fn restore(sysctls: &[Sysctl]) -> Result<()> {
     Ok(())
 }
 
+/// Sets what matters to forwarding to the kernel's defaults. A new network
+/// namespace begins with what the machine has set.
+///
+/// # Errors
+/// One cannot be written.
+pub fn set_defaults() -> Result<()> {
+    set(Switch::IpForward.path(), "0")?;
+    for device in ["all", "default", "lo"] {
+        for name in ["accept_local", "route_localnet", "rp_filter"] {
+            set(&format!("conf/{device}/{name}"), "0")?;
+        }
+    }
+    Ok(())
+}
+
 fn path(name: &str) -> PathBuf {
     Path::new(IPV4).join(name)
 }

@@ -1,0 +1,100 @@
+//! Sandboxes: a machine with an outside world, made of private namespaces, for
+//! trying, comparing and measuring without touching the machine underneath.
+//!
+//! ```text
+//!   outside                         host
+//!  +-------------------+           +-------------------+
+//!  | eth0 203.0.113.2  +-----------+ eth0 203.0.113.1  |   netbpf runs here
+//!  +-------------------+   veth    +-------------------+
+//! ```
+//!
+//! Both are network namespaces in a mount namespace with a `/run` and a BPF file
+//! system of its own. So names below `/run/netns`, what netbpf remembers and what
+//! it pins are nobody else's, and `ip netns` shows them to whoever is inside.
+//!
+//! Nothing holds a sandbox but file descriptors and the processes inside: when
+//! the last of them goes, however that comes about, the kernel takes everything
+//! away.
+
+mod build;
+mod mounts;
+mod namespace;
+mod world;
+
+use std::{ffi::OsStr, fs::File, process::Command, sync::Arc};
+
+use crate::{
+    error::{Error, Result},
+    net::netns::{self, Named},
+};
+
+pub use namespace::Namespace;
+pub use world::{Wire, World};
+
+/// Name of the network namespace that plays the machine.
+pub const HOST: &str = "host";
+
+/// Name of the network namespace that plays the world outside.
+pub const OUTSIDE: &str = "outside";
+
+/// This very program, wherever it lies.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// A private mount namespace, and the network namespaces [`HOST`] and
+/// [`OUTSIDE`] in it. A clone is the same sandbox.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    mounts: Arc<File>,
+    host: Namespace,
+    outside: Namespace,
+}
+
+impl Sandbox {
+    /// Makes a sandbox, in which the outside answers pings of the host.
+    ///
+    /// Sysctls of IPv4 are as on a machine that was just booted: it does not
+    /// forward. The kernel gives each new namespace `bridge-nf-call-iptables=1`
+    /// where `br_netfilter` is loaded, whatever the machine has it set to.
+    ///
+    /// # Errors
+    /// The kernel's, and that this process may not make namespaces.
+    pub fn new(world: &World) -> Result<Self> {
+        world.validate()?;
+        let mounts = Arc::new(mounts::isolate()?);
+        let (host, outside) = build::build(&mounts, world)?;
+        Ok(Self { mounts, host, outside })
+    }
+
+    /// The namespace that plays the machine.
+    #[must_use]
+    pub fn host(&self) -> &Namespace {
+        &self.host
+    }
+
+    /// The namespace that plays the world outside.
+    #[must_use]
+    pub fn outside(&self) -> &Namespace {
+        &self.outside
+    }
+
+    /// The network namespace of that name, as it is below the sandbox's
+    /// `/run/netns`: one that netbpf has made, for example.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn namespace(&self, name: &str) -> Result<Namespace> {
+        match self.host.run(|| netns::look_up(name))?? {
+            Named::Namespace(net) => Ok(Namespace::new(name, &self.mounts, net)),
+            Named::Nothing | Named::File => {
+                Err(Error::usage(format!("the sandbox has no namespace {name}")))
+            }
+        }
+    }
+
+    /// This very program, ready to run in the sandbox's host with the arguments.
+    pub fn netbpf(&self, arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Command {
+        let mut command = self.host.command(OWN_PROGRAM);
+        command.args(arguments);
+        command
+    }
+}
