@@ -15,6 +15,7 @@ use netbpf_common::{
 use crate::Verdict;
 
 /// A packet, and with it the tables and the surroundings that decide about it.
+#[derive(Clone)]
 pub struct Seam<S, T, E> {
     /// The packet.
     pub skb: S,

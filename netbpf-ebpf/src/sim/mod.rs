@@ -27,6 +27,10 @@ use crate::{
     wire::eth,
 };
 
+/// A hash table that is the same in each run, so that what a fuzzer has found is
+/// found again.
+pub type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+
 /// A simulated datapath.
 pub type Sim = Seam<Frame, Maps, World>;
 
@@ -178,9 +182,39 @@ impl Skb for Frame {
     }
 }
 
+/// A value of a map that others hold, too. A clone is a value of its own, so that
+/// one of the maps is.
+#[derive(Debug)]
+pub struct Shared<V>(Rc<RefCell<V>>);
+
+impl<V> Shared<V> {
+    fn new(value: V) -> Self {
+        Self(Rc::new(RefCell::new(value)))
+    }
+
+    /// The very same value.
+    fn share(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<V: Clone> Clone for Shared<V> {
+    fn clone(&self) -> Self {
+        Self::new(self.0.borrow().clone())
+    }
+}
+
+impl<V> Deref for Shared<V> {
+    type Target = RefCell<V>;
+
+    fn deref(&self) -> &RefCell<V> {
+        &self.0
+    }
+}
+
 /// A flow table's entry, shared with the table.
-#[derive(Clone, Debug)]
-pub struct Entry(Rc<RefCell<Flow>>);
+#[derive(Debug)]
+pub struct Entry(Shared<Flow>);
 
 impl FlowEntry for Entry {
     fn get(&self) -> Flow {
@@ -211,8 +245,8 @@ impl FlowEntry for Entry {
 }
 
 /// A fragmented datagram's entry, shared with the table.
-#[derive(Clone, Debug)]
-pub struct Datagram(Rc<RefCell<Fragments>>);
+#[derive(Debug)]
+pub struct Datagram(Shared<Fragments>);
 
 impl FragmentsEntry for Datagram {
     fn get(&self) -> Fragments {
@@ -241,22 +275,22 @@ impl FragmentsEntry for Datagram {
 }
 
 /// The maps.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Maps {
     /// `CONFIG`.
     pub config: Config,
     /// `ENDPOINTS`, and by their interface index `ENDPOINT_IDS`.
-    pub endpoints: HashMap<EndpointId, Endpoint>,
+    pub endpoints: Map<EndpointId, Endpoint>,
     /// `ADDRESSES`.
-    pub addresses: HashMap<Ipv4, EndpointId>,
+    pub addresses: Map<Ipv4, EndpointId>,
     /// `FDB`.
-    pub fdb: HashMap<MacAddr, FdbEntry>,
+    pub fdb: Map<MacAddr, FdbEntry>,
     /// `FDB_LEARNT`.
-    pub learnt: HashMap<MacAddr, FdbEntry>,
+    pub learnt: Map<MacAddr, FdbEntry>,
     /// `LEARN_COUNTS`.
-    pub learn_counts: HashMap<EndpointId, LearnCount>,
+    pub learn_counts: Map<EndpointId, LearnCount>,
     /// `FLOWS`.
-    pub flows: HashMap<Tuple, Rc<RefCell<Flow>>>,
+    pub flows: Map<Tuple, Shared<Flow>>,
     /// Entries that `FLOWS` holds at most.
     pub flow_entries: usize,
     /// `FLOW_QUEUE`.
@@ -264,27 +298,27 @@ pub struct Maps {
     /// Elements that `FLOW_QUEUE` holds at most.
     pub queue_len: usize,
     /// `FLOW_COUNTS`.
-    pub flow_counts: HashMap<EndpointId, u64>,
+    pub flow_counts: Map<EndpointId, u64>,
     /// `OUTSIDE_PORTS`.
-    pub port_owners: HashMap<u32, PortOwner>,
+    pub port_owners: Map<u32, PortOwner>,
     /// `FRAGMENTS`.
-    pub fragments: HashMap<FragmentKey, Rc<RefCell<Fragments>>>,
+    pub fragments: Map<FragmentKey, Shared<Fragments>>,
     /// `HELD_FRAGMENTS`, by slot.
-    pub held: HashMap<u32, Box<HeldFragment>>,
+    pub held: Map<u32, Rc<HeldFragment>>,
     /// `HELD_TICKETS`.
     pub tickets: u32,
     /// `ERROR_COUNTS`.
-    pub error_counts: HashMap<EndpointId, ErrorCount>,
+    pub error_counts: Map<EndpointId, ErrorCount>,
     /// `UPLINKS`.
-    pub uplinks: HashMap<u32, Uplink>,
+    pub uplinks: Map<u32, Uplink>,
     /// `SUBNETS`: address and mask.
     pub subnets: Vec<(Ipv4, Ipv4)>,
     /// `NEXT_HOPS`.
-    pub next_hops: HashMap<u16, NextHop>,
+    pub next_hops: Map<u16, NextHop>,
     /// `PUBLISH`, sorted; `PUBLISHED_PORTS` follows from it.
     pub published: Vec<PublishEntry>,
     /// `STATS`.
-    pub stats: HashMap<EndpointId, Counters>,
+    pub stats: Map<EndpointId, Counters>,
 }
 
 impl Maps {
@@ -364,7 +398,7 @@ impl Tables for Maps {
     }
 
     fn flow(&mut self, key: &Tuple) -> Option<Entry> {
-        self.flows.get(key).cloned().map(Entry)
+        self.flows.get(key).map(|flow| Entry(flow.share()))
     }
 
     fn insert_flow(&mut self, key: &Tuple, flow: &Flow) -> Result<(), InsertError> {
@@ -374,7 +408,7 @@ impl Tables for Maps {
         if self.flows.len() >= self.flow_entries {
             return Err(InsertError::Full);
         }
-        self.flows.insert(*key, Rc::new(RefCell::new(*flow)));
+        self.flows.insert(*key, Shared::new(*flow));
         Ok(())
     }
 
@@ -428,8 +462,8 @@ impl Tables for Maps {
     }
 
     fn fragments(&mut self, key: &FragmentKey, now: Ticks) -> Option<Datagram> {
-        let new = || Rc::new(RefCell::new(Fragments { since: now, ..Fragments::default() }));
-        Some(Datagram(self.fragments.entry(*key).or_insert_with(new).clone()))
+        let new = || Shared::new(Fragments { since: now, ..Fragments::default() });
+        Some(Datagram(self.fragments.entry(*key).or_insert_with(new).share()))
     }
 
     fn next_ticket(&mut self) -> u32 {
@@ -438,8 +472,9 @@ impl Tables for Maps {
     }
 
     fn with_held<R>(&mut self, ticket: u32, f: impl FnOnce(&mut HeldFragment) -> R) -> Option<R> {
-        let free = || Box::new(HeldFragment::FREE);
-        Some(f(self.held.entry(ticket % HeldFragment::SLOTS).or_insert_with(free)))
+        let free = || Rc::new(HeldFragment::FREE);
+        let slot = self.held.entry(ticket % HeldFragment::SLOTS).or_insert_with(free);
+        Some(f(Rc::make_mut(slot)))
     }
 
     fn may_answer(&mut self, id: EndpointId, now: Ticks) -> bool {
@@ -471,12 +506,13 @@ impl Tables for Maps {
 
     fn published_word(&self, index: u32) -> u64 {
         let mut word = 0;
-        for entry in &self.published {
-            for port in entry.first()..=entry.last {
-                if published_word(entry.proto(), port) == Some(index) {
-                    word |= 1 << (port & 63);
-                }
-            }
+        for bit in 0..64 {
+            let port = (index % 1024 * 64 + bit) as u16;
+            let is_published = |entry: &PublishEntry| {
+                published_word(entry.proto(), port) == Some(index)
+                    && (entry.first()..=entry.last).contains(&port)
+            };
+            word |= u64::from(self.published.iter().any(is_published)) << bit;
         }
         word
     }
@@ -493,7 +529,7 @@ impl Tables for Maps {
 }
 
 /// Clock, dice, and the host's kernel.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct World {
     /// What the clock shows.
     pub now: Ticks,
@@ -503,7 +539,7 @@ pub struct World {
     /// hop the destination is on link.
     pub routes: Vec<(Ipv4, Ipv4, Route)>,
     /// The neighbour table.
-    pub neighbours: HashMap<Ipv4, Neighbour>,
+    pub neighbours: Map<Ipv4, Neighbour>,
     /// Local ports that sockets of the host have, with their protocol.
     pub sockets: Vec<(u8, u16)>,
     /// Where the ICMP error about the last packet goes, if there is one; it is in
@@ -517,7 +553,7 @@ impl Default for World {
             now: Ticks(1000),
             random: 0x9e37_79b9,
             routes: Vec::new(),
-            neighbours: HashMap::new(),
+            neighbours: Map::default(),
             sockets: Vec::new(),
             answered: None,
         }

@@ -39,17 +39,13 @@ const MOST_ANSWERABLE: usize = 8;
 /// # Panics
 /// If an invariant does not hold.
 pub fn play_packet(bytes: &[u8]) {
+    thread_local! {
+        static BUSY: Sim = busy_network();
+    }
     let [how, frame @ ..] = bytes else { return };
-    let mut sim = testbed::network(16);
+    let mut sim = BUSY.with(Sim::clone);
     for endpoint in sim.tables.endpoints.values_mut() {
         endpoint.guard = guard(*how);
-    }
-    for sport in [2000, 2001] {
-        let segment = Segment { sport, dport: 443, flags: tcp_flag::SYN, seq: 1, ack: 0 };
-        sim.from_namespace(1, &packet::tcp(outward(1, PEER), segment, b""));
-        sim.from_namespace(1, &packet::udp(outward(1, PEER), sport, 53, b""));
-        sim.from_namespace(1, &packet::echo(outward(1, PEER), true, sport, b""));
-        sim.from_outside(&packet::udp(inward(PEER), sport, 9000, b""));
     }
     let frame = Frame {
         bytes: frame.to_vec(),
@@ -71,6 +67,19 @@ pub fn play_packet(bytes: &[u8]) {
         sim.env.now = Ticks(sim.env.now.0 + 1);
         invariants::run(&mut sim, program, &Frame { ifindex, ..frame.clone() });
     }
+}
+
+/// The test network with a few flows.
+fn busy_network() -> Sim {
+    let mut sim = testbed::network(16);
+    for sport in [2000, 2001] {
+        let segment = Segment { sport, dport: 443, flags: tcp_flag::SYN, seq: 1, ack: 0 };
+        sim.from_namespace(1, &packet::tcp(outward(1, PEER), segment, b""));
+        sim.from_namespace(1, &packet::udp(outward(1, PEER), sport, 53, b""));
+        sim.from_namespace(1, &packet::echo(outward(1, PEER), true, sport, b""));
+        sim.from_outside(&packet::udp(inward(PEER), sport, 9000, b""));
+    }
+    sim
 }
 
 /// The guard that two bits stand for: the usual one for two of their values.
@@ -104,7 +113,12 @@ impl Script {
     /// # Panics
     /// If an invariant does not hold.
     pub fn play(&self) {
-        let mut stage = Stage { sim: network(self.circumstances), answerable: VecDeque::new() };
+        thread_local! {
+            static QUIET: Sim = network();
+        }
+        let mut sim = QUIET.with(Sim::clone);
+        set_up(&mut sim, self.circumstances);
+        let mut stage = Stage { sim, answerable: VecDeque::new() };
         for event in &self.events {
             stage.play(event);
         }
@@ -112,19 +126,11 @@ impl Script {
 }
 
 /// The test network with a second uplink and less room.
-fn network(circumstances: u8) -> Sim {
+fn network() -> Sim {
     let mut sim = testbed::network(MAX_FLOWS);
-    for n in 1..=NAMESPACES {
-        let endpoint = sim.tables.endpoints.get_mut(&endpoint_id(n)).expect("of the network");
-        endpoint.guard = guard(circumstances >> (2 * (n - 1)));
+    for endpoint in sim.tables.endpoints.values_mut() {
         endpoint.flow_limit = FLOW_LIMIT;
         endpoint.mtu = MTU;
-        if n == 3 && circumstances & 0x40 != 0 {
-            endpoint.bridge_ifindex = BRIDGE + 10;
-        }
-    }
-    if circumstances & 0x80 != 0 {
-        sim.env.now = Ticks(u32::MAX - Ticks::from_secs(300).0);
     }
     // Devices alone say how much they take.
     for (_, _, route) in &mut sim.env.routes {
@@ -140,6 +146,20 @@ fn network(circumstances: u8) -> Sim {
     sim.env.routes.insert(0, (OTHER_HOST.1, Ipv4::mask(32), Route::LOCAL));
     sim.env.sockets.push((proto::UDP, 2002));
     sim
+}
+
+/// What is different from script to script.
+fn set_up(sim: &mut Sim, circumstances: u8) {
+    for n in 1..=NAMESPACES {
+        let endpoint = sim.tables.endpoints.get_mut(&endpoint_id(n)).expect("of the network");
+        endpoint.guard = guard(circumstances >> (2 * (n - 1)));
+        if n == 3 && circumstances & 0x40 != 0 {
+            endpoint.bridge_ifindex = BRIDGE + 10;
+        }
+    }
+    if circumstances & 0x80 != 0 {
+        sim.env.now = Ticks(u32::MAX - Ticks::from_secs(300).0);
+    }
 }
 
 fn uplink((mac, addr): (MacAddr, Ipv4), mtu: u32) -> Uplink {

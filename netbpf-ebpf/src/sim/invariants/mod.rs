@@ -8,11 +8,11 @@ mod read;
 mod tables;
 mod translation;
 
-use std::collections::HashMap;
+use std::rc::Rc;
 
 use netbpf_common::{Counter, Counters, DropReason, EndpointId, Flow, HeldFragment, Tuple};
 
-use super::{Frame, Sim};
+use super::{Frame, Map, Sim};
 use crate::{Outcome, Verdict, seam::Tables as _};
 
 pub use tables::{check_tables, sweep};
@@ -29,13 +29,13 @@ pub enum Program {
 }
 
 /// The flow table's entries, copied.
-type Flows = HashMap<Tuple, Flow>;
+type Flows = Map<Tuple, Flow>;
 
 /// The tables before a packet.
 struct Before {
-    stats: HashMap<EndpointId, Counters>,
+    stats: Map<EndpointId, Counters>,
     flows: Flows,
-    held: HashMap<u32, Box<HeldFragment>>,
+    held: Map<u32, Rc<HeldFragment>>,
 }
 
 impl Before {
