@@ -101,14 +101,11 @@ fn time_left<S, T: Tables, E>(
 #[inline(never)]
 pub fn reclaim<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, whose: EndpointId) -> bool {
     let now = seam.env.now();
-    let mut visits = 0;
-    while visits < RECLAIM_VISITS {
-        visits += 1;
-        match visit(seam, now, Some(whose)) {
-            Visited::Gone => return true,
-            Visited::Alive => {}
-            Visited::None => return false,
-        }
-    }
-    false
+    let mut is_made = false;
+    E::repeat(RECLAIM_VISITS, |_| {
+        let visited = visit(seam, now, Some(whose));
+        is_made = visited == Visited::Gone;
+        visited == Visited::Alive
+    });
+    is_made
 }
