@@ -22,6 +22,7 @@ mod addresses;
 mod binary;
 pub mod ethtool;
 mod far;
+pub mod firewall;
 mod fragment;
 mod host;
 mod kernel_log;

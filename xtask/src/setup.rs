@@ -5,7 +5,12 @@
 //! LLVM packages are built for each other, while rustup's compilers soon have
 //! an LLVM that the distribution has no package for.
 
-use std::{env, fs, ops::RangeInclusive, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -19,8 +24,17 @@ use crate::{
 
 /// What the root tests need beside netbpf: a command, and the package that
 /// brings it. `test` alone installs these.
-const TEST_PACKAGES: &[(&str, &str)] =
-    &[("ip", "iproute2"), ("iptables", "iptables"), ("turnserver", "coturn")];
+const TEST_PACKAGES: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("iptables", "iptables"),
+    ("nft", "nftables"),
+    ("dbus-daemon", "dbus-daemon"),
+    ("turnserver", "coturn"),
+];
+
+/// What firewalld is made of but for itself: see [`unpack_firewalld`].
+const FIREWALLD_PACKAGES: &[&str] =
+    &["python3-firewall", "python3-nftables", "python3-gi", "python3-dbus", "gir1.2-nm-1.0"];
 
 /// Debian's compilers that have `core` for BPF, with the package that holds it.
 const DEBIAN_COMPILERS: &[[&str; 2]] =
@@ -52,16 +66,39 @@ pub(crate) fn ensure() -> Result<Toolchain> {
 
 /// Installs what the root tests need and the machine lacks.
 pub(crate) fn setup_tests() -> Result<()> {
-    let missing: Vec<_> = TEST_PACKAGES
+    let mut missing: Vec<_> = TEST_PACKAGES
         .iter()
         .filter(|(command, _)| !is_command(command))
         .map(|(_, package)| *package)
         .collect();
+    let firewalld = tools_dir().join("firewalld");
+    if !firewalld.exists() {
+        missing.extend(FIREWALLD_PACKAGES);
+    }
     if missing.is_empty() {
         return Ok(());
     }
     eprintln!("tests:    installing {}", missing.join(", "));
-    Apt::default().install(&missing)
+    Apt::default().install(&missing)?;
+    if firewalld.exists() { Ok(()) } else { unpack_firewalld(&firewalld) }
+}
+
+/// Puts the files of Debian's firewalld into a directory. Its package is not
+/// installed: the machine would have a firewall from then on.
+fn unpack_firewalld(into: &Path) -> Result<()> {
+    let partial = into.with_extension("partial");
+    fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
+    run(Command::new("apt-get").args(["-qq", "download", "firewalld"]).current_dir(&partial))?;
+    let entries =
+        fs::read_dir(&partial).with_context(|| format!("cannot read {}", partial.display()))?;
+    let package = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get has downloaded no package firewalld")?;
+    run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&partial))?;
+    fs::remove_file(&package)
+        .and_then(|()| fs::rename(&partial, into))
+        .with_context(|| format!("cannot create {}", into.display()))
 }
 
 fn install(apt: &Apt) -> Result<Toolchain> {
