@@ -11,7 +11,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::{
-    commands::{down, exec, generate, logs, maps, status, up},
+    commands::{down, exec, generate, logs, maps, sandboxed, status, up},
     error::{Error, Result},
     host::{self, Host},
     mounts,
@@ -27,7 +27,7 @@ use crate::{
     disable_help_subcommand = true,
     arg_required_else_help = true,
     after_help = "\
-Try it:
+Try it (with --sandbox at each, nothing on this machine is touched):
   netbpf up --namespaces 3 -p 8080:ns1:80
   netbpf status
   netbpf exec ns1 -- ping -c1 172.19.0.3
@@ -69,6 +69,9 @@ pub struct Globals {
     /// When to use colours: `NO_COLOR` is honoured
     #[arg(long, global = true, default_value_t = ColorChoice::Auto, value_name = "WHEN")]
     pub color: ColorChoice,
+    /// Act in a sandbox: a host and an outside of its own, apart from this machine
+    #[arg(long, global = true)]
+    pub sandbox: bool,
 }
 
 impl Globals {
@@ -76,6 +79,16 @@ impl Globals {
     #[must_use]
     pub fn format(&self) -> Format {
         if self.json { Format::Json } else { self.output }
+    }
+
+    /// Advice in which the calls of netbpf act where this one does.
+    fn advice(&self, text: &str) -> String {
+        if !self.sandbox {
+            return text.to_owned();
+        }
+        VERBS.iter().fold(text.to_owned(), |text, verb| {
+            text.replace(&format!("netbpf {verb}"), &format!("netbpf {verb} --sandbox"))
+        })
     }
 
     /// Whether errors are shown in colours.
@@ -117,9 +130,25 @@ pub enum Verb {
     Generate(generate::Args),
 }
 
+/// Names of the verbs that act somewhere.
+const VERBS: [&str; 6] = ["up", "down", "status", "exec", "maps", "logs"];
+
 impl Verb {
+    /// Its name.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Up(_) => "up",
+            Self::Down(_) => "down",
+            Self::Status(_) => "status",
+            Self::Exec(_) => "exec",
+            Self::Maps(_) => "maps",
+            Self::Logs(_) => "logs",
+            Self::Generate(_) => "generate",
+        }
+    }
+
     /// Does what was asked for.
-    fn run(self, globals: &Globals) -> Result<ExitCode> {
+    pub(crate) fn run(self, globals: &Globals) -> Result<ExitCode> {
         match self {
             Self::Up(args) => args.run(globals),
             Self::Down(args) => args.run(globals),
@@ -152,7 +181,8 @@ pub fn main() -> ExitCode {
         Verb::Generate(_) => Ok(()),
         _ => mounts::join_lasting(),
     };
-    match done.and_then(|()| cli.verb.run(&globals)) {
+    let run = if globals.sandbox { sandboxed::run } else { Verb::run };
+    match done.and_then(|()| run(cli.verb, &globals)) {
         Ok(code) => code,
         Err(error) => {
             report(&error, &globals);
@@ -181,7 +211,7 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
     let what = what.strip_prefix("error: ").unwrap_or(what);
     let hint = lines.find_map(|line| line.strip_prefix("tip: "));
     let error = Error::usage(what).hint(hint.unwrap_or("netbpf --help shows how it is used"));
-    write_json_error(&error);
+    write_json_error(&error, error.advice());
     ExitCode::from(error.code() as u8)
 }
 
@@ -197,18 +227,19 @@ struct ErrorView<'a> {
 
 /// Says on standard error what went wrong.
 pub fn report(error: &Error, globals: &Globals) {
+    let hint = error.advice().map(|hint| globals.advice(hint));
     if globals.format() == Format::Json {
-        return write_json_error(error);
+        return write_json_error(error, hint.as_deref());
     }
     let (red, plain) = if globals.colours() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
     let mut text = format!("{red}error{plain}: {}\n", error.what());
     text.extend(error.why().map(|why| format!("  why: {why}\n")));
-    text.extend(error.advice().map(|hint| format!("  hint: {hint}\n")));
+    text.extend(hint.map(|hint| format!("  hint: {hint}\n")));
     write_error(&text);
 }
 
-fn write_json_error(error: &Error) {
-    let view = ErrorView { error: error.what(), why: error.why(), hint: error.advice() };
+fn write_json_error(error: &Error, hint: Option<&str>) {
+    let view = ErrorView { error: error.what(), why: error.why(), hint };
     // Texts can always be written as JSON.
     write_error(&(serde_json::to_string(&view).unwrap_or_default() + "\n"));
 }

@@ -1,11 +1,14 @@
 //! Sandboxes: everything in private namespaces, and nothing on the machine.
 
 use netbpf::sandbox::{Sandbox, Wire, World};
-use netbpf_tests::{Listing, Sandbox as Machine, finish, wait};
+use netbpf_tests::{Host, Listing, Sandbox as Machine, binary, finish, interrupt, wait};
+use nix::sys::signal::Signal;
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
+    process::Stdio,
+    time::Instant,
 };
 
 /// Runs `ip ARGUMENTS` in a namespace of a sandbox.
@@ -70,7 +73,7 @@ fn bytes_per_frame(world: &World) -> u64 {
     let to = server.local_addr().expect("an address");
     let mut client = host.run(|| TcpStream::connect(to)).expect("enter").expect("connect");
     let (mut served, _) = server.accept().expect("accept");
-    let sender = std::thread::spawn(move || client.write_all(&[7; MEGABYTE]));
+    let sender = std::thread::spawn(move || client.write_all(&vec![7; MEGABYTE]));
     let received = served.read_to_end(&mut Vec::new()).expect("receive");
     sender.join().expect("join").expect("send");
     assert_eq!(received, MEGABYTE);
@@ -98,4 +101,145 @@ fn what_cannot_be_is_refused() {
     let wrong = World { mtu: 20, ..World::default() };
     let error = Sandbox::new(&wrong).expect_err("no MTU");
     assert!(error.what().contains("20") && error.advice().is_some(), "{error}");
+}
+
+const UP: &str = "up --sandbox --namespaces 2 -p 8080:ns1:80";
+
+/// All of a machine but the one place where its sandbox is kept.
+fn but_for_the_sandbox(host: &Host) -> Vec<String> {
+    let listing = host.listing();
+    let lines = listing.with("").into_iter().filter(|line| {
+        // The mount namespace's number is in its line.
+        !line.contains("/run/netbpf") && !line.contains(" mnt:[")
+    });
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_network_in_a_sandbox_works_and_touches_nothing_of_the_machine() {
+    let host = Host::new();
+    let before = but_for_the_sandbox(&host);
+    host.netbpf(UP).ok().says("203.0.113.1/24").says("8080->80/tcp");
+    assert_eq!(before, but_for_the_sandbox(&host));
+    let verbs = [
+        "exec --sandbox ns1 -- ping -c1 -W5 203.0.113.2",
+        "exec --sandbox ns1 -- ping -c1 -W5 172.19.0.3",
+        "exec --sandbox outside -- ping -c1 -W5 203.0.113.1",
+    ];
+    for verb in verbs {
+        host.netbpf(verb).ok();
+    }
+    host.netbpf("exec --sandbox host -- ip route").ok().says("172.19.0.0/24 dev netbpf0");
+    host.netbpf("status --sandbox").ok().says("ns2");
+    host.netbpf("maps flows --sandbox").ok().says("203.0.113.2");
+    host.netbpf("maps publish --sandbox").ok().says("8080");
+    // The machine itself knows of no network.
+    assert_eq!(host.json("status")["networks"], serde_json::json!([]));
+    host.netbpf(UP).ok().complains("nothing to do");
+    host.netbpf("up --sandbox --name second --subnet 172.20.0.0/24 --ns x").ok();
+    host.netbpf("down second --sandbox").ok().complains("second is gone");
+    host.netbpf("status --sandbox").ok().says("netbpf0");
+    assert_eq!(host.json("down --sandbox")["removed"], serde_json::json!(["netbpf0"]));
+    host.assert_as_before();
+    host.netbpf("down --sandbox").ok().complains("nothing to do");
+    host.assert_as_before();
+}
+
+#[test]
+fn what_a_sandbox_cannot_do_leaves_none() {
+    let host = Host::new();
+    for (arguments, code, word) in [
+        ("status --sandbox", 2, "netbpf up --sandbox --namespaces"),
+        ("exec --sandbox host -- true", 2, "there is no sandbox"),
+        ("maps flows --sandbox", 2, "there is no sandbox"),
+        ("up --sandbox --ns outside", 2, "outside is taken"),
+        ("up --sandbox --ns a --ns host", 2, "host is taken"),
+        ("up --sandbox --namespaces 1 --uplink up0", 2, "up0"),
+        ("up --sandbox --namespaces 300", 2, "too small"),
+    ] {
+        host.netbpf(arguments).exits(code).complains(word).complains("hint");
+        host.assert_as_before();
+    }
+    host.netbpf("up --sandbox --namespaces 1 --dry-run").ok().says("203.0.113.1");
+    host.assert_as_before();
+    let mut failing = host.command(UP);
+    finish(failing.env("NETBPF_FAULT", "fail:9")).exits(1).complains("undone");
+    host.assert_as_before();
+}
+
+#[test]
+fn down_names_the_processes_that_still_run_and_ends_none() {
+    let host = Host::new();
+    host.netbpf(UP).ok();
+    for place in ["ns1", "outside"] {
+        let mut command = host.command(&format!("exec --sandbox {place} -- sleep 60"));
+        let mut child = command.stdout(Stdio::null()).spawn().expect("start a process");
+        let number = child.id().to_string();
+        wait::until_true("it sleeps", || {
+            let name = fs::read_to_string(format!("/proc/{number}/comm")).expect("a process");
+            name.trim() == "sleep"
+        });
+        let refused = host.netbpf("down --sandbox").exits(1);
+        refused.complains(&format!("sleep ({number})")).complains(&format!("kill {number}"));
+        host.netbpf("status --sandbox").ok().says("ns1");
+        assert!(child.try_wait().expect("look at it").is_none(), "it lives on");
+        child.kill().and_then(|()| child.wait()).expect("end it");
+    }
+    host.netbpf("down --sandbox").ok();
+}
+
+#[test]
+fn killed_at_any_moment_up_leaves_nothing_that_down_does_not_remove() {
+    let host = Host::new();
+    let start = Instant::now();
+    host.netbpf(UP).ok();
+    let whole = start.elapsed();
+    host.netbpf("down --sandbox").ok();
+    for part in 1..=12 {
+        let outcome = interrupt(&mut host.command(UP), whole * part / 12, Signal::SIGKILL);
+        host.netbpf("down --sandbox").ok();
+        eprintln!("after {part} of 12 parts of {whole:?}: {:?}", outcome.code);
+        host.assert_as_before();
+    }
+}
+
+#[test]
+fn two_at_once_make_one_sandbox() {
+    let host = Host::new();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| host.netbpf(UP).ok().says("ns2"));
+        }
+    });
+    host.netbpf("exec --sandbox ns1 -- ping -c1 -W5 203.0.113.2").ok();
+    host.netbpf("down --sandbox").ok();
+    host.assert_as_before();
+}
+
+#[test]
+fn damaged_sandboxes_are_taken_away_and_half_made_ones_are_none() {
+    let host = Host::new();
+    host.netbpf(UP).ok();
+    host.netbpf("exec --sandbox host -- ip netns del outside").ok();
+    host.netbpf("status --sandbox").exits(1).complains("netbpf down --sandbox");
+    host.netbpf("down --sandbox").ok().complains("the sandbox is gone");
+    host.assert_as_before();
+    host.sandbox().run(|| fs::create_dir_all("/run/netbpf/sandbox/keep")).expect("half of one");
+    host.netbpf("status --sandbox").exits(2).complains("there is no sandbox");
+    host.netbpf(UP).ok();
+    host.netbpf("down --sandbox").ok();
+    host.assert_as_before();
+}
+
+#[test]
+fn it_needs_no_bpf_file_system_of_the_machine() {
+    let host = Host::within(&Machine::without_bpffs());
+    let run = |arguments: &str| {
+        let mut shell = host.netns().shell();
+        finish(shell.arg(binary()).args(arguments.split_whitespace()))
+    };
+    run(UP).ok();
+    run("exec --sandbox ns1 -- ping -c1 -W5 203.0.113.2").ok();
+    run("down --sandbox").ok();
+    host.assert_as_before();
 }

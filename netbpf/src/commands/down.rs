@@ -26,7 +26,8 @@ use crate::{
 Examples:
   netbpf down            the only network
   netbpf down shop       that one
-  netbpf down --all      all of this host")]
+  netbpf down --all      all of this host
+  netbpf down --sandbox  the sandbox, with all networks in it")]
 pub struct Args {
     /// The network; can be left out if there is only one
     #[arg(value_name = "NET", conflicts_with = "all")]
@@ -42,6 +43,19 @@ struct Removed {
     removed: Vec<String>,
 }
 
+/// Tells programs what was taken away.
+///
+/// # Errors
+/// The result cannot be written.
+pub(crate) fn tell(removed: Vec<String>, globals: &Globals) -> Result<()> {
+    if globals.format() == Format::Json {
+        let mut out = Sink::stdout();
+        write_json(&mut out, &Removed { removed })?;
+        out.flush().context(CANNOT_WRITE)?;
+    }
+    Ok(())
+}
+
 impl Args {
     /// Takes the networks away.
     ///
@@ -49,11 +63,24 @@ impl Args {
     /// What is left, and why.
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         host::require_privileges("down")?;
-        block_on(self.remove(globals))?;
+        tell(block_on(self.remove(globals))?, globals)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn remove(self, globals: &Globals) -> Result<()> {
+    /// Whether no network is named: of a sandbox, all of it is meant.
+    pub(crate) fn takes_all(&self) -> bool {
+        self.network.is_none()
+    }
+
+    /// Takes all networks away, and gives their names.
+    ///
+    /// # Errors
+    /// What is left, and why.
+    pub(crate) fn remove_all(globals: &Globals) -> Result<Vec<String>> {
+        block_on(Self { network: None, all: true }.remove(globals))
+    }
+
+    async fn remove(self, globals: &Globals) -> Result<Vec<String>> {
         crate::interrupt::catch()?;
         let host = Host::here()?;
         let store = host.store.clone();
@@ -91,12 +118,7 @@ impl Args {
             say(globals, format_args!("network {name} is gone"));
             removed.push(name);
         }
-        if globals.format() == Format::Json {
-            let mut out = Sink::stdout();
-            write_json(&mut out, &Removed { removed })?;
-            out.flush().context(CANNOT_WRITE)?;
-        }
-        Ok(())
+        Ok(removed)
     }
 
     /// The networks to be taken away.

@@ -23,7 +23,7 @@ use crate::{
         NetnsId,
         netns::{self, Named},
     },
-    topology::NamespaceName,
+    sandbox::{HOST, OUTSIDE},
 };
 
 /// Exit code of a command that cannot be run, as shells give it.
@@ -43,12 +43,15 @@ const SYS_MOUNTS: [&str; 2] = ["/sys/fs/bpf", "/sys/fs/cgroup"];
 /// The command takes netbpf's place: its exit code is its own. As with
 /// `ip netns exec`, it sees the namespace's interfaces in /sys, and the files
 /// in /etc/netns/NS in the place of those in /etc.
+///
+/// A sandbox has two namespaces of its own: host and outside.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
   netbpf exec ns1 -- ping -c1 172.19.0.3
   netbpf exec ns1 -- ip route
   netbpf exec ns1 -- sh
+  netbpf exec --sandbox outside -- ping -c1 203.0.113.1
 
 Exit codes: the command's own; 126 if it cannot be run, 127 if it does not exist.")]
 pub struct Args {
@@ -72,7 +75,7 @@ impl Args {
     /// There is no such namespace, or it cannot be entered.
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         host::require_privileges("exec")?;
-        let name = self.enter()?;
+        let name = self.enter(globals)?;
         show_namespace(&name).context(format!("cannot prepare {name}'s file systems"))?;
         let Some((program, arguments)) = self.command.split_first() else {
             return Ok(ExitCode::SUCCESS);
@@ -93,12 +96,20 @@ impl Args {
 
     /// Enters the namespace, if it is of one of the host's networks and the one
     /// that was made.
-    fn enter(&self) -> Result<NamespaceName> {
+    fn enter(&self, globals: &Globals) -> Result<String> {
+        let sandboxs: &[&str] = if globals.sandbox { &[HOST, OUTSIDE] } else { &[] };
         let networks = Host::here()?.store.networks()?;
         let wanted = &self.namespace;
+        if sandboxs.contains(&wanted.as_str())
+            && let Named::Namespace(netns) = netns::look_up(wanted)?
+        {
+            setns(&netns, CloneFlags::CLONE_NEWNET).context(format!("cannot enter {wanted}"))?;
+            return Ok(wanted.clone());
+        }
         let all = || networks.iter().flat_map(|network| &network.topology.endpoints);
         let Some(endpoint) = all().find(|endpoint| endpoint.namespace.as_str() == wanted) else {
-            let names: Vec<&str> = all().map(|endpoint| endpoint.namespace.as_str()).collect();
+            let names = all().map(|endpoint| endpoint.namespace.as_str());
+            let names: Vec<&str> = names.chain(sandboxs.iter().copied()).collect();
             let error = Error::usage(format!("no network of this host has a namespace {wanted}"));
             return Err(error.hint(if names.is_empty() {
                 "bring a network up first: netbpf up --namespaces 3".to_owned()
@@ -120,13 +131,13 @@ impl Args {
         if noted != Some(&NetnsId::here()?) {
             return Err(gone("another one has its name"));
         }
-        Ok(name)
+        Ok(name.to_string())
     }
 }
 
 /// Gives this process a view of the file system as it is in the namespace, in
 /// a mount namespace of its own.
-fn show_namespace(name: &NamespaceName) -> Result<(), Errno> {
+fn show_namespace(name: &str) -> Result<(), Errno> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS)?;
     // What is mounted from now on stays in here; what others mount or unmount is seen.
@@ -134,14 +145,14 @@ fn show_namespace(name: &NamespaceName) -> Result<(), Errno> {
     let kept: Vec<(&str, File)> =
         SYS_MOUNTS.into_iter().filter_map(|path| Some((path, File::open(path).ok()?))).collect();
     // Over the old one instead of in its place, so that the kept can be had from it.
-    mount(Some(name.as_str()), "/sys", Some("sysfs"), MsFlags::empty(), none)?;
+    mount(Some(name), "/sys", Some("sysfs"), MsFlags::empty(), none)?;
     for (path, old) in kept {
         let source =
             PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&old)));
         // Without them the command sees less, as with `ip netns exec`.
         let _ = mount(Some(&source), path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none);
     }
-    let Ok(files) = fs::read_dir(Path::new(ETC).join(name.as_str())) else { return Ok(()) };
+    let Ok(files) = fs::read_dir(Path::new(ETC).join(name)) else { return Ok(()) };
     for file in files.filter_map(Result::ok) {
         let place = Path::new("/etc").join(file.file_name());
         let _ = mount(Some(&file.path()), &place, none, MsFlags::MS_BIND, none);

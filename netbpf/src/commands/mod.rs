@@ -5,5 +5,6 @@ pub mod exec;
 pub mod generate;
 pub mod logs;
 pub mod maps;
+pub(crate) mod sandboxed;
 pub mod status;
 pub mod up;

@@ -18,6 +18,7 @@ use crate::{
     output::{CANNOT_WRITE, Format, Sink, write_json},
     plan::{self, Step},
     progress::{Teller, say},
+    sandbox::{HOST, OUTSIDE},
     session::{Session, block_on},
     topology::{Guard, LinkName, MAX_ENDPOINTS, NamespaceSpec, Request, Topology},
 };
@@ -42,6 +43,7 @@ Examples:
   netbpf up --namespaces 2 --uplink eth0 --uplink ens192 -p 127.0.0.1:8080:ns1:80
   netbpf up --name shop --ns web=10.8.0.10 --ns db --subnet 10.8.0.0/24
   netbpf up --namespaces 3 --dry-run
+  netbpf up --sandbox --namespaces 3 -p 8080:ns1:80      touches nothing here
 
 The fast path bypasses the host's netfilter: its FORWARD and NAT rules do not
 see the packets that eBPF moves.")]
@@ -108,6 +110,9 @@ impl Args {
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         let dry_run = self.dry_run;
         let request = self.request()?;
+        if globals.sandbox {
+            refuse_clash(&request)?;
+        }
         host::require_privileges("up")?;
         block_on(async {
             if dry_run {
@@ -117,6 +122,11 @@ impl Args {
             }
         })?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Whether nothing is to be changed.
+    pub(crate) fn only_plans(&self) -> bool {
+        self.dry_run
     }
 
     /// What was asked for.
@@ -147,6 +157,17 @@ impl Args {
             routed: self.routed.then_some(true),
             log_level: self.log_level,
         })
+    }
+}
+
+/// Refuses names that the sandbox itself has given.
+fn refuse_clash(request: &Request) -> Result<()> {
+    let mut names = request.namespaces.iter().map(|namespace| namespace.name.as_str());
+    match names.find(|name| [HOST, OUTSIDE].contains(name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::usage(format!("the namespace name {name} is taken"))
+            .because(format!("the sandbox has its {name} by that name"))
+            .hint("choose other names with --ns or --ns-prefix")),
     }
 }
 
@@ -231,7 +252,8 @@ async fn picture(session: &Session, topology: &Topology, globals: &Globals) -> R
     let Some(endpoint) = topology.endpoints.first() else { return Ok(()) };
     let mut out = Sink::stdout();
     let text = format!(
-        "\nTry it:  netbpf exec {} -- ping -c1 {}\nNote:    the fast path bypasses the host's netfilter FORWARD and NAT rules.\n",
+        "\nTry it:  netbpf exec{} {} -- ping -c1 {}\nNote:    the fast path bypasses the host's netfilter FORWARD and NAT rules.\n",
+        if globals.sandbox { " --sandbox" } else { "" },
         endpoint.namespace,
         topology.gateway()
     );

@@ -17,14 +17,15 @@
 //! away.
 
 mod build;
+pub(crate) mod kept;
 mod mounts;
 mod namespace;
 mod world;
 
-use std::{ffi::OsStr, fs::File, process::Command, sync::Arc};
+use std::{env, ffi::OsStr, fs::File, process::Command, sync::Arc};
 
 use crate::{
-    error::{Error, Result},
+    error::{Context as _, Error, Result},
     net::netns::{self, Named},
 };
 
@@ -60,9 +61,45 @@ impl Sandbox {
     /// The kernel's, and that this process may not make namespaces.
     pub fn new(world: &World) -> Result<Self> {
         world.validate()?;
-        let mounts = Arc::new(mounts::isolate()?);
+        Self::within(Arc::new(mounts::isolate(None)?), world)
+    }
+
+    /// Makes a sandbox of a mount namespace that was made for it.
+    fn within(mounts: Arc<File>, world: &World) -> Result<Self> {
         let (host, outside) = build::build(&mounts, world)?;
         Ok(Self { mounts, host, outside })
+    }
+
+    /// The sandbox that has this mount namespace.
+    ///
+    /// # Errors
+    /// A piece of it is gone.
+    pub(crate) fn of(mounts: Arc<File>) -> Result<Self> {
+        let open = |name: &str| {
+            namespace::on_a_thread(|| {
+                namespace::enter_mounts(&mounts).context("cannot enter the sandbox")?;
+                match netns::look_up(name)? {
+                    Named::Namespace(net) => Ok(Namespace::new(name, &mounts, net)),
+                    Named::Nothing | Named::File => Err(Error::failed("the sandbox is damaged")
+                        .because(format!("its namespace {name} is gone"))
+                        .hint("take it away: netbpf down")),
+                }
+            })
+        };
+        let (host, outside) = (open(HOST)?, open(OUTSIDE)?);
+        Ok(Self { mounts, host, outside })
+    }
+
+    /// Moves this process, which has one thread, into the sandbox's host.
+    ///
+    /// # Errors
+    /// It cannot be entered.
+    pub(crate) fn enter(&self) -> Result<()> {
+        let directory = env::current_dir();
+        self.host.enter().context("cannot enter the sandbox")?;
+        // Entering has led to the root directory: at worst it stays there.
+        let _ = directory.and_then(env::set_current_dir);
+        Ok(())
     }
 
     /// The namespace that plays the machine.

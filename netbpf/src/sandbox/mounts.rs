@@ -9,7 +9,8 @@ use std::{
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
+    unistd::Pid,
 };
 
 use super::namespace::on_a_thread;
@@ -21,9 +22,15 @@ const RUN: &str = "/run";
 /// Where pins are.
 const BPF: &str = "/sys/fs/bpf";
 
-/// Makes the mount namespace of a sandbox.
-pub(super) fn isolate() -> Result<File> {
+/// Makes the mount namespace of a sandbox, on a certain CPU if it matters.
+pub(super) fn isolate(cpu: Option<usize>) -> Result<File> {
     on_a_thread(|| {
+        if let Some(cpu) = cpu {
+            let mut only = CpuSet::new();
+            only.set(cpu)
+                .and_then(|()| sched_setaffinity(Pid::from_raw(0), &only))
+                .context(format!("cannot run on CPU {cpu}"))?;
+        }
         unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace").map_err(
             |error| match Errno::last() {
                 Errno::EPERM => error.hint("a sandbox needs to be made by root"),
