@@ -60,15 +60,23 @@ fn recheck<S, T: Tables, E: Env>(
     next_hop: Ipv4,
     now: Ticks,
 ) {
-    let (mut mtu, has_ethernet) = match seam.tables.uplink(ifindex) {
-        Some(uplink) => (uplink.mtu, uplink.has_ethernet()),
-        None => (0, true),
-    };
     let found = seam.env.resolve(ifindex, next_hop);
+    let mut macs = (found.mac, found.source_mac);
+    let mut mtu = 0;
+    match seam.tables.uplink(ifindex) {
+        Some(uplink) => {
+            mtu = uplink.mtu;
+            if !uplink.has_ethernet() {
+                macs = (NO_MAC, NO_MAC);
+            }
+        }
+        // Nothing goes by an uplink that is gone, and when it is back, that has to
+        // be noticed at once.
+        None => macs = (MacAddr::ZERO, MacAddr::ZERO),
+    }
     if found.mtu != 0 {
         mtu = found.mtu;
     }
-    let macs = if has_ethernet { (found.mac, found.source_mac) } else { (NO_MAC, NO_MAC) };
     let next = NextHop::new((next_hop, ifindex), macs, now, mtu);
     seam.tables.set_next_hop(NextHop::slot(next_hop, ifindex), next);
 }

@@ -108,6 +108,22 @@ fn without_a_way_out_the_flow_waits_and_the_stack_says_why() {
     assert_eq!(sim.tables.queue.len(), 1, "the same one as before");
 }
 
+#[test]
+fn an_uplink_that_is_back_is_used_at_once() {
+    let mut sim = bed();
+    by_other_uplink(&mut sim);
+    let (mac, source_mac) = (MacAddr::new([2, 0, 0, 0, 2, 2]), OTHER_MAC);
+    let router = Ipv4::new([198, 18, 0, 2]);
+    sim.env.neighbours.insert(router, Neighbour { mac, source_mac, mtu: 0 });
+    way(&mut sim);
+    let other = sim.tables.uplinks.remove(&OTHER_UPLINK).unwrap();
+    sim.wait(1);
+    let frame = packet::udp(outward(1, PEER), 40000, 53, b"");
+    assert_eq!(sim.from_namespace(1, &frame).result, Ok(Verdict::Pass));
+    sim.tables.uplinks.insert(OTHER_UPLINK, other);
+    assert_eq!(way(&mut sim), (OTHER_UPLINK, OTHER_ADDRESS));
+}
+
 /// Requirements: 5382-5, nat-7.
 #[test]
 fn in_two_hours_of_silence_an_established_connection_stays_and_an_opening_one_goes() {

@@ -6,6 +6,7 @@ pub mod event;
 pub mod invariants;
 pub mod packet;
 pub mod script;
+pub mod shadow;
 pub mod testbed;
 pub mod vectors;
 
@@ -507,7 +508,7 @@ impl Tables for Maps {
     fn published_word(&self, index: u32) -> u64 {
         let mut word = 0;
         for bit in 0..64 {
-            let port = (index % 1024 * 64 + bit) as u16;
+            let port = u16::try_from(index % 1024 * 64 + bit).unwrap_or_default();
             let is_published = |entry: &PublishEntry| {
                 published_word(entry.proto(), port) == Some(index)
                     && (entry.first()..=entry.last).contains(&port)

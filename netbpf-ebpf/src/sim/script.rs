@@ -3,7 +3,8 @@
 use std::{collections::VecDeque, iter, vec::Vec};
 
 use netbpf_common::{
-    Endpoint, EndpointId, FdbEntry, Flow, Ipv4, MacAddr, SourceGuard, Ticks, Uplink, proto,
+    Endpoint, EndpointId, FdbEntry, Flow, Ipv4, MacAddr, SourceGuard, Ticks, Uplink,
+    maps::flow_queue_len, proto,
 };
 
 use super::{
@@ -12,6 +13,7 @@ use super::{
     event::Event,
     invariants::{self, Program, check_tables},
     packet::{self, Segment, tcp_flag},
+    shadow::Shadow,
     testbed::{
         self, BRIDGE, HOST, NAMESPACES, PEER, ROUTER, UPLINK, endpoint_id, inward, namespace,
         outward, port,
@@ -118,7 +120,8 @@ impl Script {
         }
         let mut sim = QUIET.with(Sim::clone);
         set_up(&mut sim, self.circumstances);
-        let mut stage = Stage { sim, answerable: VecDeque::new() };
+        let shadow = Shadow::new(sim.env.now);
+        let mut stage = Stage { sim, shadow, answerable: VecDeque::new() };
         for event in &self.events {
             stage.play(event);
         }
@@ -128,6 +131,8 @@ impl Script {
 /// The test network with a second uplink and less room.
 fn network() -> Sim {
     let mut sim = testbed::network(MAX_FLOWS);
+    // With room for reminders of flows that were ended: more than a script ends.
+    sim.tables.queue_len = flow_queue_len(MAX_FLOWS) as usize;
     for endpoint in sim.tables.endpoints.values_mut() {
         endpoint.flow_limit = FLOW_LIMIT;
         endpoint.mtu = MTU;
@@ -176,6 +181,7 @@ struct Answerable {
 
 struct Stage {
     sim: Sim,
+    shadow: Shadow,
     answerable: VecDeque<Answerable>,
 }
 
@@ -196,7 +202,10 @@ impl Stage {
                 }
             }
             Event::Wait(span) => self.wait(*span),
-            Event::Sweep => invariants::sweep(&mut self.sim),
+            Event::Sweep => {
+                invariants::sweep(&mut self.sim);
+                self.shadow.sweep(&self.sim);
+            }
             Event::Flush(id) => self.flush(*id),
             Event::Publish(entries) => self.sim.tables.publish(entries.iter().copied()),
             Event::Remove(n) => self.remove(*n),
@@ -213,6 +222,7 @@ impl Stage {
             self.tick();
         }
         let outcome = invariants::run(&mut self.sim, program, frame);
+        self.shadow.see(&self.sim, program, frame, outcome);
         if program == Program::ToUplink {
             self.tick();
         }
@@ -264,6 +274,7 @@ impl Stage {
 
     fn wait(&mut self, span: Ticks) {
         self.sim.env.now = Ticks(self.sim.env.now.0.wrapping_add(span.0));
+        self.shadow.wait(span);
     }
 
     /// As the control plane does it.
@@ -277,6 +288,7 @@ impl Stage {
         }
         assert_eq!(self.sim.tables.flow_count(id), 0);
         check_tables(&self.sim);
+        self.shadow.flush(&self.sim, id);
         self.tick();
     }
 
@@ -287,6 +299,7 @@ impl Stage {
         tables.addresses.remove(&addr);
         tables.fdb.remove(&mac);
         tables.learnt.retain(|_, entry| entry.endpoint != endpoint_id(n));
+        self.shadow.remove(endpoint_id(n));
     }
 
     fn add(&mut self, n: u8, guard: u8) {

@@ -1,0 +1,461 @@
+//! What a namespace, or the host, sends.
+
+use netbpf_common::{DropReason, Endpoint, EndpointId, Flow, Ipv4};
+
+use super::{
+    Expected, First, Goes, Refusal, Shadow, guard,
+    ports::{Rule, is_published},
+    read::{self, Header, Inside, Packet},
+    session::{Kind, Pair, Session, Side, Way},
+    world,
+};
+use crate::sim::{Frame, Sim};
+
+use Expected::{Dropped, Held, NoRoom, Opens, Passed, Translated};
+
+impl Shadow {
+    /// A frame from a namespace.
+    pub(super) fn at_port(&mut self, world: &Sim, frame: &Frame) -> Expected {
+        let mut all = world.tables.endpoints.iter();
+        let Some((id, endpoint)) = all.find(|(_, e)| e.ifindex == frame.ifindex) else {
+            return Dropped(EndpointId::NONE, &[DropReason::EndpointGone]);
+        };
+        let (id, bytes) = (*id, &frame.bytes);
+        if bytes.len() < 14 {
+            return Dropped(id, &[DropReason::Truncated]);
+        }
+        let (dst, src) = (read::mac(bytes, 0), read::mac(bytes, 6));
+        if !self.may_speak_from(world, id, endpoint, src) {
+            return Dropped(id, &[DropReason::SourceMac]);
+        }
+        let is_to_all = dst.octets()[0] & 1 != 0;
+        match (frame.vlan_id, &bytes[12..14]) {
+            (Some(0), _) => Dropped(id, &[DropReason::PriorityTag]),
+            (Some(_), _) => Passed(id),
+            (None, [8, 6]) => {
+                if Self::may_announce(world, endpoint, bytes) {
+                    Passed(id)
+                } else {
+                    Dropped(id, &[DropReason::ArpSpoof])
+                }
+            }
+            (None, [8, 0]) => {
+                let Some(header) = Header::of(frame) else {
+                    return Dropped(id, &[DropReason::Truncated, DropReason::BadHeader]);
+                };
+                if header.src == Ipv4::ANY && is_to_all {
+                    return Passed(id);
+                }
+                match Self::may_speak_as(world, endpoint, src, header.src) {
+                    Err(DropReason::SourceMac) => Dropped(id, &[DropReason::SourceMac]),
+                    Err(_) => Dropped(id, &[DropReason::SourceAddress]),
+                    Ok(()) if is_to_all => Passed(id),
+                    Ok(()) if dst != endpoint.gateway_mac => {
+                        self.bridge(world, id, endpoint, frame)
+                    }
+                    Ok(()) => self.routed(world, id, endpoint, frame, &header),
+                }
+            }
+            _ if is_to_all || dst == endpoint.gateway_mac => Passed(id),
+            _ => self.bridge(world, id, endpoint, frame),
+        }
+    }
+
+    /// An IPv4 packet to the gateway.
+    fn routed(
+        &mut self,
+        world: &Sim,
+        id: EndpointId,
+        endpoint: &Endpoint,
+        frame: &Frame,
+        header: &Header,
+    ) -> Expected {
+        // The stack follows options, and what it sends comes by `to_uplink`.
+        if header.has_options() {
+            return Passed(id);
+        }
+        let is_out = world::uplink(world, world::route(world, header.dst).ifindex).is_some();
+        let packet = match read::inside(frame, header) {
+            Inside::Packet(packet) => packet,
+            Inside::Later => match self.later(header) {
+                Ok(packet) => packet,
+                Err(First::Missing) => {
+                    let is_kept = self.hold(header, frame);
+                    return match (is_out, is_kept) {
+                        (true, true) => Held(id),
+                        (true, false) => Dropped(id, &[DropReason::Fragment]),
+                        (false, _) => Passed(id),
+                    };
+                }
+                Err(_) => return Passed(id),
+            },
+            Inside::OtherIcmp => {
+                // Whatever it is, it is the stack's, and so is the rest of it.
+                self.leave_rest_to_stack(header);
+                return Passed(id);
+            }
+            Inside::BadQuote => {
+                return Dropped(id, &[DropReason::IcmpUnrelated, DropReason::Truncated]);
+            }
+            Inside::BadChecksum => return Dropped(id, &[DropReason::BadChecksum]),
+            Inside::Malformed if header.is_fragment() => {
+                return Dropped(id, &[DropReason::Fragment]);
+            }
+            Inside::Malformed => {
+                return Dropped(id, &[DropReason::Truncated, DropReason::BadHeader]);
+            }
+        };
+        if header.ttl <= 1 {
+            return self.leave_to_stack(id, &packet);
+        }
+        if let Some((at, side)) = self.find(packet.pair, false) {
+            let session = &self.sessions[at];
+            if session.is_inward(side) {
+                return self.leave_to_stack(id, &packet);
+            }
+            if session.owner != id {
+                return Dropped(id, &[DropReason::SourceAddress]);
+            }
+            if session.sides[side].asked == self.stretch() || packet.is_error() {
+                return self.leave(world, id, at, side, &packet);
+            }
+            match self.ask_way(world, at, side) {
+                Some(true) => return self.leave(world, id, at, side, &packet),
+                Some(false) => {}
+                None => return self.leave_to_stack(id, &packet),
+            }
+        }
+        if packet.is_error() {
+            return if is_out { Dropped(id, &[DropReason::IcmpUnrelated]) } else { Passed(id) };
+        }
+        match self.plan_out(world, id, endpoint, frame, &packet) {
+            Ok((session, rule)) => Opens(id, Box::new(session), rule, packet),
+            Err(Refusal::ToStack) => self.leave_to_stack(id, &packet),
+            Err(Refusal::Dropped(reason)) => Dropped(id, one(reason)),
+            Err(Refusal::NoRoom(reason)) => NoRoom(id, reason),
+        }
+    }
+
+    /// A packet that the stack gets as it is, and with it the rest of its datagram.
+    fn leave_to_stack(&mut self, id: EndpointId, packet: &Packet) -> Expected {
+        self.leave_rest_to_stack(&packet.header);
+        Passed(id)
+    }
+
+    fn leave_rest_to_stack(&mut self, header: &Header) {
+        if header.has_more && header.fragment_offset == 0 {
+            let datagram = self.datagram(header);
+            datagram.first = First::ToStack;
+            datagram.held.clear();
+        }
+    }
+
+    /// Keeps a fragment until its datagram's first comes; whether it is short enough.
+    pub(super) fn hold(&mut self, header: &Header, frame: &Frame) -> bool {
+        let is_kept = frame.bytes.len() <= 1522;
+        if is_kept {
+            self.datagram(header).held.push(frame.bytes.clone());
+        }
+        is_kept
+    }
+
+    /// Looks up the way of a session anew: whether it still is the session's, and
+    /// nothing where there is no way out just now.
+    fn ask_way(&mut self, world: &Sim, at: usize, side: usize) -> Option<bool> {
+        let session = self.sessions[at];
+        let pair = session.comes(side);
+        let route = world::route(world, pair.dst.0);
+        let stretch = self.stretch();
+        let old = session.sides[side].way;
+        if old.ifindex == Flow::LOOPBACK && route.is_local() {
+            self.sessions[at].sides[side].asked = stretch;
+            return Some(true);
+        }
+        let source = route.source(world)?;
+        let saddr = session.goes(side).src.0;
+        let is_lost = saddr != source && !world::route(world, saddr).is_local();
+        let is_moved = route.ifindex != old.ifindex && session.kind != Kind::Published;
+        if is_lost || is_moved {
+            self.sessions.remove(at);
+            return Some(false);
+        }
+        let way = Way { ifindex: route.ifindex, next_hop: route.next_hop };
+        self.sessions[at].sides[side].way = way;
+        self.sessions[at].sides[side].asked = stretch;
+        Some(true)
+    }
+
+    /// A packet of a session goes out.
+    pub(super) fn leave(
+        &mut self,
+        world: &Sim,
+        id: EndpointId,
+        at: usize,
+        side: usize,
+        packet: &Packet,
+    ) -> Expected {
+        let way = self.sessions[at].sides[side].way;
+        let goes = if way.ifindex == Flow::LOOPBACK {
+            Goes::Back(way.next_hop)
+        } else {
+            let (hop, is_asked) = self.hop(world, way.next_hop, way.ifindex);
+            if packet.wire_len > hop.mtu {
+                return self.leave_to_stack(id, packet);
+            }
+            let (dst, src) = hop.macs;
+            if is_asked { Goes::ByKernel(way) } else { Goes::Out(way.ifindex, dst, src) }
+        };
+        if !packet.is_error() {
+            self.sessions[at].packet(side, packet.tcp, self.now);
+        }
+        Translated(id, self.onward(packet, at, side, goes))
+    }
+
+    /// The session that a namespace's packet opens.
+    fn plan_out(
+        &self,
+        world: &Sim,
+        id: EndpointId,
+        endpoint: &Endpoint,
+        frame: &Frame,
+        packet: &Packet,
+    ) -> Result<(Session, Rule), Refusal> {
+        let Pair { proto, dst, .. } = packet.pair;
+        let is_gateways = dst.0 == endpoint.gateway && !is_published(world, proto, dst.1);
+        if world::is_martian(dst.0) || is_gateways {
+            return Err(Refusal::ToStack);
+        }
+        let route = world::route(world, dst.0);
+        let source = if route.is_local() {
+            // By the host's own address: to a published port, or to another
+            // namespace as it is seen from outside. It comes from there, too.
+            let is_mapped = proto != netbpf_common::proto::ICMP && self.is_owned(proto, dst.1);
+            let leads_in = is_mapped || world::published(world, dst, proto, true).is_some();
+            if !packet.may_open || !leads_in {
+                return Err(Refusal::ToStack);
+            }
+            dst.0
+        } else {
+            let source = route.source(world).ok_or(Refusal::ToStack)?;
+            if !packet.may_open {
+                return Err(Refusal::Dropped(DropReason::NoFlow));
+            }
+            let uplink = world::uplink(world, route.ifindex).ok_or(Refusal::ToStack)?;
+            let is_stacks_now = frame.ifindex == route.ifindex;
+            if packet.wire_len > uplink.mtu as usize && !is_stacks_now {
+                return Err(Refusal::ToStack);
+            }
+            source
+        };
+        self.admit(world, id)?;
+        let is_bridged = frame.ifindex == endpoint.ifindex;
+        let mac = if is_bridged { read::mac(&frame.bytes, 6) } else { endpoint.mac };
+        let way = Way { ifindex: route.ifindex, next_hop: route.next_hop };
+        let session = Session { mac, ..self.new_session(Kind::Out, id, packet.pair, way) };
+        self.with_port(world, session, (source, true))
+    }
+
+    /// Has a session come from a source address, and says what port it may have.
+    pub(super) fn with_port(
+        &self,
+        world: &Sim,
+        mut session: Session,
+        (source, may_own): (Ipv4, bool),
+    ) -> Result<(Session, Rule), Refusal> {
+        session.seen.src.0 = source;
+        match self.port_rule(world, &session, may_own) {
+            Ok(rule) => Ok((session, rule)),
+            Err(DropReason::FlowTableFull) => Err(Refusal::NoRoom(DropReason::FlowTableFull)),
+            Err(reason) => Err(Refusal::Dropped(reason)),
+        }
+    }
+
+    /// A session that translates nothing so far.
+    pub(super) fn new_session(
+        &self,
+        kind: Kind,
+        owner: EndpointId,
+        pair: Pair,
+        way: Way,
+    ) -> Session {
+        let side = Side::new(self.now, way, self.stretch());
+        Session {
+            kind,
+            owner,
+            sent: pair,
+            seen: pair,
+            is_by_host: false,
+            is_by_loopback: way.ifindex == Flow::LOOPBACK,
+            owns_port: false,
+            mac: netbpf_common::MacAddr::ZERO,
+            sides: [side; 2],
+        }
+    }
+
+    /// A frame that the host sends by an uplink.
+    pub(super) fn leaving(&mut self, world: &Sim, frame: &Frame) -> Expected {
+        const NOBODY: EndpointId = EndpointId::NONE;
+        let bytes = &frame.bytes;
+        match bytes.get(12..14) {
+            Some([8, 6]) => {
+                let sender = guard::arp_sender(bytes).map(|(_, addr)| addr);
+                match sender.filter(|addr| world::is_private(world, *addr)) {
+                    Some(addr) => {
+                        let whose = world::owner(world, addr).unwrap_or(NOBODY);
+                        return Dropped(whose, &[DropReason::PrivateSource]);
+                    }
+                    None => return Passed(NOBODY),
+                }
+            }
+            Some([8, 0]) if bytes.len() >= 34 => {}
+            _ => return Passed(NOBODY),
+        }
+        let is_private = world::is_private(world, read::addr(bytes, 26));
+        let Some(header) = Header::of(frame) else {
+            return if is_private {
+                Dropped(NOBODY, &[DropReason::Truncated, DropReason::BadHeader])
+            } else {
+                Passed(NOBODY)
+            };
+        };
+        if is_private {
+            self.private_out(world, frame, &header)
+        } else {
+            self.own_out(world, frame, &header)
+        }
+    }
+
+    /// What the stack has forwarded for a namespace.
+    fn private_out(&mut self, world: &Sim, frame: &Frame, header: &Header) -> Expected {
+        let owner = world::owner(world, header.src);
+        let id = owner.unwrap_or(EndpointId::NONE);
+        let packet = match read::inside(frame, header) {
+            Inside::Packet(packet) => packet,
+            Inside::Later => match self.later(header) {
+                Ok(packet) => packet,
+                Err(First::Missing) => return Dropped(id, &[DropReason::Fragment]),
+                Err(_) => return Dropped(id, &[DropReason::PrivateSource]),
+            },
+            Inside::OtherIcmp => return Dropped(id, &[DropReason::PrivateSource]),
+            Inside::BadQuote => {
+                return Dropped(id, &[DropReason::IcmpUnrelated, DropReason::Truncated]);
+            }
+            Inside::BadChecksum => return Dropped(id, &[DropReason::BadChecksum]),
+            Inside::Malformed if header.is_fragment() => {
+                return Dropped(id, &[DropReason::Fragment]);
+            }
+            Inside::Malformed => {
+                return Dropped(id, &[DropReason::Truncated, DropReason::BadHeader]);
+            }
+        };
+        if let Some((at, side)) = self.find(packet.pair, false) {
+            let session = &self.sessions[at];
+            if session.is_inward(side) {
+                return Dropped(id, &[DropReason::PrivateSource]);
+            }
+            if session.sides[side].way.ifindex == frame.ifindex || session.kind == Kind::Published {
+                return self.by_stack(id, at, side, &packet);
+            }
+            // The stack's way is the newer one.
+            self.sessions.remove(at);
+        }
+        if packet.is_error() {
+            return Dropped(id, &[DropReason::IcmpUnrelated]);
+        }
+        let planned = if owner == Some(EndpointId::NONE) {
+            self.plan_host(world, frame, &packet)
+        } else if let Some(endpoint) = world::endpoint(world, id) {
+            self.plan_out(world, id, endpoint, frame, &packet)
+        } else {
+            return Dropped(id, &[DropReason::PrivateSource]);
+        };
+        match planned {
+            // It goes another way than the routing table says.
+            Ok((session, _)) if session.sides[0].way.ifindex != frame.ifindex => {
+                Dropped(id, &[DropReason::PrivateSource])
+            }
+            Ok((session, rule)) => Opens(id, Box::new(session), rule, packet),
+            Err(Refusal::ToStack) => Dropped(id, &[DropReason::PrivateSource]),
+            // Nothing is ended for it here.
+            Err(Refusal::Dropped(reason) | Refusal::NoRoom(reason)) => Dropped(id, one(reason)),
+        }
+    }
+
+    /// What the host sends of its own: as it is, unless a namespace has its port.
+    fn own_out(&mut self, world: &Sim, frame: &Frame, header: &Header) -> Expected {
+        const NOBODY: EndpointId = EndpointId::NONE;
+        let has_own = self.sessions.iter().any(|session| session.kind == Kind::Host);
+        let is_plain = !header.has_options() && !header.is_fragment();
+        let packet = match read::inside(frame, header) {
+            Inside::Packet(packet) if !packet.is_error() => packet,
+            Inside::Later if has_own => match self.later(header) {
+                Ok(packet) => packet,
+                Err(_) => return Passed(NOBODY),
+            },
+            _ => return Passed(NOBODY),
+        };
+        let is_common =
+            is_plain && packet.sort == read::Sort::Transport && matches!(header.proto, 1 | 6 | 17);
+        let is_its = has_own && self.find(packet.pair, false).is_some();
+        let clash = self.find(packet.pair.turned(), false);
+        let is_clash =
+            clash.is_some_and(|(at, side)| side == 1 && self.sessions[at].kind == Kind::Out);
+        if !(is_common || has_own) || !(is_its || is_clash) {
+            return Passed(NOBODY);
+        }
+        if let Some((at, side)) = self.find(packet.pair, false) {
+            let session = &self.sessions[at];
+            if session.is_inward(side) {
+                return Dropped(NOBODY, &[DropReason::PrivateSource]);
+            }
+            if session.sides[side].way.ifindex == frame.ifindex || session.kind == Kind::Published {
+                return self.by_stack(NOBODY, at, side, &packet);
+            }
+            self.sessions.remove(at);
+        }
+        match self.plan_host(world, frame, &packet) {
+            Ok((session, rule)) => Opens(NOBODY, Box::new(session), rule, packet),
+            Err(Refusal::ToStack) => Dropped(NOBODY, &[DropReason::PrivateSource]),
+            Err(Refusal::Dropped(reason) | Refusal::NoRoom(reason)) => Dropped(NOBODY, one(reason)),
+        }
+    }
+
+    /// A packet that the stack sends on is translated and goes its way.
+    pub(super) fn by_stack(
+        &mut self,
+        id: EndpointId,
+        at: usize,
+        side: usize,
+        packet: &Packet,
+    ) -> Expected {
+        if !packet.is_error() {
+            self.sessions[at].packet(side, packet.tcp, self.now);
+        }
+        Translated(id, self.onward(packet, at, side, Goes::Stack))
+    }
+
+    /// The session that a packet of the host's own opens.
+    fn plan_host(
+        &self,
+        world: &Sim,
+        frame: &Frame,
+        packet: &Packet,
+    ) -> Result<(Session, Rule), Refusal> {
+        let uplink = world::uplink(world, frame.ifindex)
+            .ok_or(Refusal::Dropped(DropReason::PrivateSource))?;
+        if self.sessions.len() >= world.tables.config.max_flows as usize {
+            return Err(Refusal::Dropped(DropReason::FlowTableFull));
+        }
+        let own = packet.pair.src.0;
+        let source = if world::is_private(world, own) { uplink.addr } else { own };
+        let way = Way { ifindex: frame.ifindex, next_hop: Ipv4::ANY };
+        let session = self.new_session(Kind::Host, EndpointId::HOST, packet.pair, way);
+        self.with_port(world, session, (source, true))
+    }
+}
+
+/// A reason alone.
+pub(super) fn one(reason: DropReason) -> &'static [DropReason] {
+    let at = reason as usize;
+    &DropReason::ALL[at..=at]
+}
