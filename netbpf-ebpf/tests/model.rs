@@ -1,224 +1,121 @@
-//! Random histories against a naive NAT.
+//! Random histories against a naive NAT: the shadow of `netbpf_ebpf::sim::shadow`,
+//! which the fuzz target `sequence` has as its oracle, too.
 //!
-//! The model is what one would write in an evening: a list of sessions, walked
-//! from end to end, without packets, checksums, tables or queues. What the
-//! datapath does must be what it does, but for the choice of a port.
+//! A fuzzer makes scripts of bytes, odd ones above all. Here they are made of what
+//! networks see every day: namespaces that talk, peers that answer, routers that
+//! complain, time that passes. And what fails is made smaller.
 
-use netbpf_common::DropReason;
-use netbpf_ebpf::{
-    Verdict,
-    sim::{
-        Sim, packet,
-        testbed::{PEER, inward, namespace, network, outward, port},
+use netbpf_common::{EndpointId, Flow, Ipv4, MacAddr, Ticks};
+use netbpf_ebpf::sim::{
+    decode::{FAR, ON_LINK},
+    event::{Body, Content, Event, Twist},
+    invariants::Program,
+    packet::{
+        Addresses, Segment,
+        tcp_flag::{ACK, FIN, RST, SYN},
     },
+    script::Script,
+    testbed::{GATEWAY, HOST, PEER, UPLINK, endpoint_id, inward, namespace, outward, port},
 };
-use proptest::{collection::vec, prelude::*};
+use proptest::{collection::vec, prelude::*, sample::select};
 
-/// Flows that the table holds.
-const MAX_FLOWS: usize = 12;
-/// Flows that an endpoint may have.
-const LIMIT: usize = 6;
-const PUBLISHED: u16 = 9000;
-const TARGET: u16 = 7000;
+/// Ports of clients, of servers, and published ones.
+const PORTS: [u16; 8] = [2000, 2001, 53, 443, 700, 8080, 9000, 9005];
 
-/// What happens.
-#[derive(Clone, Debug)]
-enum Event {
-    /// The n-th namespace sends a datagram to a port of the peer's.
-    Out { n: u8, sport: u16, dport: u16 },
-    /// The peer sends one to the host: an index of the sessions, or a wild port.
-    In { session: usize, wild: Option<(u16, u16)> },
-    /// The peer sends one to the published port.
-    Ask { sport: u16 },
-    /// Time goes by and every flow is visited.
-    Wait { seconds: u32 },
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let (sport, dport) = (2000_u16..2004, 53_u16..55);
+fn body() -> impl Strategy<Value = Body> {
     prop_oneof![
-        5 => (1_u8..=3, sport, dport).prop_map(|(n, sport, dport)| Event::Out { n, sport, dport }),
-        3 => (0_usize..8, proptest::option::weighted(0.2, (50_u16..60, 1990_u16..2010)))
-            .prop_map(|(session, wild)| Event::In { session, wild }),
-        2 => (100_u16..104).prop_map(|sport| Event::Ask { sport }),
-        3 => (1_u32..60).prop_map(|seconds| Event::Wait { seconds }),
+        4 => Just(Body::Udp),
+        4 => Just(Body::Tcp),
+        2 => Just(Body::Icmp(8)),
+        1 => select(vec![Body::Gre, Body::Sctp, Body::UdpLite]),
     ]
 }
 
-/// A session of the model.
-#[derive(Clone, Debug)]
-struct Session {
-    n: u8,
-    is_published: bool,
-    inside: u16,
-    outside: u16,
-    peer: u16,
-    replied: bool,
-    idle: u32,
+fn content() -> impl Strategy<Value = Content> {
+    let flags = select(vec![SYN, SYN | ACK, ACK, ACK, FIN | ACK, RST, RST | ACK]);
+    let number = select(vec![1_u32, 101, 901, 1 << 21]);
+    let segment = (select(&PORTS[..]), select(&PORTS[..]), flags, number.clone(), number)
+        .prop_map(|(sport, dport, flags, seq, ack)| Segment { sport, dport, flags, seq, ack });
+    let twist = prop_oneof![
+        12 => Just(0),
+        1 => select(vec![
+            Twist::FRAGMENT,
+            Twist::LATER,
+            Twist::LAST_HOP,
+            Twist::GSO,
+            Twist::PARTIAL,
+            Twist::OPTIONS,
+            Twist::TRANSIT,
+        ]),
+    ];
+    (body(), segment, select(vec![0_usize, 8, 152, 400]), twist.prop_map(Twist)).prop_map(
+        |(body, segment, len, twist)| Content { body, segment, len, twist, mutation: (0, 0) },
+    )
 }
 
-#[derive(Default)]
-struct Naive(Vec<Session>);
-
-impl Naive {
-    fn room_for(&self, n: u8) -> Result<(), DropReason> {
-        if self.0.iter().filter(|s| s.n == n).count() >= LIMIT {
-            Err(DropReason::FlowLimit)
-        } else if self.0.len() >= MAX_FLOWS {
-            Err(DropReason::FlowTableFull)
-        } else if self.0.len() >= MAX_FLOWS - MAX_FLOWS / 8
-            && self.0.iter().filter(|s| s.n == n).count() >= MAX_FLOWS / 8
-        {
-            // The last eighth is for those that have less than one.
-            Err(DropReason::FlowLimit)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Whether somebody else than a namespace's port has an outside port.
-    fn is_taken(&self, n: u8, inside: u16, outside: u16) -> bool {
-        let is_its = |s: &&Session| !s.is_published && (s.n, s.inside) == (n, inside);
-        self.0.iter().any(|s| s.outside == outside && !is_its(&s))
-    }
-
-    /// The outside port that a namespace's port has to get: one for all that it
-    /// talks to, and its own number where that is free.
-    fn mapping(&self, n: u8, inside: u16) -> Option<u16> {
-        let is_its = |s: &&Session| !s.is_published && (s.n, s.inside) == (n, inside);
-        let known = self.0.iter().find(is_its).map(|session| session.outside);
-        known.or_else(|| (!self.is_taken(n, inside, inside)).then_some(inside))
-    }
-
-    /// Sessions go when they have been idle: published ones count all packets,
-    /// the others only the namespace's.
-    fn wait(&mut self, seconds: u32) {
-        for session in &mut self.0 {
-            session.idle += seconds;
-        }
-        self.0.retain(|s| s.idle < if s.replied { 120 } else { 30 });
-    }
+/// What a namespace sends: to peers, to the host's address, to the gateway's.
+fn outgoing() -> impl Strategy<Value = Event> {
+    let to = select(vec![PEER, PEER, FAR, ON_LINK.1, HOST.1, HOST.1, GATEWAY.1]);
+    (1_u8..=3, to, content()).prop_map(|(n, to, content)| Event::Frame {
+        program: Program::FromEndpoint,
+        ifindex: port(n),
+        addresses: outward(n, to),
+        content,
+    })
 }
 
-fn ports(sim: &Sim) -> (u16, u16) {
-    let at = |at: usize| u16::from_be_bytes(sim.skb.bytes[at..at + 2].try_into().unwrap());
-    (at(34), at(36))
+/// What comes from outside without being an answer, and what the host sends.
+fn incoming() -> impl Strategy<Value = Event> {
+    let own = |addr| (MacAddr::ZERO, addr);
+    let localhost = Ipv4::new([127, 0, 0, 1]);
+    let way = prop_oneof![
+        3 => select(vec![PEER, FAR, namespace(1).1])
+            .prop_map(|from| (Program::FromUplink, UPLINK, inward(from))),
+        1 => select(vec![localhost, HOST.1]).prop_map(move |addr| {
+            let addresses = Addresses { from: own(addr), to: own(addr) };
+            (Program::FromUplink, Flow::LOOPBACK, addresses)
+        }),
+        1 => select(vec![HOST.1, namespace(2).1]).prop_map(|from| {
+            let addresses = Addresses { from: (HOST.0, from), to: (GATEWAY.0, PEER) };
+            (Program::ToUplink, UPLINK, addresses)
+        }),
+    ];
+    (way, content()).prop_map(|((program, ifindex, addresses), content)| Event::Frame {
+        program,
+        ifindex,
+        addresses,
+        content,
+    })
 }
 
-/// One event, to both; any difference is an error.
-fn step(sim: &mut Sim, model: &mut Naive, event: &Event) -> Result<(), TestCaseError> {
-    match *event {
-        Event::Out { n, sport, dport } => {
-            let frame = packet::udp(outward(n, PEER), sport, dport, b"x");
-            let result = sim.from_namespace(n, &frame).result;
-            let known = model.0.iter_mut().find(|s| {
-                let is_answer = s.is_published && s.inside == sport && s.peer == dport;
-                s.n == n && (is_answer || !s.is_published && (s.inside, s.peer) == (sport, dport))
-            });
-            if let Some(session) = known {
-                prop_assert!(result.is_ok());
-                prop_assert_eq!(ports(sim), (session.outside, session.peer));
-                session.idle = 0;
-                session.replied |= session.is_published;
-                return Ok(());
-            }
-            if let Err(reason) = model.room_for(n) {
-                prop_assert_eq!(result, Err(reason));
-                return Ok(());
-            }
-            prop_assert!(result.is_ok(), "{:?}", result);
-            let (outside, _) = ports(sim);
-            let wanted = model.mapping(n, sport);
-            prop_assert!(wanted.is_none_or(|port| port == outside), "{:?} is {}", wanted, outside);
-            prop_assert!(!model.is_taken(n, sport, outside), "port {} is taken", outside);
-            let session = Session {
-                n,
-                is_published: false,
-                inside: sport,
-                outside,
-                peer: dport,
-                replied: false,
-                idle: 0,
-            };
-            model.0.push(session);
-        }
-        Event::In { session, wild } => {
-            let (peer, outside) = match (wild, model.0.get(session)) {
-                (Some(ports), _) => ports,
-                (None, Some(session)) => (session.peer, session.outside),
-                (None, None) => return Ok(()),
-            };
-            let result = sim.from_outside(&packet::udp(inward(PEER), peer, outside, b"x")).result;
-            let known = model.0.iter_mut().find(|s| (s.peer, s.outside) == (peer, outside));
-            let Some(session) = known else {
-                prop_assert_eq!(result, Ok(Verdict::Pass));
-                return Ok(());
-            };
-            prop_assert_eq!(result, Ok(Verdict::Peer { ifindex: port(session.n) }));
-            prop_assert_eq!(ports(sim), (peer, session.inside));
-            prop_assert_eq!(&sim.skb.bytes[30..34], &namespace(session.n).1.octets());
-            if session.is_published {
-                session.idle = 0;
-            } else {
-                session.replied = true;
-            }
-        }
-        Event::Ask { sport } => {
-            let result =
-                sim.from_outside(&packet::udp(inward(PEER), sport, PUBLISHED, b"x")).result;
-            let known = model.0.iter_mut().find(|s| s.is_published && s.peer == sport);
-            if let Some(session) = known {
-                session.idle = 0;
-            } else if let Err(reason) = model.room_for(1) {
-                prop_assert_eq!(result, Err(reason));
-                return Ok(());
-            } else {
-                let session = Session {
-                    n: 1,
-                    is_published: true,
-                    inside: TARGET,
-                    outside: PUBLISHED,
-                    peer: sport,
-                    replied: false,
-                    idle: 0,
-                };
-                model.0.push(session);
-            }
-            prop_assert_eq!(result, Ok(Verdict::Peer { ifindex: port(1) }));
-            prop_assert_eq!(ports(sim), (sport, TARGET));
-        }
-        Event::Wait { seconds } => {
-            // A visit may come as late as the longest span between two of them:
-            // let all that are due be looked at.
-            sim.wait(seconds);
-            model.wait(seconds);
-            let now = sim.env.now;
-            for _ in 0..sim.tables.queue.len() {
-                let visit = sim.tables.queue.pop_front().expect("counted");
-                sim.tables.queue.push_back(netbpf_common::FlowVisit { due: now, ..visit });
-                let last = sim.tables.queue.pop_back().expect("just pushed");
-                sim.tables.queue.push_front(last);
-                netbpf_ebpf::expire::visit(sim, now, None);
-            }
-        }
-    }
-    prop_assert_eq!(sim.tables.flows.len(), 2 * model.0.len());
-    Ok(())
+fn event() -> impl Strategy<Value = Event> {
+    let span = select(vec![1_u32, 5, 15, 29, 31, 59, 61, 119, 121, 239, 241, 7441]);
+    let of = select(vec![EndpointId::NONE, endpoint_id(1), endpoint_id(2)]);
+    prop_oneof![
+        8 => outgoing(),
+        3 => incoming(),
+        8 => (0_usize..4, content())
+            .prop_map(|(index, content)| Event::Answer { index, content }),
+        2 => (0_usize..4, content())
+            .prop_map(|(index, content)| Event::Error { index, content }),
+        3 => span.prop_map(|seconds| Event::Wait(Ticks::from_secs(seconds))),
+        3 => Just(Event::Sweep),
+        1 => of.prop_map(Event::Flush),
+        1 => any::<bool>().prop_map(Event::Reroute),
+        1 => any::<bool>().prop_map(Event::Plug),
+        1 => any::<bool>().prop_map(Event::Resolve),
+    ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
 
     /// Requirements: nat-1, nat-7.
     #[test]
-    fn the_datapath_does_what_a_naive_nat_does(events in vec(event(), 1..80)) {
-        let mut sim = network(u32::try_from(MAX_FLOWS).unwrap());
-        for endpoint in sim.tables.endpoints.values_mut() {
-            endpoint.flow_limit = u32::try_from(LIMIT).unwrap();
-        }
-        let mut model = Naive::default();
-        for event in &events {
-            step(&mut sim, &mut model, event)?;
-        }
+    fn the_datapath_does_what_a_naive_nat_does(
+        circumstances in any::<u8>(),
+        events in vec(event(), 1..60),
+    ) {
+        Script { circumstances, events }.play();
     }
 }

@@ -52,10 +52,16 @@ enum Verb {
     /// The exit code tells whether every requirement has a test and all of them
     /// have passed. Each test names what it proves in its documentation.
     Conformance(conformance::Conformance),
-    /// Look for inputs that break the datapath's invariants
+    /// Look for inputs of which the datapath makes something else than it should
     ///
-    /// Needs a nightly compiler; cargo-fuzz is built into .tools/ in this
-    /// workspace. What breaks an invariant is saved in fuzz/artifacts/.
+    /// `packet` gives any bytes to each of the programs, in a network with a few
+    /// flows, and looks whether what always holds does. `sequence` lets any history
+    /// of a network happen, and sees besides whether a naive NAT agrees with all
+    /// that comes out.
+    ///
+    /// cargo-fuzz is built into .tools/ in this workspace; any compiler will do. What
+    /// does not hold is saved in fuzz/artifacts/, what reaches something new in
+    /// fuzz/target/found/.
     Fuzz(fuzz::Fuzz),
     /// Install the binary, its manual pages and shell completions
     Install(install::Install),
@@ -67,6 +73,7 @@ const EXAMPLES: &str = "Examples:
   cargo xtask test --native-only snat    the tests of one module, without root
   cargo xtask conformance 4787           what proves the requirements on UDP
   cargo xtask fuzz --seconds 600         odd packets and histories, ten minutes each
+  cargo xtask fuzz packet --runs 1000000 a million odd packets
   cargo xtask install --destdir /tmp/x   see what an installation consists of";
 
 fn main() -> ExitCode {

@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    fuzz,
     process::{cargo, is_command, output, run},
     root,
     toolchain::{
@@ -22,7 +23,7 @@ use crate::{
     },
 };
 
-/// What the root tests need beside netbpf: a command, and the package that
+/// What the tests need beside netbpf: a command, and the package that
 /// brings it. `test` alone installs these.
 const TEST_PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
@@ -30,6 +31,8 @@ const TEST_PACKAGES: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("dbus-daemon", "dbus-daemon"),
     ("turnserver", "coturn"),
+    // For the fuzzer's engine.
+    ("c++", "g++"),
 ];
 
 /// What firewalld is made of but for itself: see [`unpack_firewalld`].
@@ -64,8 +67,13 @@ pub(crate) fn ensure() -> Result<Toolchain> {
     Ok(found)
 }
 
-/// Installs what the root tests need and the machine lacks.
+/// Installs what the tests need and the machine lacks.
 pub(crate) fn setup_tests() -> Result<()> {
+    install_packages()?;
+    fuzz::install()
+}
+
+fn install_packages() -> Result<()> {
     let mut missing: Vec<_> = TEST_PACKAGES
         .iter()
         .filter(|(command, _)| !is_command(command))

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    fuzz,
     process::{self, cargo},
     root, setup,
 };
@@ -23,6 +24,11 @@ pub(crate) struct Test {
     /// Leave out what needs root and an eBPF toolchain
     #[arg(long)]
     native_only: bool,
+
+    /// How long each fuzz target runs; none does if only some tests are asked for
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    fuzz_seconds: u32,
 }
 
 impl Test {
@@ -42,6 +48,16 @@ impl Test {
             let natives = ["--workspace", "--exclude", "netbpf-tests", "--no-fail-fast", "--"];
             count_tests(cargo("test").args(natives).args(filter), counts)
         });
+        if self.filter.is_none() {
+            report.stage("fuzz", |counts| {
+                let mut count = |is_ok: bool| {
+                    counts.passed += u32::from(is_ok);
+                    counts.failed += u32::from(!is_ok);
+                };
+                counts.executions = fuzz::run_all(self.fuzz_seconds, &mut count)?;
+                Ok(())
+            });
+        }
         if !self.native_only {
             let built = report.stage("release build", |_| process::build_release().map(drop));
             report.stage("root tests", |counts| {
@@ -124,7 +140,8 @@ fn parse_results(line: &str) -> Option<Counts> {
         let position = words.iter().position(|word| word.trim_end_matches(';') == name)?;
         words.get(position.checked_sub(1)?)?.parse().ok()
     };
-    Some(Counts { passed: count("passed")?, failed: count("failed")?, ignored: count("ignored")? })
+    let (passed, failed, ignored) = (count("passed")?, count("failed")?, count("ignored")?);
+    Some(Counts { passed, failed, ignored, executions: 0 })
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,6 +149,8 @@ struct Counts {
     passed: u32,
     failed: u32,
     ignored: u32,
+    /// Inputs that fuzzers tried.
+    executions: u64,
 }
 
 impl AddAssign for Counts {
@@ -139,6 +158,7 @@ impl AddAssign for Counts {
         self.passed += other.passed;
         self.failed += other.failed;
         self.ignored += other.ignored;
+        self.executions += other.executions;
     }
 }
 
@@ -183,11 +203,15 @@ impl Report {
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, counts: Counts { passed, failed, ignored }, succeeded, took } = self;
+        let Self { name, counts, succeeded, took } = self;
+        let Counts { passed, failed, ignored, executions } = counts;
         let outcome = if *succeeded { "ok" } else { "FAILED" };
         write!(f, "{name:14} {outcome:6} {:7.1} s", took.as_secs_f64())?;
         if passed + failed + ignored > 0 {
             write!(f, "  {passed} passed, {failed} failed, {ignored} ignored")?;
+        }
+        if *executions > 0 {
+            write!(f, ", {executions} executions")?;
         }
         Ok(())
     }
@@ -201,7 +225,10 @@ mod tests {
     fn results_of_a_test_binary() {
         let line = "test result: FAILED. 11 passed; 2 failed; 1 ignored; 0 measured; \
                     3 filtered out; finished in 0.01s";
-        assert_eq!(parse_results(line), Some(Counts { passed: 11, failed: 2, ignored: 1 }));
+        assert_eq!(
+            parse_results(line),
+            Some(Counts { passed: 11, failed: 2, ignored: 1, executions: 0 })
+        );
         assert_eq!(parse_results("test flow::passed ... ok"), None);
         assert_eq!(parse_results("test result: what next"), None);
     }
@@ -210,11 +237,11 @@ mod tests {
     fn stage_that_fails_without_tests_counts_as_one() {
         let mut report = Report::default();
         report.stage("native tests", |counts| {
-            *counts += Counts { passed: 3, failed: 2, ignored: 0 };
+            *counts += Counts { passed: 3, failed: 2, ..Counts::default() };
             bail!("two of five failed")
         });
         report.stage("clippy", |_| bail!("a lint"));
         report.stage("format", |_| Ok(()));
-        assert_eq!(report.total(), Counts { passed: 3, failed: 3, ignored: 0 });
+        assert_eq!(report.total(), Counts { passed: 3, failed: 3, ..Counts::default() });
     }
 }
