@@ -12,6 +12,7 @@ pub mod cli;
 pub mod commands;
 pub mod datapath;
 pub mod error;
+pub mod firewall;
 pub mod host;
 mod interrupt;
 mod mounts;

@@ -7,11 +7,15 @@ use std::{io::Write as _, process::ExitCode};
 use crate::{
     cli::Globals,
     error::{Context as _, Error, Result},
+    firewall,
     host::{self, Host},
+    net::netfilter,
     observe::Observed,
     output::{CANNOT_WRITE, Column, Format, Row, Sink, Table, write_json},
+    progress::say,
     session::{Session, block_on},
-    topology::LinkName,
+    state::Recorded,
+    topology::{LinkName, Topology},
 };
 
 use self::view::{NetworkView, StatusView};
@@ -57,10 +61,40 @@ impl Args {
             let session = Session::open(Host::here()?)?;
             let observed = session.observe().await?;
             let chosen = self.network.map(|name| find(&observed, &name)).transpose()?;
+            if globals.format() != Format::Json {
+                for warning in warnings(&observed, chosen.as_ref()) {
+                    say(globals, format_args!("warning: {warning}"));
+                }
+            }
             print(&observed, &session, chosen.as_ref(), globals)
         })?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What the host's firewall would make of a network's packets. That it cannot be
+/// read is worth a warning, too, but no failure.
+pub(super) fn firewall_warnings(topology: &Topology, observed: &Observed) -> Vec<String> {
+    let index_of = |name: &str| observed.link(name).map(|link| link.index);
+    match netfilter::tables() {
+        Ok(tables) => firewall::warnings(topology, &tables, index_of),
+        Err(error) => vec![format!("whether the host's firewall filters is not known: {error}")],
+    }
+}
+
+/// The warnings about the network of that name, or about all.
+fn warnings(observed: &Observed, only: Option<&LinkName>) -> Vec<String> {
+    let chosen = chosen(observed, only);
+    chosen.flat_map(|network| firewall_warnings(&network.topology, observed)).collect()
+}
+
+/// The network of that name, or all.
+fn chosen<'a>(
+    observed: &'a Observed,
+    only: Option<&'a LinkName>,
+) -> impl Iterator<Item = &'a Recorded> {
+    let networks = observed.networks.iter();
+    networks.filter(move |network| only.is_none_or(|name| network.topology.name == *name))
 }
 
 fn find(observed: &Observed, name: &str) -> Result<LinkName> {
@@ -85,17 +119,14 @@ pub fn print(
     only: Option<&LinkName>,
     globals: &Globals,
 ) -> Result<()> {
-    let chosen = observed
-        .networks
-        .iter()
-        .filter(|network| only.is_none_or(|name| network.topology.name == *name));
+    let chosen = chosen(observed, only);
     let views: Vec<NetworkView> =
         chosen.map(|network| NetworkView::of(network, observed, session)).collect();
     let mut out = Sink::stdout();
     if globals.format() == Format::Json {
-        write_json(&mut out, &StatusView { networks: &views })?;
+        write_json(&mut out, &StatusView { networks: &views, warnings: warnings(observed, only) })?;
     } else if views.is_empty() {
-        crate::progress::say(globals, "there is no network: netbpf up --namespaces 3 makes one");
+        say(globals, "there is no network: netbpf up --namespaces 3 makes one");
     } else {
         print_table(&mut out, &views, globals)?;
     }

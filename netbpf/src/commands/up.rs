@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     bpf::{LogLevel, put_back_grace_periods},
     cli::Globals,
-    commands::status,
+    commands::status::{self, firewall_warnings},
     error::{Context as _, Error, Result},
     host::{self, Host},
     net::listeners,
@@ -201,7 +201,8 @@ async fn prepare(
     session.datapath().probe()?;
     let observed = session.observe().await?;
     let topology = Topology::validate(request, &observed)?;
-    for warning in topology.warnings(&observed, &listeners()) {
+    let warnings = topology.warnings(&observed, &listeners());
+    for warning in warnings.into_iter().chain(firewall_warnings(&topology, &observed)) {
         say(globals, format_args!("warning: {warning}"));
     }
     let steps = plan::up(&topology, &observed, &session.host.store);

@@ -19,6 +19,8 @@ use super::UP;
 #[derive(Serialize)]
 pub(super) struct StatusView<'a> {
     pub(super) networks: &'a [NetworkView],
+    /// What the host's firewall would filter, were it asked.
+    pub(super) warnings: Vec<String>,
 }
 
 /// A network in JSON.
