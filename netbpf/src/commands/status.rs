@@ -6,6 +6,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use crate::{
     cli::Globals,
+    datapath::Kind,
     error::{Context as _, Error, Result},
     firewall,
     host::{self, Host},
@@ -72,9 +73,13 @@ impl Args {
     }
 }
 
-/// What the host's firewall would make of a network's packets. That it cannot be
-/// read is worth a warning, too, but no failure.
+/// What the host's firewall would make of a network's packets if they passed by
+/// it, as those that iptables moves do. That it cannot be read is worth a warning,
+/// too, but no failure.
 pub(super) fn firewall_warnings(topology: &Topology, observed: &Observed) -> Vec<String> {
+    if topology.datapath == Kind::Iptables {
+        return Vec::new();
+    }
     let index_of = |name: &str| observed.link(name).map(|link| link.index);
     match netfilter::tables() {
         Ok(tables) => firewall::warnings(topology, &tables, index_of),
