@@ -49,6 +49,7 @@ impl From<LinkLayerType> for Framing {
 
 /// What is known of an interface.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the kernel's")]
 pub struct Link {
     /// Its index.
     pub index: u32,
