@@ -219,6 +219,11 @@ fn a_first_fragment_that_is_too_small_goes_nowhere() {
         let outcome = sim.from_namespace(2, &packet::fragment(&frame, 0..len));
         assert_eq!(outcome.result, Err(DropReason::Fragment), "{len} bytes");
     }
-    let outcome = sim.from_namespace(2, &packet::fragment(&frame, 0..24));
+    let whole = packet::fragment(&frame, 0..24);
+    let mut longer = whole.clone();
+    longer[46] = 7 << 4;
+    let outcome = sim.from_namespace(2, &longer);
+    assert_eq!(outcome.result, Err(DropReason::Fragment), "options of eight bytes, four there");
+    let outcome = sim.from_namespace(2, &whole);
     assert!(outcome.result.is_ok(), "{outcome:?}");
 }

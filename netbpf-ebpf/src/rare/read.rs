@@ -182,6 +182,9 @@ fn transport(
             if tcp.len < l4::TCP_MIN_LEN {
                 return Err(DropReason::BadHeader);
             }
+            if tcp.len > l4_len {
+                return Err(DropReason::Truncated);
+            }
             rare.packet.may_open = tcp.flags & (flag::FIN | flag::RST) == 0;
             rare.packet.tcp = tcp;
             headers_len += tcp.len - l4::UDP_LEN;

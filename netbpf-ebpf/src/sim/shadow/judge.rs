@@ -78,7 +78,7 @@ impl Shadow {
         let has_choice = matches!(session.sent.proto, proto::TCP | proto::UDP | proto::ICMP);
         session.owns_port = has_choice && session.kind != Kind::Published;
         self.check_port(sim, rule, &session, made.kind.owns_port());
-        assert_eq!(session.owns_port, made.kind.owns_port(), "whose port it is");
+        assert_eq!(session.owns_port, made.kind.owns_port(), "whose port: {session:?} {made:?}");
         self.sessions.push(session);
         let at = self.sessions.len() - 1;
         match program {

@@ -176,8 +176,7 @@ pub(super) fn inside(frame: &Frame, header: &Header) -> Inside {
             let word =
                 |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().expect("four bytes"));
             let data_at = usize::from(payload[12] >> 4) * 4;
-            // Nobody but the receiver looks behind the ports of what is rare.
-            if data_at < 20 || is_plain && data_at > payload.len() {
+            if data_at < 20 || data_at > payload.len() {
                 return Inside::Malformed;
             }
             headers_len = header.len + data_at;
