@@ -60,25 +60,21 @@ fn recheck<S, T: Tables, E: Env>(
     next_hop: Ipv4,
     now: Ticks,
 ) {
+    let slot = NextHop::slot(next_hop, ifindex);
+    let Some(uplink) = seam.tables.uplink(ifindex) else {
+        // It is gone, and nothing is known of what is behind it: when it is back,
+        // that has to be noticed at once.
+        seam.tables.set_next_hop(slot, NextHop::default());
+        return;
+    };
+    let (mut mtu, has_ethernet) = (uplink.mtu, uplink.has_ethernet());
     let found = seam.env.resolve(ifindex, next_hop);
-    let mut macs = (found.mac, found.source_mac);
-    let mut mtu = 0;
-    match seam.tables.uplink(ifindex) {
-        Some(uplink) => {
-            mtu = uplink.mtu;
-            if !uplink.has_ethernet() {
-                macs = (NO_MAC, NO_MAC);
-            }
-        }
-        // Nothing goes by an uplink that is gone, and when it is back, that has to
-        // be noticed at once.
-        None => macs = (MacAddr::ZERO, MacAddr::ZERO),
-    }
     if found.mtu != 0 {
         mtu = found.mtu;
     }
+    let macs = if has_ethernet { (found.mac, found.source_mac) } else { (NO_MAC, NO_MAC) };
     let next = NextHop::new((next_hop, ifindex), macs, now, mtu);
-    seam.tables.set_next_hop(NextHop::slot(next_hop, ifindex), next);
+    seam.tables.set_next_hop(slot, next);
 }
 
 /// Sends a translated packet there.

@@ -100,9 +100,12 @@ impl Shadow {
         }
         let known = world.env.neighbours.get(&addr).copied().unwrap_or_default();
         let uplink = uplink(world, ifindex);
-        let mtu = if known.mtu == 0 { uplink.map_or(0, |uplink| uplink.mtu) } else { known.mtu };
-        // By an uplink that is gone nothing is known.
-        let macs = uplink.map_or_else(Default::default, |_| (known.mac, known.source_mac));
+        // By an uplink that is gone there is no way.
+        let (macs, mtu) = match uplink {
+            Some(uplink) if known.mtu == 0 => ((known.mac, known.source_mac), uplink.mtu),
+            Some(_) => ((known.mac, known.source_mac), known.mtu),
+            None => Default::default(),
+        };
         let hop = Hop { addr, ifindex, asked: self.now, macs, mtu: mtu as usize };
         // There is a place for each, but some have the same one.
         let slot = NextHop::slot(addr, ifindex);
