@@ -117,7 +117,7 @@ fn sentences(
     }
     let network = &topology.name;
     let place = format!("chain {chain} of table {}", table.name);
-    let remedy = "the fast path goes past it, and through it with --respect-netfilter";
+    let remedy = "the fast path goes past it, --datapath iptables does not";
     let mut sentences: Vec<String> = certain
         .into_iter()
         .map(|((cause, has_exceptions), ways)| {

@@ -51,7 +51,8 @@ impl Host {
     /// What is remembered cannot be read.
     pub fn names(&self) -> Result<Names> {
         let networks = self.store.networks()?;
-        let endpoints = networks.iter().flat_map(|network| {
+        let networks = networks.iter().filter(|network| !network.topology.direct);
+        let endpoints = networks.flat_map(|network| {
             network.topology.endpoints.iter().map(|endpoint| {
                 let name = Name {
                     network: network.topology.name.to_string(),

@@ -103,14 +103,16 @@ impl Observed {
         self.networks.iter().find(|network| network.topology.name.as_str() == name)
     }
 
-    /// The recorded networks but the one of that name.
+    /// The recorded networks that a datapath of the host serves, but the one of that name.
     pub fn others<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Recorded> {
-        self.networks.iter().filter(move |network| network.topology.name.as_str() != name)
+        let networks = self.networks.iter().filter(|network| !network.topology.direct);
+        networks.filter(move |network| network.topology.name.as_str() != name)
     }
 
     /// The recorded networks that have a kind of datapath.
     pub fn networks_of(&self, kind: Kind) -> impl Iterator<Item = &Recorded> {
-        self.networks.iter().filter(move |network| network.topology.datapath == kind)
+        let networks = self.networks.iter().filter(|network| !network.topology.direct);
+        networks.filter(move |network| network.topology.datapath == kind)
     }
 
     /// The address that translated packets of the uplink carry: its primary one.

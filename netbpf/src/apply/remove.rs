@@ -13,7 +13,7 @@ use crate::{
     },
     plan::Step,
     state::Phase,
-    topology::{LinkName, NamespaceName, Owned},
+    topology::{EndpointPlan, LinkName, NamespaceName, Owned},
 };
 
 use super::Apply;
@@ -48,6 +48,7 @@ impl Apply<'_> {
                 self.store.forget_sysctls(*switch)
             }
             Step::DeleteLink { name, owned } => self.delete_link(name, owned).await,
+            Step::DeletePair { end } => self.delete_pair(end).await,
             Step::DeleteNamespace { name } => self.delete_namespace(name).await,
             Step::UnloadDatapath => self.datapaths.ebpf.unload(),
             Step::Forget { .. } => self.store.forget(&self.topology.name),
@@ -82,6 +83,24 @@ impl Apply<'_> {
                 return self.netlink.delete_link(link.index).await;
             }
             sleep(GLANCE).await;
+        }
+    }
+
+    /// Removes a veth pair by its end in a namespace, if both are the network's.
+    async fn delete_pair(&mut self, end: &EndpointPlan) -> Result<()> {
+        let name = &end.namespace;
+        let (Some(noted), Named::Namespace(netns)) =
+            (self.journal.namespaces.get(name).copied(), netns::look_up(name.as_str())?)
+        else {
+            return Ok(());
+        };
+        let entered = self.worker.enter(netns).await?;
+        if entered.id != noted {
+            return Ok(());
+        }
+        match entered.netlink.link(end.inside.as_str()).await?.filter(|link| end.is_end(link)) {
+            Some(link) => entered.netlink.delete_link(link.index).await,
+            None => Ok(()),
         }
     }
 

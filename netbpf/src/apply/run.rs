@@ -12,7 +12,7 @@ use crate::{
     },
     plan::{Place, Step},
     state::{Entry, Phase},
-    topology::{EndpointPlan, INSIDE, LinkName, NamespaceName},
+    topology::{EndpointPlan, LinkName, NamespaceName},
 };
 
 impl Apply<'_> {
@@ -29,6 +29,9 @@ impl Apply<'_> {
             Step::AddNamespace { name } => self.add_namespace(name).await,
             Step::AddVeth { endpoint, bridge, mtu, .. } => {
                 self.add_veth(endpoint, bridge, *mtu).await
+            }
+            Step::AddPair { ends: [first, second], mtu } => {
+                self.add_pair(first, second, *mtu).await
             }
             Step::LinkUp { place, link } => {
                 let netlink = self.enter(place).await?;
@@ -50,9 +53,9 @@ impl Apply<'_> {
                 let netlink = self.enter(place).await?;
                 netlink.add_subnet_route(*subnet, *source, netlink.index(link).await?).await
             }
-            Step::AddDefaultRoute { namespace, gateway } => {
+            Step::AddDefaultRoute { namespace, link, gateway } => {
                 let netlink = self.enter(&Place::Inside(namespace.clone())).await?;
-                netlink.add_default_route(*gateway, netlink.index(INSIDE).await?).await
+                netlink.add_default_route(*gateway, netlink.index(link.as_str()).await?).await
             }
             Step::AddFdb { endpoint } => {
                 let port = self.netlink.index(endpoint.link.as_str()).await?;
@@ -150,13 +153,37 @@ impl Apply<'_> {
             name: endpoint.link.as_str(),
             mac: endpoint.link_mac(),
             master: Some(master),
-            peer: INSIDE,
+            peer: endpoint.inside.as_str(),
             peer_mac: endpoint.mac,
             peer_netns: std::os::fd::AsFd::as_fd(&entered.netns),
             mtu,
         };
         self.netlink.add_veth(veth).await?;
         self.adopt(&endpoint.link, &self.topology.alias_of(endpoint)).await
+    }
+
+    /// Both ends are where they belong from the first moment on.
+    async fn add_pair(
+        &mut self,
+        first: &EndpointPlan,
+        second: &EndpointPlan,
+        mtu: u32,
+    ) -> Result<()> {
+        self.enter(&Place::Inside(second.namespace.clone())).await?;
+        let Some((_, there)) = self.entered.take() else {
+            return Err(Error::failed(format!("cannot enter {}", second.namespace)));
+        };
+        let netlink = self.enter(&Place::Inside(first.namespace.clone())).await?;
+        let veth = NewVeth {
+            name: first.inside.as_str(),
+            mac: first.mac,
+            master: None,
+            peer: second.inside.as_str(),
+            peer_mac: second.mac,
+            peer_netns: std::os::fd::AsFd::as_fd(&there.netns),
+            mtu,
+        };
+        netlink.add_veth(veth).await
     }
 
     /// A connection into a place.

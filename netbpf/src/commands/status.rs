@@ -24,7 +24,8 @@ use self::view::{NetworkView, StatusView};
 /// Show networks and whether every piece that should exist does
 ///
 /// The first row of a network is its bridge, the next are its uplinks, and the
-/// others are its namespaces. STATE is "up", or tells what is missing.
+/// others are its namespaces, which are all that a direct network has. STATE is
+/// "up", or tells what is missing.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -90,6 +91,7 @@ pub(super) fn firewall_warnings(topology: &Topology, observed: &Observed) -> Vec
 /// The warnings about the network of that name, or about all.
 fn warnings(observed: &Observed, only: Option<&LinkName>) -> Vec<String> {
     let chosen = chosen(observed, only);
+    let chosen = chosen.filter(|network| !network.topology.direct);
     chosen.flat_map(|network| firewall_warnings(&network.topology, observed)).collect()
 }
 
@@ -142,11 +144,13 @@ fn print_table(out: &mut Sink, views: &[NetworkView], globals: &Globals) -> Resu
     let mut table = Table::new(out, COLUMNS, !globals.no_headers);
     for view in views {
         let NetworkView { network, bridge, .. } = view;
-        let bridge = (&bridge.name, &bridge.mac, &bridge.ipv4, &bridge.missing);
+        let bridge = bridge.iter();
+        let bridge =
+            bridge.map(|bridge| (&bridge.name, &bridge.mac, &bridge.ipv4, &bridge.missing));
         let uplinks = view.uplinks.iter();
         let uplinks =
             uplinks.map(|uplink| (&uplink.name, &uplink.mac, &uplink.ipv4, &uplink.missing));
-        for (name, mac, ipv4, missing) in std::iter::once(bridge).chain(uplinks) {
+        for (name, mac, ipv4, missing) in bridge.chain(uplinks) {
             table.row(|row| {
                 cells(row, &[network, "", name, mac, ipv4, "", view.datapath, &state(missing)]);
             })?;
@@ -154,7 +158,7 @@ fn print_table(out: &mut Sink, views: &[NetworkView], globals: &Globals) -> Resu
         for ns in &view.namespaces {
             let (ports, state) = (ns.ports.join(" "), state(&ns.missing));
             let texts =
-                [network, &ns.name, ns.iface, &ns.mac, &ns.ipv4, &ports, view.datapath, &state];
+                [network, &ns.name, &ns.iface, &ns.mac, &ns.ipv4, &ports, view.datapath, &state];
             table.row(|row| cells(row, &texts))?;
         }
     }

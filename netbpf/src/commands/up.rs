@@ -26,6 +26,18 @@ use crate::{
     topology::{Guard, LinkName, MAX_ENDPOINTS, NamespaceSpec, Request, Topology},
 };
 
+/// What makes no sense where no datapath moves the packets.
+const NOT_DIRECT: [&str; 8] = [
+    "datapath",
+    "uplink",
+    "publish",
+    "max_flows",
+    "flow_limit",
+    "source_guard",
+    "routed",
+    "log_level",
+];
+
 /// Name of a network that is given none.
 const DEFAULT_NAME: &str = "netbpf0";
 
@@ -46,6 +58,7 @@ Examples:
   netbpf up --namespaces 2 --uplink eth0 --uplink ens192 -p 127.0.0.1:8080:ns1:80
   netbpf up --name shop --ns web=10.8.0.10 --ns db --subnet 10.8.0.0/24
   netbpf up --namespaces 3 --datapath iptables
+  netbpf up --direct --ns a=10.0.0.1/24 --ns b=10.0.0.2/24 --ifname veth%d
   netbpf up --namespaces 3 --dry-run
   netbpf up --sandbox --namespaces 3 -p 8080:ns1:80      touches nothing here
 
@@ -65,11 +78,17 @@ pub struct Args {
     #[arg(long, value_name = "N", conflicts_with = "ns", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_ENDPOINTS)))]
     namespaces: Option<u16>,
     /// Make this namespace; can be given many times
-    #[arg(long, value_name = "NAME[=IP[/MAC]]")]
+    #[arg(long, value_name = "NAME[=IP[/LEN][/MAC]]")]
     ns: Vec<String>,
     /// What the names of --namespaces begin with
     #[arg(long, value_name = "PREFIX", default_value = "ns", requires = "namespaces")]
     ns_prefix: String,
+    /// Connect two namespaces with each other and nothing else: one veth pair, no bridge
+    #[arg(long, conflicts_with_all = NOT_DIRECT)]
+    direct: bool,
+    /// Name of the interface inside; %d in it becomes 0, 1 and so on [default: eth0]
+    #[arg(long, value_name = "NAME")]
+    ifname: Option<String>,
     /// An interface to the outside; can be given many times [default: that of the default route]
     #[arg(long, value_name = "DEV")]
     uplink: Vec<String>,
@@ -175,6 +194,8 @@ impl Args {
             namespaces,
             datapath: self.datapath.kind(),
             fallback: None,
+            direct: self.direct,
+            ifname: self.ifname.as_deref().map(LinkName::existing).transpose()?,
             uplinks: self
                 .uplink
                 .iter()
@@ -207,8 +228,13 @@ fn parse_all<T: FromStr<Err = Error>>(texts: &[String]) -> Result<Vec<T>> {
     texts.iter().map(|text| text.parse()).collect()
 }
 
+/// A direct network asks nothing of the host's datapath, whatever that is.
+fn open(host: Host, request: &Request) -> Result<Session> {
+    if request.direct { Session::open_to_remove(host) } else { Session::open(host) }
+}
+
 async fn print_plan(request: &Request, globals: &Globals) -> Result<()> {
-    let session = Session::open(Host::here()?)?;
+    let session = open(Host::here()?, request)?;
     let (topology, steps, _) = prepare(&session, request, globals).await?;
     let mut out = Sink::stdout();
     if globals.format() == Format::Json {
@@ -236,9 +262,11 @@ async fn prepare(
     if let Some(why) = &request.fallback {
         say(globals, format_args!("note: iptables moves the packets, not eBPF: {why}"));
     }
-    let warnings = topology.warnings(&observed, &listeners());
-    for warning in warnings.into_iter().chain(firewall_warnings(&topology, &observed)) {
-        say(globals, format_args!("warning: {warning}"));
+    if !topology.direct {
+        let warnings = topology.warnings(&observed, &listeners());
+        for warning in warnings.into_iter().chain(firewall_warnings(&topology, &observed)) {
+            say(globals, format_args!("warning: {warning}"));
+        }
     }
     let steps = plan::up(&topology, &observed, &session.host.store);
     let existing = observed.network(topology.name.as_str());
@@ -250,6 +278,9 @@ async fn prepare(
 /// that the network has, else eBPF, else iptables.
 fn choose(session: &Session, request: &Request, observed: &Observed) -> Result<Request> {
     let mut request = request.clone();
+    if request.direct {
+        return Ok(request);
+    }
     let existing = observed.network(request.name.as_str());
     let kind = request.datapath.or(existing.map(|network| network.topology.datapath));
     let datapaths = session.datapaths();
@@ -273,7 +304,7 @@ async fn build(request: &Request, globals: &Globals) -> Result<()> {
     let _lock = host.store.lock()?;
     put_back_grace_periods();
     host.store.forget_earlier_boots()?;
-    let mut session = Session::open(host)?;
+    let mut session = open(host, request)?;
     let (topology, steps, journal) = prepare(&session, request, globals).await?;
     if steps.is_empty() {
         say(globals, nothing_to_do(&topology));
@@ -309,13 +340,13 @@ async fn picture(session: &Session, topology: &Topology, globals: &Globals) -> R
     let Some(endpoint) = topology.endpoints.first() else { return Ok(()) };
     let mut out = Sink::stdout();
     let note = match topology.datapath {
-        Kind::Ebpf => {
+        Kind::Ebpf if !topology.direct => {
             "Note:    the fast path bypasses the host's netfilter FORWARD and NAT rules.\n"
         }
-        Kind::Iptables => "",
+        Kind::Ebpf | Kind::Iptables => "",
     };
     let place = if globals.sandbox { " --sandbox" } else { "" };
-    let (ns, gateway) = (&endpoint.namespace, topology.gateway());
-    let text = format!("\nTry it:  netbpf exec{place} {ns} -- ping -c1 {gateway}\n{note}");
+    let (ns, neighbour) = (&endpoint.namespace, topology.neighbour_of(endpoint));
+    let text = format!("\nTry it:  netbpf exec{place} {ns} -- ping -c1 {neighbour}\n{note}");
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context(CANNOT_WRITE)
 }

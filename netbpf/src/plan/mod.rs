@@ -1,6 +1,7 @@
 //! From what is wanted and what there is to the steps in between. Pure: what
 //! `--dry-run` prints is what would be done.
 
+mod direct;
 mod rows;
 mod rules;
 mod step;
@@ -17,7 +18,7 @@ use crate::{
     net::{Address, Link, Route, sysctl::Switch},
     observe::{Inside, Observed},
     state::{Phase, Recorded, Store},
-    topology::{EndpointPlan, INSIDE, LinkName, Owned, Topology},
+    topology::{EndpointPlan, LinkName, Owned, Topology},
 };
 
 /// The steps from what there is to the network; none if it is all there.
@@ -47,6 +48,9 @@ pub fn missing(topology: &Topology, observed: &Observed, store: &Store) -> Vec<S
 pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step> {
     let topology = &network.topology;
     let name = topology.name.as_str();
+    if topology.direct {
+        return direct::down(topology, observed, store);
+    }
     let nothing = Observed {
         // The uplinks are there whoever builds.
         links: observed
@@ -132,6 +136,9 @@ impl<'a> Planner<'a> {
     /// forwards last of all. So `down`, which
     /// goes the other way, lets no private address out either.
     fn up(&self, others: &[Planner<'_>]) -> Vec<Step> {
+        if self.topology.direct {
+            return self.direct();
+        }
         let mut steps = Vec::new();
         if self.existing.is_none() {
             steps.push(Step::Record { path: self.path.clone() });
@@ -195,7 +202,7 @@ impl<'a> Planner<'a> {
     /// it should be.
     fn own_port(&self, endpoint: &EndpointPlan) -> Option<&Link> {
         let (links, _, _) = self.inside(endpoint)?;
-        let other_end = links.iter().find(|link| link.name == INSIDE);
+        let other_end = links.iter().find(|link| link.name == endpoint.inside.as_str());
         other_end.and_then(|_| self.any_port(endpoint))
     }
 
@@ -263,9 +270,9 @@ impl<'a> Planner<'a> {
             steps.push(Step::AddNamespace { name: endpoint.namespace.clone() });
         }
         let (links, addresses, routes) = inside.unwrap_or_default();
-        let place = Place::Inside(endpoint.namespace.clone());
         let port = self.own_port(endpoint);
-        let eth0 = links.iter().find(|link| link.name == INSIDE && port.is_some());
+        let eth0 = links.iter().find(|link| link.name == endpoint.inside.as_str());
+        let eth0 = eth0.filter(|_| port.is_some());
         if let Some(port) = port {
             let place = Place::HostSide(endpoint.namespace.clone());
             switch_on(port, &place, topology.mtu, steps);
@@ -286,24 +293,14 @@ impl<'a> Planner<'a> {
                 owned,
             });
         }
-        let expected = [("lo", links.iter().find(|link| link.name == "lo")), (INSIDE, eth0)];
-        for (name, link) in expected {
-            if !link.is_some_and(|link| link.up) {
-                steps.push(Step::LinkUp { place: place.clone(), link: name.into() });
-            }
-        }
-        if let Some(eth0) = eth0.filter(|eth0| eth0.mtu != topology.mtu) {
-            let (place, link) = (place.clone(), eth0.name.clone());
-            steps.push(Step::SetMtu { place, link, mtu: topology.mtu });
-        }
-        self.address(place, INSIDE, eth0, endpoint.addr, (addresses, routes), steps);
+        self.interface(endpoint, eth0, (links, addresses, routes), steps);
         let eth0 = eth0.map(|link| link.index);
         let gateway = topology.gateway();
         // Without its interface, or while that is down, there is no route.
         let lead = |r: &Route| r.is_default() && r.gateway == Some(gateway) && r.ifindex == eth0;
         if eth0.is_none() || !routes.iter().any(lead) {
-            let namespace = endpoint.namespace.clone();
-            steps.push(Step::AddDefaultRoute { namespace, gateway });
+            let (namespace, link) = (endpoint.namespace.clone(), endpoint.inside.clone());
+            steps.push(Step::AddDefaultRoute { namespace, link, gateway });
         }
         let fixed = |port: &Link| {
             let mut rows = self.observed.fdb.iter();
@@ -312,6 +309,29 @@ impl<'a> Planner<'a> {
         if !port.is_some_and(fixed) {
             steps.push(Step::AddFdb { endpoint: endpoint.clone() });
         }
+    }
+
+    /// The steps that make a namespace's interface, and its loopback one, what they
+    /// should be; `own` is the former, if it is there.
+    fn interface(
+        &self,
+        endpoint: &EndpointPlan,
+        own: Option<&Link>,
+        (links, addresses, routes): (&[Link], &[Address], &[Route]),
+        steps: &mut Vec<Step>,
+    ) {
+        let place = Place::Inside(endpoint.namespace.clone());
+        let name = endpoint.inside.as_str();
+        for (name, link) in [("lo", links.iter().find(|link| link.name == "lo")), (name, own)] {
+            if !link.is_some_and(|link| link.up) {
+                steps.push(Step::LinkUp { place: place.clone(), link: name.into() });
+            }
+        }
+        if let Some(own) = own.filter(|own| own.mtu != self.topology.mtu) {
+            let (place, link) = (place.clone(), own.name.clone());
+            steps.push(Step::SetMtu { place, link, mtu: self.topology.mtu });
+        }
+        self.address(place, name, own, endpoint.addr, (addresses, routes), steps);
     }
 
     /// What keeps the network's addresses from leaving by the uplinks.

@@ -62,6 +62,13 @@ pub enum Step {
         /// What its host side should be.
         owned: Owned,
     },
+    /// Connect two namespaces by a veth pair.
+    AddPair {
+        /// The namespaces.
+        ends: [EndpointPlan; 2],
+        /// The MTU of both ends.
+        mtu: u32,
+    },
     /// Switch an interface on.
     LinkUp {
         /// Where it is.
@@ -112,6 +119,8 @@ pub enum Step {
     AddDefaultRoute {
         /// The namespace.
         namespace: NamespaceName,
+        /// Its interface.
+        link: LinkName,
         /// The gateway.
         gateway: Ipv4Addr,
     },
@@ -246,6 +255,11 @@ pub enum Step {
         /// What it is if it is the network's.
         owned: Owned,
     },
+    /// Remove the veth pair of two namespaces, by one of its ends.
+    DeletePair {
+        /// The end.
+        end: EndpointPlan,
+    },
     /// Remove a namespace that is the network's.
     DeleteNamespace {
         /// Its name.
@@ -273,6 +287,7 @@ impl Step {
             Self::AddVeth { endpoint, owned, .. } => {
                 Self::DeleteLink { name: endpoint.link, owned }
             }
+            Self::AddPair { ends: [end, _], .. } => Self::DeletePair { end },
             Self::SwitchOn { switch } => Self::SwitchBack { switch },
             Self::SetGateway { addr, mac } => Self::ClearGateway { addr, mac },
             Self::SetSubnet { subnet } => Self::ClearSubnet { subnet },
@@ -301,6 +316,7 @@ impl Step {
             | Self::ClearRules { .. }
             | Self::SwitchBack { .. }
             | Self::DeleteLink { .. }
+            | Self::DeletePair { .. }
             | Self::DeleteNamespace { .. }
             | Self::UnloadDatapath
             | Self::Forget { .. } => return None,
@@ -318,6 +334,7 @@ impl Step {
             | Self::SetHairpin { endpoint, .. }
             | Self::SetEndpoint { endpoint, .. }
             | Self::ClearEndpoint { endpoint } => Some(&endpoint.namespace),
+            Self::AddPair { ends: [end, _], .. } | Self::DeletePair { end } => Some(&end.namespace),
             Self::AddDefaultRoute { namespace, .. }
             | Self::LinkUp {
                 place: Place::HostSide(namespace) | Place::Inside(namespace), ..

@@ -48,6 +48,8 @@ fn topology(name: &str, prefix: &str, third: u8, observed: &Observed) -> Topolog
         name: LinkName::new(name).unwrap(),
         namespaces: NamespaceSpec::numbered(prefix, 2).unwrap(),
         uplinks: vec![LinkName::existing("up0").unwrap()],
+        direct: false,
+        ifname: None,
         subnet: Some(Subnet::containing(Ipv4Addr::new(172, 19, third, 0), 24)),
         mtu: None,
         publish: vec![format!("80{third}:{prefix}1:80").parse().unwrap()],

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Place, Step};
-use crate::{bpf::Hook, net::sysctl::Switch, topology::INSIDE};
+use crate::{bpf::Hook, net::sysctl::Switch};
 
 impl Step {
     /// What is amiss as long as the step is still to be done.
@@ -14,6 +14,9 @@ impl Step {
             Self::AddBridge { name, .. } => format!("no bridge {name}"),
             Self::AddNamespace { .. } => "namespace gone".into(),
             Self::AddVeth { endpoint, .. } => format!("no veth {}", endpoint.link),
+            Self::AddPair { ends: [a, b], .. } => {
+                format!("no veth pair between {} and {}", a.namespace, b.namespace)
+            }
             Self::LinkUp { link, .. } => format!("{link} down"),
             Self::SetMtu { link, .. } => format!("{link} has another MTU"),
             Self::SetMaster { endpoint, bridge } => format!("{} not in {bridge}", endpoint.link),
@@ -78,8 +81,13 @@ impl fmt::Display for Step {
             Self::AddNamespace { name } => write!(f, "ip netns add {name}"),
             Self::AddVeth { endpoint, bridge, mtu, .. } => write!(
                 f,
-                "ip link add {} master {bridge} mtu {mtu} up type veth peer {INSIDE} netns {} address {} mtu {mtu}",
-                endpoint.link, endpoint.namespace, endpoint.mac
+                "ip link add {} master {bridge} mtu {mtu} up type veth peer {} netns {} address {} mtu {mtu}",
+                endpoint.link, endpoint.inside, endpoint.namespace, endpoint.mac
+            ),
+            Self::AddPair { ends: [a, b], mtu } => write!(
+                f,
+                "ip -n {} link add {} address {} mtu {mtu} up type veth peer {} netns {} address {} mtu {mtu}",
+                a.namespace, a.inside, a.mac, b.inside, b.namespace, b.mac
             ),
             Self::LinkUp { place, link } => write!(f, "ip {place}link set {link} up"),
             Self::SetMtu { place, link, mtu } => write!(f, "ip {place}link set {link} mtu {mtu}"),
@@ -92,8 +100,8 @@ impl fmt::Display for Step {
             Self::AddSubnetRoute { place, link, subnet, source } => {
                 write!(f, "ip {place}route add {subnet} dev {link} scope link src {source}")
             }
-            Self::AddDefaultRoute { namespace, gateway } => {
-                write!(f, "ip -n {namespace} route add default via {gateway} dev {INSIDE}")
+            Self::AddDefaultRoute { namespace, link, gateway } => {
+                write!(f, "ip -n {namespace} route add default via {gateway} dev {link}")
             }
             Self::AddFdb { endpoint } => {
                 write!(f, "bridge fdb add {} dev {} master static", endpoint.mac, endpoint.link)
@@ -150,6 +158,9 @@ impl fmt::Display for Step {
             }
             Self::SwitchBack { switch } => write!(f, "sysctl {switch}=0"),
             Self::DeleteLink { name, .. } => write!(f, "ip link delete {name}"),
+            Self::DeletePair { end } => {
+                write!(f, "ip -n {} link delete {}", end.namespace, end.inside)
+            }
             Self::DeleteNamespace { name } => write!(f, "ip netns delete {name}"),
             Self::UnloadDatapath => f.write_str("bpf: unpin and unload the programs and maps"),
             Self::Forget { path } => write!(f, "remove {}", path.display()),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bpf::{Hook, LogLevel},
     datapath::Kind,
+    net::Link,
 };
 
 pub use name::{LinkName, MAX_LINK_NAME, MAX_NAMESPACE_NAME, NamespaceName};
@@ -24,7 +25,7 @@ pub use request::{Guard, NamespaceSpec, Request};
 pub use subnet::Subnet;
 pub use validate::{MAX_MAX_FLOWS, Owned};
 
-/// The interface inside each namespace.
+/// The interface inside each namespace, unless another name is asked for.
 pub const INSIDE: &str = "eth0";
 
 /// The host's loopback interface.
@@ -48,7 +49,11 @@ pub const MAX_PUBLISHED: usize = 2048;
 pub struct Topology {
     /// Name of the network and its bridge.
     pub name: LinkName,
-    /// The ways to the outside, at least one.
+    /// Whether it is two namespaces that are connected with each other and nothing
+    /// else: no bridge, no gateway, no uplinks, no datapath.
+    #[serde(default)]
+    pub direct: bool,
+    /// The ways to the outside, at least one but for a direct network.
     pub uplinks: Vec<UplinkPlan>,
     /// What moves its packets.
     pub datapath: Kind,
@@ -112,6 +117,9 @@ pub struct EndpointPlan {
     pub mac: MacAddr,
     /// The host side of its veth, a port of the bridge.
     pub link: LinkName,
+    /// Its interface inside.
+    #[serde(default = "LinkName::inside")]
+    pub inside: LinkName,
 }
 
 impl EndpointPlan {
@@ -119,6 +127,13 @@ impl EndpointPlan {
     #[must_use]
     pub fn endpoint_id(&self) -> EndpointId {
         EndpointId(self.id)
+    }
+
+    /// Whether the interface is the namespace's own end of a direct network's pair.
+    #[must_use]
+    pub fn is_end(&self, link: &Link) -> bool {
+        let is_veth = link.kind.as_deref() == Some("veth");
+        is_veth && link.name == self.inside.as_str() && link.mac == Some(self.mac)
     }
 
     /// MAC of the host side of its veth.
@@ -159,6 +174,14 @@ impl Topology {
         self.uplinks.iter().any(|uplink| uplink.name == *name)
     }
 
+    /// The address that a namespace reaches first: the gateway's, or in a direct
+    /// network that of the other namespace.
+    #[must_use]
+    pub fn neighbour_of(&self, endpoint: &EndpointPlan) -> Ipv4Addr {
+        let other = self.endpoints.iter().find(|other| other.namespace != endpoint.namespace);
+        other.filter(|_| self.direct).map_or(self.gateway(), |other| other.addr)
+    }
+
     /// The endpoint of that namespace.
     #[must_use]
     pub fn endpoint(&self, namespace: &NamespaceName) -> Option<&EndpointPlan> {
@@ -182,7 +205,8 @@ impl Topology {
         };
         let namespaces = |topology: &Self| {
             let all = topology.endpoints.iter();
-            all.map(|e| format!("{}={}/{}", e.namespace, e.addr, e.mac)).collect::<Vec<_>>()
+            all.map(|e| format!("{}={}/{} on {}", e.namespace, e.addr, e.mac, e.inside))
+                .collect::<Vec<_>>()
         };
         let ports = |topology: &Self| {
             let all = topology.published.iter();

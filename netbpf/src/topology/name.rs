@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::LOOPBACK;
+use super::{INSIDE, LOOPBACK};
 use crate::error::{Error, Result};
 
 /// Longest name of an interface: the kernel's `IFNAMSIZ` less the final zero.
@@ -64,6 +64,32 @@ impl LinkName {
             return Err(wrong("interface names have no spaces".into()));
         }
         Ok(Self(name.to_owned()))
+    }
+
+    /// The interface inside each namespace, unless another name is asked for.
+    #[must_use]
+    pub fn inside() -> Self {
+        Self(INSIDE.to_owned())
+    }
+
+    /// The name for the `n`th of several, counted from 0: `%d` in it becomes that
+    /// number, as the kernel numbers interfaces.
+    ///
+    /// # Errors
+    /// A usage error if there is a `%` otherwise, or the number makes it too long.
+    pub fn numbered(&self, n: usize) -> Result<Self> {
+        let name = self.0.replacen("%d", &n.to_string(), 1);
+        if name.contains('%') {
+            return Err(Error::usage(format!("invalid interface name {:?}", self.0))
+                .because("% has a meaning to the kernel")
+                .hint("write %d once where a number is to be, for example --ifname veth%d"));
+        }
+        if name == LOOPBACK {
+            return Err(Error::usage(format!("invalid interface name {name:?}"))
+                .because("every namespace has one of that name")
+                .hint("choose another, for example --ifname eth0"));
+        }
+        Self::existing(&name)
     }
 
     /// The host's loopback interface.

@@ -20,6 +20,10 @@ pub struct Request {
     pub name: LinkName,
     /// The namespaces.
     pub namespaces: Vec<NamespaceSpec>,
+    /// Whether the two namespaces are connected with each other and nothing else.
+    pub direct: bool,
+    /// Name of the interface inside each namespace; `%d` in it becomes a number.
+    pub ifname: Option<LinkName>,
     /// What moves its packets; nothing: what it has, or eBPF.
     pub datapath: Option<Kind>,
     /// Why it is not the datapath that is tried first, if it is not.
@@ -44,13 +48,16 @@ pub struct Request {
     pub log_level: Option<LogLevel>,
 }
 
-/// A `--ns NAME[=IP[/MAC]]`.
+/// A `--ns NAME[=IP[/LEN][/MAC]]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NamespaceSpec {
     /// The namespace's name.
     pub name: NamespaceName,
     /// Its address, if one is asked for.
     pub addr: Option<Ipv4Addr>,
+    /// Bits of the prefix that its address has in common with the others', if they
+    /// are told.
+    pub prefix_len: Option<u8>,
     /// Its interface's MAC, if one is asked for.
     pub mac: Option<MacAddr>,
 }
@@ -64,7 +71,7 @@ impl NamespaceSpec {
         (1..=count)
             .map(|n| {
                 let name = NamespaceName::new(&format!("{prefix}{n}"))?;
-                Ok(Self { name, addr: None, mac: None })
+                Ok(Self { name, addr: None, prefix_len: None, mac: None })
             })
             .collect()
     }
@@ -80,19 +87,37 @@ impl FromStr for NamespaceSpec {
         };
         let name = NamespaceName::new(name)?;
         let Some(rest) = rest else {
-            return Ok(Self { name, addr: None, mac: None });
+            return Ok(Self { name, addr: None, prefix_len: None, mac: None });
         };
-        let (addr, mac) = match rest.split_once('/') {
-            None => (rest, None),
-            Some((addr, mac)) => (addr, Some(mac)),
+        let wrong = |why: String| {
+            Error::usage(format!("invalid namespace {text:?}")).because(why).hint(
+                "write NAME[=IP[/LEN][/MAC]], for example --ns web=172.19.0.10/02:00:00:00:00:0a",
+            )
         };
-        let addr = addr.parse().map_err(|_| {
-            Error::usage(format!("invalid namespace {text:?}"))
-                .because(format!("{addr:?} is no IPv4 address"))
-                .hint("write NAME[=IP[/MAC]], for example --ns web=172.19.0.10/02:00:00:00:00:0a")
-        })?;
-        Ok(Self { name, addr: Some(addr), mac: mac.map(mac::parse).transpose()? })
+        let (addr, rest) = split(rest);
+        let addr = addr.parse().map_err(|_| wrong(format!("{addr:?} is no IPv4 address")))?;
+        // A prefix length is a number alone, which no MAC is.
+        let is_len = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+        let (len, mac) = match rest.map(split) {
+            Some((len, mac)) if is_len(len) => (Some(len), mac),
+            _ => (None, rest),
+        };
+        let prefix_len = len.map(|len| {
+            let parsed = len.parse().ok().filter(|len| *len <= 32);
+            parsed.ok_or_else(|| wrong(format!("the prefix length {len} is above 32")))
+        });
+        Ok(Self {
+            name,
+            addr: Some(addr),
+            prefix_len: prefix_len.transpose()?,
+            mac: mac.map(mac::parse).transpose()?,
+        })
     }
+}
+
+/// What is before the first slash and behind it.
+fn split(text: &str) -> (&str, Option<&str>) {
+    text.split_once('/').map_or((text, None), |(first, rest)| (first, Some(rest)))
 }
 
 /// What a namespace may send.
@@ -155,13 +180,21 @@ mod tests {
         assert_eq!((spec.addr, spec.mac), (Some(Ipv4Addr::new(172, 19, 0, 10)), None));
         let spec: NamespaceSpec = "web=172.19.0.10/02:00:00:00:00:0a".parse().unwrap();
         assert_eq!(spec.mac, Some(MacAddr::new([2, 0, 0, 0, 0, 10])));
+        let spec: NamespaceSpec = "web=172.19.0.10/24".parse().unwrap();
+        assert_eq!((spec.prefix_len, spec.mac), (Some(24), None));
+        let spec: NamespaceSpec = "web=172.19.0.10/24/02:00:00:00:00:0a".parse().unwrap();
+        assert_eq!((spec.prefix_len, spec.mac.is_some()), (Some(24), true));
         for (text, why) in [
             ("", "empty"),
             ("=1.2.3.4", "empty"),
             ("web=", "no IPv4 address"),
             ("web=1.2.3", "no IPv4 address"),
             ("web=1.2.3.4/", "not hexadecimal"),
-            ("web=1.2.3.4/24", "less than six"),
+            ("web=1.2.3.4/33", "above 32"),
+            ("web=1.2.3.4/1000", "above 32"),
+            ("web=1.2.3.4/24/", "not hexadecimal"),
+            ("web=1.2.3.4/24/24", "less than six"),
+            ("web=1.2.3.4/+4", "not hexadecimal"),
             ("web=fd00::1", "no IPv4 address"),
             ("a/b", "'/'"),
         ] {

@@ -11,10 +11,13 @@ use crate::{
     plan::{self, Step},
     session::Session,
     state::{Phase, Recorded},
-    topology::{EndpointPlan, INSIDE, LinkName, NamespaceName, Topology, UplinkPlan},
+    topology::{EndpointPlan, LinkName, NamespaceName, Topology, UplinkPlan},
 };
 
 use super::UP;
+
+/// What is shown as the datapath where there is none.
+const NO_DATAPATH: &str = "none";
 
 /// All of `status` in JSON.
 #[derive(Serialize)]
@@ -30,10 +33,14 @@ pub(super) struct NetworkView {
     pub(super) network: String,
     /// "up", "incomplete", "building" or "removing".
     state: &'static str,
+    /// Whether it is two namespaces and nothing else.
+    direct: bool,
     subnet: String,
-    gateway: String,
+    /// None in a direct network.
+    gateway: Option<String>,
     mtu: u32,
-    pub(super) bridge: BridgeView,
+    /// None in a direct network.
+    pub(super) bridge: Option<BridgeView>,
     pub(super) uplinks: Vec<UplinkView>,
     pub(super) datapath: &'static str,
     /// Why it is not the datapath that is tried first, if it is not.
@@ -83,12 +90,12 @@ pub(super) struct NamespaceView {
     #[serde(rename = "ns")]
     pub(super) name: String,
     endpoint: u16,
-    pub(super) iface: &'static str,
-    /// The host side of its veth.
-    link: String,
+    pub(super) iface: String,
+    /// The host side of its veth; none in a direct network.
+    link: Option<String>,
     pub(super) mac: String,
     pub(super) ipv4: String,
-    gateway: String,
+    gateway: Option<String>,
     pub(super) ports: Vec<String>,
     /// Addresses that its interface has in fact.
     addresses: Vec<String>,
@@ -116,15 +123,16 @@ impl NetworkView {
                 Phase::Up => "incomplete",
             },
             subnet: topology.subnet.to_string(),
-            gateway: topology.gateway().to_string(),
+            direct: topology.direct,
+            gateway: (!topology.direct).then(|| topology.gateway().to_string()),
             mtu: topology.mtu,
-            bridge: BridgeView {
+            bridge: (!topology.direct).then(|| BridgeView {
                 name: topology.name.to_string(),
                 mac: topology.gateway_mac().to_string(),
                 ipv4: format!("{}/{prefix_len}", topology.gateway()),
                 members: members.map(|link| link.name.clone()).collect(),
                 missing: missing(&Of::Bridge),
-            },
+            }),
             uplinks: topology
                 .uplinks
                 .iter()
@@ -132,7 +140,7 @@ impl NetworkView {
                     UplinkView::of(uplink, observed, missing(&Of::Uplink(uplink.name.clone())))
                 })
                 .collect(),
-            datapath: topology.datapath.name(),
+            datapath: if topology.direct { NO_DATAPATH } else { topology.datapath.name() },
             fallback: topology.fallback.clone(),
             programs: programs(topology, observed),
             ip_forward: observed.switches.contains(&Switch::IpForward),
@@ -177,7 +185,10 @@ impl NamespaceView {
     ) -> Self {
         let addresses = match observed.inside.get(&endpoint.namespace) {
             Some(Inside::Ours { links, addresses, .. }) => {
-                let eth0 = links.iter().find(|link| link.name == INSIDE).map(|link| link.index);
+                let eth0 = links
+                    .iter()
+                    .find(|link| link.name == endpoint.inside.as_str())
+                    .map(|link| link.index);
                 let own = addresses.iter().filter(|address| Some(address.ifindex) == eth0);
                 own.map(|address| format!("{}/{}", address.addr, address.prefix_len)).collect()
             }
@@ -186,11 +197,11 @@ impl NamespaceView {
         Self {
             name: endpoint.namespace.to_string(),
             endpoint: endpoint.id,
-            iface: INSIDE,
-            link: endpoint.link.to_string(),
+            iface: endpoint.inside.to_string(),
+            link: (!topology.direct).then(|| endpoint.link.to_string()),
             mac: endpoint.mac.to_string(),
             ipv4: format!("{}/{}", endpoint.addr, topology.subnet.prefix_len()),
-            gateway: topology.gateway().to_string(),
+            gateway: (!topology.direct).then(|| topology.gateway().to_string()),
             ports: topology.published_to(&endpoint.namespace).map(ToString::to_string).collect(),
             addresses,
             missing,
@@ -215,7 +226,11 @@ impl Of {
             {
                 Self::Uplink(link.clone())
             }
-            _ => Self::Bridge,
+            // A direct network has no row of its own.
+            _ => match topology.endpoints.first().filter(|_| topology.direct) {
+                Some(first) => Self::Namespace(first.namespace.clone()),
+                None => Self::Bridge,
+            },
         }
     }
 }
@@ -251,8 +266,8 @@ fn programs(topology: &Topology, observed: &Observed) -> Vec<ProgramView> {
         let seen = observed.datapath.as_ref();
         index.is_some_and(|index| seen.is_some_and(|seen| seen.attached.contains(&(hook, index))))
     };
-    let of_ebpf = Some(topology).filter(|topology| topology.datapath == Kind::Ebpf);
-    let all = of_ebpf.into_iter().flat_map(plan::attachments);
+    let is_of_ebpf = |topology: &&Topology| topology.datapath == Kind::Ebpf && !topology.direct;
+    let all = Some(topology).filter(is_of_ebpf).into_iter().flat_map(plan::attachments);
     all.filter_map(|step| match step {
         Step::Attach { hook, link, .. } => Some(ProgramView {
             program: hook.program(),

@@ -8,7 +8,7 @@ use std::{
 use netbpf_common::MacAddr;
 
 use super::{
-    super::{EndpointPlan, MAX_ENDPOINTS, NamespaceSpec, Request, Subnet, mac},
+    super::{EndpointPlan, LinkName, MAX_ENDPOINTS, NamespaceSpec, Request, Subnet, mac},
     free_ids, link_name,
 };
 use crate::{
@@ -29,6 +29,7 @@ const LEADS_EVERYWHERE: u8 = 1;
 
 /// Checks that the subnet is free and large enough.
 pub(super) fn check_subnet(subnet: Subnet, request: &Request, observed: &Observed) -> Result<()> {
+    check_prefixes(subnet, request)?;
     let wanted = request.namespaces.len();
     if subnet.room() < wanted {
         let fits = Subnet::containing(subnet.addr(), Subnet::prefix_for(wanted));
@@ -47,13 +48,36 @@ pub(super) fn check_subnet(subnet: Subnet, request: &Request, observed: &Observe
     })
 }
 
+/// The subnet that was asked for, by itself or by a namespace's address and prefix.
+pub(super) fn asked_subnet(request: &Request) -> Option<Subnet> {
+    let of = |spec: &NamespaceSpec| Some(Subnet::containing(spec.addr?, spec.prefix_len?));
+    request.subnet.or_else(|| request.namespaces.iter().find_map(of))
+}
+
+/// Checks that the prefixes that were given with addresses are the subnet's.
+pub(super) fn check_prefixes(subnet: Subnet, request: &Request) -> Result<()> {
+    for NamespaceSpec { name, addr, prefix_len, .. } in &request.namespaces {
+        let (Some(addr), Some(len)) = (addr, prefix_len) else { continue };
+        if *len != subnet.prefix_len() || !subnet.holds(*addr) {
+            return Err(Error::usage(format!("the namespace {name} cannot have {addr}/{len}"))
+                .because(format!("the network's subnet is {subnet}"))
+                .hint("give all of them addresses of one subnet, with its prefix length"));
+        }
+    }
+    Ok(())
+}
+
+/// What is that a subnet cannot be: it means something else.
+pub(super) fn reserved(subnet: Subnet) -> Option<String> {
+    let mut all = RESERVED.iter().map(|(addr, len, what)| (Subnet::containing(*addr, *len), what));
+    let found = all.find(|(reserved, _)| reserved.overlaps(subnet));
+    found.map(|(reserved, what)| format!("{reserved} is {what}"))
+}
+
 /// What is in the subnet's way.
 fn conflict(subnet: Subnet, request: &Request, observed: &Observed) -> Option<String> {
-    for (addr, prefix_len, what) in RESERVED {
-        let reserved = Subnet::containing(addr, prefix_len);
-        if reserved.overlaps(subnet) {
-            return Some(format!("{reserved} is {what}"));
-        }
+    if let Some(why) = reserved(subnet) {
+        return Some(why);
     }
     for network in observed.others(request.name.as_str()) {
         if network.topology.subnet.overlaps(subnet) {
@@ -125,17 +149,28 @@ pub(super) fn assign(
                 .hint("take another network down, or ask for fewer")
         })?;
         // A network that exists keeps its numbers, whatever became free meanwhile.
-        let id = recorded.and_then(|old| old.endpoint(&spec.name)).map_or(id, |old| old.id);
+        let old = recorded.and_then(|old| old.endpoint(&spec.name));
+        let id = old.map_or(id, |old| old.id);
         endpoints.push(EndpointPlan {
             id,
             namespace: spec.name.clone(),
             addr,
             mac: spec.mac.unwrap_or_else(|| mac::generated(addr)),
             link: link_name(&request.name, n)?,
+            inside: inside(request, old, n - 1)?,
         });
     }
     check_macs(&endpoints, request, subnet, observed)?;
     Ok(endpoints)
+}
+
+/// The name of a namespace's interface: what is asked for, what it has, or the usual.
+pub(super) fn inside(request: &Request, old: Option<&EndpointPlan>, n: usize) -> Result<LinkName> {
+    match (&request.ifname, old) {
+        (Some(name), _) => name.numbered(n),
+        (None, Some(old)) => Ok(old.inside.clone()),
+        (None, None) => Ok(LinkName::inside()),
+    }
 }
 
 /// Checks names and addresses that were asked for.

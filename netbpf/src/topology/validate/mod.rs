@@ -2,6 +2,7 @@
 
 mod address;
 mod datapath;
+mod direct;
 mod ownership;
 mod ports;
 mod uplinks;
@@ -13,7 +14,7 @@ use netbpf_common::maps::DEFAULT_MAX_FLOWS;
 pub use ownership::Owned;
 
 use self::{
-    address::{assign, check_subnet},
+    address::{asked_subnet, assign, check_subnet},
     datapath::check_datapath,
     ownership::{check_links, check_namespaces},
     ports::resolve,
@@ -45,14 +46,20 @@ impl Topology {
     pub fn validate(request: &Request, observed: &Observed) -> Result<Self> {
         let existing = observed.network(request.name.as_str());
         let recorded = existing.map(|network| &network.topology);
+        if let Some(recorded) = recorded.filter(|recorded| recorded.direct != request.direct) {
+            let is = if recorded.direct { "it is direct" } else { "it is not direct" };
+            return Err(exists(&request.name, is.to_owned()));
+        }
+        if request.direct {
+            return direct::validate(request, observed);
+        }
         let datapath = request.datapath.or(recorded.map(|topology| topology.datapath));
         let datapath = datapath.unwrap_or(Kind::Ebpf);
         check_datapath(datapath, request)?;
         let uplinks = check_uplinks(request, existing, observed)?;
-        let subnet = request
-            .subnet
+        let subnet = asked_subnet(request)
             .or(recorded.map(|topology| topology.subnet))
-            .unwrap_or_else(|| Subnet::containing(Ipv4Addr::new(172, 19, 0, 0), 24));
+            .unwrap_or_else(default_subnet);
         check_subnet(subnet, request, observed)?;
         let options = match datapath {
             Kind::Ebpf => options(request, observed)?,
@@ -62,6 +69,7 @@ impl Topology {
         let published = resolve(request, &endpoints, observed)?;
         let topology = Self {
             name: request.name.clone(),
+            direct: false,
             uplinks: uplinks.iter().map(|link| plan_of(link)).collect::<Result<_>>()?,
             datapath,
             fallback: request.fallback.clone(),
@@ -122,6 +130,11 @@ impl Topology {
         warnings.extend(taken);
         warnings
     }
+}
+
+/// The subnet of a network that is given none.
+fn default_subnet() -> Subnet {
+    Subnet::containing(Ipv4Addr::new(172, 19, 0, 0), 24)
 }
 
 /// A network of that name exists and is not the one that was asked for.
@@ -207,6 +220,9 @@ impl Topology {
     /// Whether the host's interface of that name is part of the network.
     #[must_use]
     pub fn has_link(&self, name: &str) -> bool {
+        if self.direct {
+            return false;
+        }
         self.name.as_str() == name || self.endpoints.iter().any(|e| e.link.as_str() == name)
     }
 }

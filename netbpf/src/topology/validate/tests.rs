@@ -78,6 +78,8 @@ fn request() -> Request {
         name: LinkName::new("netbpf0").unwrap(),
         namespaces: NamespaceSpec::numbered("ns", 3).unwrap(),
         uplinks: names(&["up0"]),
+        direct: false,
+        ifname: None,
         subnet: None,
         mtu: None,
         publish: Vec::new(),
