@@ -53,6 +53,15 @@ impl Error {
         self
     }
 
+    /// The error of two ways that both cannot be gone: this one's, and why not
+    /// the other.
+    #[must_use]
+    pub fn besides(mut self, other: &Self) -> Self {
+        let why = self.why.take().map_or(String::new(), |why| format!("{why}; "));
+        self.why = Some(format!("{why}and {other}"));
+        self
+    }
+
     /// What happened, in a line without a full stop.
     #[must_use]
     pub fn what(&self) -> &str {

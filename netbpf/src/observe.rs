@@ -10,15 +10,15 @@ use netbpf_common::{Endpoint, PublishEntry, Uplink};
 
 use crate::{
     bpf::{Hook, LoadOptions},
-    datapath::Datapath,
+    datapath::{Datapaths, Kind, iptables::RulesSeen},
     error::Result,
     net::{
         Address, FdbRow, Link, Netlink, Route, Worker,
         netns::{self, Named},
-        sysctl::Switch,
+        sysctl::{self, Switch},
     },
     state::{Recorded, Store},
-    topology::{LOOPBACK, NamespaceName},
+    topology::{LinkName, NamespaceName},
 };
 
 /// What there is on the host.
@@ -42,8 +42,13 @@ pub struct Observed {
     pub inside: BTreeMap<NamespaceName, Inside>,
     /// The recorded networks.
     pub networks: Vec<Recorded>,
-    /// The host's datapath; nothing if none is loaded.
+    /// The host's eBPF datapath; nothing if none is loaded.
     pub datapath: Option<DatapathSeen>,
+    /// The rules of iptables in chains of recorded networks, and those that lead
+    /// there; not looked at where no network has any.
+    pub rules: RulesSeen,
+    /// Bridges of recorded networks whose `route_localnet` is on.
+    pub localnet: BTreeSet<LinkName>,
 }
 
 /// What there is under the name of a namespace of a recorded network.
@@ -66,7 +71,7 @@ pub enum Inside {
     },
 }
 
-/// What there is of the datapath.
+/// What there is of the eBPF datapath.
 #[derive(Clone, Default, Debug)]
 pub struct DatapathSeen {
     /// What it was loaded with.
@@ -103,6 +108,11 @@ impl Observed {
         self.networks.iter().filter(move |network| network.topology.name.as_str() != name)
     }
 
+    /// The recorded networks that have a kind of datapath.
+    pub fn networks_of(&self, kind: Kind) -> impl Iterator<Item = &Recorded> {
+        self.networks.iter().filter(move |network| network.topology.datapath == kind)
+    }
+
     /// The address that translated packets of the uplink carry: its primary one.
     #[must_use]
     pub fn uplink_address(&self, uplink: &Link) -> Option<&Address> {
@@ -110,14 +120,14 @@ impl Observed {
         all.find(|address| address.global && !address.secondary)
     }
 
-    /// Looks at the host, its recorded networks and its datapath.
+    /// Looks at the host, its recorded networks and its datapaths.
     ///
     /// # Errors
     /// The kernel's.
     pub async fn collect(
         netlink: &Netlink,
         worker: &Worker,
-        datapath: &dyn Datapath,
+        datapaths: &Datapaths,
         store: &Store,
     ) -> Result<Self> {
         let networks = store.networks()?;
@@ -133,8 +143,14 @@ impl Observed {
         for switch in Switch::ALL {
             switches.extend(switch.is_on()?.then_some(switch));
         }
-        let datapath = datapath.observe(&hooks(&networks, &links))?;
-        Ok(Self {
+        let mut localnet = BTreeSet::new();
+        for network in &networks {
+            let bridge = &network.topology.name;
+            if sysctl::routes_localnet(bridge.as_str())? {
+                localnet.insert(bridge.clone());
+            }
+        }
+        let mut observed = Self {
             links,
             addresses: netlink.addresses().await?,
             routes: netlink.routes().await?,
@@ -144,29 +160,15 @@ impl Observed {
             namespaces: netns::names()?.into_iter().collect(),
             inside,
             networks,
-            datapath,
-        })
-    }
-}
-
-/// Where the datapath should be attached for the networks.
-fn hooks(networks: &[Recorded], links: &[Link]) -> Vec<(Hook, u32)> {
-    let index = |name: &str| links.iter().find(|link| link.name == name).map(|link| link.index);
-    let mut hooks = Vec::new();
-    for network in networks {
-        let topology = &network.topology;
-        for endpoint in &topology.endpoints {
-            hooks.extend(index(endpoint.link.as_str()).map(|index| (Hook::FromEndpoint, index)));
+            datapath: None,
+            rules: RulesSeen::default(),
+            localnet,
+        };
+        for datapath in datapaths.all() {
+            datapath.observe(&mut observed)?;
         }
-        for uplink in &topology.uplinks {
-            let index = index(uplink.name.as_str());
-            hooks.extend(
-                index.into_iter().flat_map(|index| uplink.hooks().map(|hook| (hook, index))),
-            );
-        }
+        Ok(observed)
     }
-    hooks.extend(index(LOOPBACK).map(|index| (Hook::FromHost, index)));
-    hooks
 }
 
 /// Looks at a namespace of a recorded network.

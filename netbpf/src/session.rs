@@ -6,7 +6,7 @@ use tokio::runtime;
 
 use crate::{
     apply::{Apply, Fault, Progress},
-    datapath::{Datapath, Ebpf},
+    datapath::Datapaths,
     error::{Context as _, Result},
     host::Host,
     net::{Netlink, Worker},
@@ -26,7 +26,7 @@ pub struct Session {
     pub host: Host,
     netlink: Netlink,
     worker: Worker,
-    datapath: Box<dyn Datapath>,
+    datapaths: Datapaths,
 }
 
 impl std::fmt::Debug for Session {
@@ -45,35 +45,35 @@ pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 impl Session {
-    fn begin(host: Host, datapath: impl Datapath + 'static) -> Result<Self> {
+    fn begin(host: Host, datapaths: Datapaths) -> Result<Self> {
         let (netlink, worker) = (Netlink::here()?, Worker::spawn()?);
-        Ok(Self { host, netlink, worker, datapath: Box::new(datapath) })
+        Ok(Self { host, netlink, worker, datapaths })
     }
 
-    /// Begins with the host's datapath, which must be one that can be used. Who
+    /// Begins with the host's datapaths, which must be such that can be used. Who
     /// wants to change something holds the host's lock already: what is seen
     /// from here on must stay so. Must be called in the context of a runtime.
     ///
     /// # Errors
     /// It cannot.
     pub fn open(host: Host) -> Result<Self> {
-        let datapath = Ebpf::open(&host.pins)?;
-        Self::begin(host, datapath)
+        let datapaths = Datapaths::open(&host.pins)?;
+        Self::begin(host, datapaths)
     }
 
-    /// The same, but the datapath need not be one that can be used.
+    /// The same, but the datapaths need not be such that can be used.
     ///
     /// # Errors
     /// The kernel's.
     pub fn open_to_remove(host: Host) -> Result<Self> {
-        let datapath = Ebpf::open_to_remove(&host.pins);
-        Self::begin(host, datapath)
+        let datapaths = Datapaths::open_to_remove(&host.pins);
+        Self::begin(host, datapaths)
     }
 
-    /// The datapath.
+    /// The datapaths.
     #[must_use]
-    pub fn datapath(&self) -> &dyn Datapath {
-        &*self.datapath
+    pub fn datapaths(&self) -> &Datapaths {
+        &self.datapaths
     }
 
     /// Looks at everything.
@@ -81,7 +81,7 @@ impl Session {
     /// # Errors
     /// The kernel's.
     pub async fn observe(&self) -> Result<Observed> {
-        Observed::collect(&self.netlink, &self.worker, &*self.datapath, &self.host.store).await
+        Observed::collect(&self.netlink, &self.worker, &self.datapaths, &self.host.store).await
     }
 
     /// Runs the steps that build a network.
@@ -131,7 +131,7 @@ impl Session {
         Ok(Apply {
             netlink: &self.netlink,
             worker: &self.worker,
-            datapath: &mut *self.datapath,
+            datapaths: &mut self.datapaths,
             store: &self.host.store,
             topology,
             journal,

@@ -34,7 +34,7 @@ use crate::{
 pub use lock::Lock;
 
 /// Number of the layout of the files.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// How far a network is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

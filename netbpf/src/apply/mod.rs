@@ -8,7 +8,7 @@ mod run;
 use std::{fmt::Write as _, time::Duration};
 
 use crate::{
-    datapath::Datapath,
+    datapath::Datapaths,
     error::{Error, Result},
     interrupt,
     net::{Entered, Netlink, Worker},
@@ -31,8 +31,8 @@ pub struct Apply<'a> {
     pub netlink: &'a Netlink,
     /// The thread that enters other namespaces.
     pub worker: &'a Worker,
-    /// The host's datapath.
-    pub datapath: &'a mut dyn Datapath,
+    /// The host's datapaths.
+    pub datapaths: &'a mut Datapaths,
     /// Where the host's networks are remembered.
     pub store: &'a Store,
     /// The network.

@@ -27,19 +27,20 @@ impl Apply<'_> {
         match step {
             Step::MarkRemoving => self.store.record(self.topology, Phase::Removing),
             Step::Detach { hook, link } => match self.known_index(link).await? {
-                Some(index) => self.datapath.detach(*hook, index),
+                Some(index) => self.datapaths.ebpf.detach(*hook, index),
                 None => Ok(()),
             },
-            Step::Withdraw { others } => self.datapath.withdraw(others),
+            Step::Withdraw { others } => self.datapaths.ebpf.withdraw(others),
             Step::ClearUplink { link } => match self.known_index(link).await? {
-                Some(index) => self.datapath.clear_uplink(index),
+                Some(index) => self.datapaths.ebpf.clear_uplink(index),
                 None => Ok(()),
             },
             Step::ClearEndpoint { endpoint } => {
-                self.datapath.clear_endpoint(endpoint.endpoint_id())
+                self.datapaths.ebpf.clear_endpoint(endpoint.endpoint_id())
             }
-            Step::ClearSubnet { subnet } => self.datapath.clear_subnet(*subnet),
-            Step::ClearGateway { addr, mac } => self.datapath.clear_gateway(*addr, *mac),
+            Step::ClearSubnet { subnet } => self.datapaths.ebpf.clear_subnet(*subnet),
+            Step::ClearGateway { addr, mac } => self.datapaths.ebpf.clear_gateway(*addr, *mac),
+            Step::ClearRules { rules } => self.datapaths.iptables.clear(rules),
             Step::SwitchBack { switch } => {
                 if let Some(before) = self.store.kept_sysctls()?.get(switch) {
                     sysctl::restore(before)?;
@@ -48,7 +49,7 @@ impl Apply<'_> {
             }
             Step::DeleteLink { name, owned } => self.delete_link(name, owned).await,
             Step::DeleteNamespace { name } => self.delete_namespace(name).await,
-            Step::UnloadDatapath => self.datapath.unload(),
+            Step::UnloadDatapath => self.datapaths.ebpf.unload(),
             Step::Forget { .. } => self.store.forget(&self.topology.name),
             // The steps that make something are run elsewhere.
             _ => Ok(()),

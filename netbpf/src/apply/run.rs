@@ -8,6 +8,7 @@ use crate::{
     net::{
         NewBridge, NewVeth,
         netns::{self, Named},
+        sysctl,
     },
     plan::{Place, Step},
     state::{Entry, Phase},
@@ -19,7 +20,7 @@ impl Apply<'_> {
     pub(super) async fn run(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Record { .. } => self.record().await,
-            Step::LoadDatapath { options } => self.datapath.load(options),
+            Step::LoadDatapath { options } => self.datapaths.ebpf.load(options),
             Step::AddBridge { name, mac, mtu, .. } => {
                 let bridge = NewBridge { name: name.as_str(), mac: *mac, mtu: *mtu };
                 self.netlink.add_bridge(bridge).await?;
@@ -62,25 +63,31 @@ impl Apply<'_> {
                 self.store.keep_sysctls(*switch, switch.read()?)?;
                 switch.switch_on()
             }
-            Step::SetGateway { addr, mac } => self.datapath.set_gateway(*addr, *mac),
-            Step::SetSubnet { subnet } => self.datapath.set_subnet(*subnet),
+            Step::SetGateway { addr, mac } => self.datapaths.ebpf.set_gateway(*addr, *mac),
+            Step::SetSubnet { subnet } => self.datapaths.ebpf.set_subnet(*subnet),
             Step::SetEndpoint { endpoint, bridge, row } => {
                 let row = Endpoint {
                     ifindex: self.netlink.index(endpoint.link.as_str()).await?,
                     bridge_ifindex: self.netlink.index(bridge.as_str()).await?,
                     ..*row
                 };
-                self.datapath.set_endpoint(endpoint.endpoint_id(), &row)
+                self.datapaths.ebpf.set_endpoint(endpoint.endpoint_id(), &row)
             }
             Step::SetUplink { link, row } => {
                 let index = self.note_index(link).await?;
-                self.datapath.set_uplink(index, row)
+                self.datapaths.ebpf.set_uplink(index, row)
             }
-            Step::SetPublished { all, .. } => self.datapath.set_published(all),
+            Step::SetPublished { all, .. } => self.datapaths.ebpf.set_published(all),
             Step::Attach { hook, link, .. } => {
                 let index = self.note_index(link).await?;
-                self.datapath.attach(*hook, index)
+                self.datapaths.ebpf.attach(*hook, index)
             }
+            Step::SetRules { rules } => self.datapaths.iptables.set(rules),
+            Step::SetHairpin { endpoint, on } => {
+                let port = self.netlink.index(endpoint.link.as_str()).await?;
+                self.netlink.set_hairpin(port, *on).await
+            }
+            Step::SetRouteLocalnet { bridge, on } => sysctl::route_localnet(bridge.as_str(), *on),
             Step::MarkUp => self.store.record(self.topology, Phase::Up),
             step => self.run_removal(step).await,
         }

@@ -6,15 +6,18 @@ use std::{
     str::FromStr,
 };
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{
     bpf::{LogLevel, put_back_grace_periods},
     cli::Globals,
     commands::status,
+    datapath::{Datapath as _, Kind},
     error::{Context as _, Error, Result},
     host::{self, Host},
     net::listeners,
+    observe::Observed,
     output::{CANNOT_WRITE, Format, Sink, write_json},
     plan::{self, Step},
     progress::{Teller, say},
@@ -41,11 +44,16 @@ Examples:
   netbpf up --namespaces 3 --uplink eth0 -p 8080:ns1:80 -p 5000-5009:ns2:5000-5009/udp
   netbpf up --namespaces 2 --uplink eth0 --uplink ens192 -p 127.0.0.1:8080:ns1:80
   netbpf up --name shop --ns web=10.8.0.10 --ns db --subnet 10.8.0.0/24
+  netbpf up --namespaces 3 --datapath iptables
   netbpf up --namespaces 3 --dry-run
 
 The fast path bypasses the host's netfilter: its FORWARD and NAT rules do not
-see the packets that eBPF moves.")]
+see the packets that eBPF moves. With --datapath iptables there is no fast path:
+bridge, routing and rules in chains of the network's own do all of it.")]
 pub struct Args {
+    /// What moves the packets
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    datapath: Choice,
     // Names and addresses are read by this program and not by clap, so that
     // their errors look like all others.
     /// Name of the network and its bridge
@@ -78,7 +86,7 @@ pub struct Args {
     /// Flows that each namespace may have [default: an equal share]
     #[arg(long, value_name = "N")]
     flow_limit: Option<u32>,
-    /// What namespaces may send [default: learn]
+    /// What namespaces may send [default: learn; routed with iptables]
     #[arg(long, value_enum, value_name = "GUARD")]
     source_guard: Option<Guard>,
     /// Let the outside reach the namespaces' own addresses, by routes to the subnet
@@ -90,6 +98,28 @@ pub struct Args {
     /// Print the steps that would be taken, and take none
     #[arg(long)]
     dry_run: bool,
+}
+
+/// The datapaths as they are chosen.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Choice {
+    /// eBPF, or iptables where the kernel or the privileges lack what eBPF needs
+    #[default]
+    Auto,
+    /// eBPF programs beside the kernel's bridge and stack
+    Ebpf,
+    /// The kernel's bridge and stack, with rules of iptables
+    Iptables,
+}
+
+impl Choice {
+    fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Auto => None,
+            Self::Ebpf => Some(Kind::Ebpf),
+            Self::Iptables => Some(Kind::Iptables),
+        }
+    }
 }
 
 /// What `-o json` tells of the steps.
@@ -133,6 +163,8 @@ impl Args {
         Ok(Request {
             name: LinkName::new(&self.name)?,
             namespaces,
+            datapath: self.datapath.kind(),
+            fallback: None,
             uplinks: self
                 .uplink
                 .iter()
@@ -159,13 +191,13 @@ async fn print_plan(request: &Request, globals: &Globals) -> Result<()> {
     let (topology, steps, _) = prepare(&session, request, globals).await?;
     let mut out = Sink::stdout();
     if globals.format() == Format::Json {
-        let steps = steps.iter().map(ToString::to_string).collect();
+        let steps = steps.iter().map(|step| format!("{step:#}")).collect();
         write_json(&mut out, &DryRun { network: topology.name.to_string(), steps })?;
     } else if steps.is_empty() {
         writeln!(out, "{}", nothing_to_do(&topology)).context(CANNOT_WRITE)?;
     } else {
         for (n, step) in (1..).zip(&steps) {
-            writeln!(out, "{n:>4}  {step}").context(CANNOT_WRITE)?;
+            writeln!(out, "{n:>4}  {step:#}").context(CANNOT_WRITE)?;
         }
     }
     out.flush().context(CANNOT_WRITE)
@@ -177,9 +209,12 @@ async fn prepare(
     request: &Request,
     globals: &Globals,
 ) -> Result<(Topology, Vec<Step>, crate::state::Journal)> {
-    session.datapath().probe()?;
     let observed = session.observe().await?;
-    let topology = Topology::validate(request, &observed)?;
+    let request = choose(session, request, &observed)?;
+    let topology = Topology::validate(&request, &observed)?;
+    if let Some(why) = &request.fallback {
+        say(globals, format_args!("note: iptables moves the packets, not eBPF: {why}"));
+    }
     for warning in topology.warnings(&observed, &listeners()) {
         say(globals, format_args!("warning: {warning}"));
     }
@@ -187,6 +222,27 @@ async fn prepare(
     let existing = observed.network(topology.name.as_str());
     let journal = existing.map(|network| network.journal.clone()).unwrap_or_default();
     Ok((topology, steps, journal))
+}
+
+/// The request with a datapath that can run here: the one that was asked for or
+/// that the network has, else eBPF, else iptables.
+fn choose(session: &Session, request: &Request, observed: &Observed) -> Result<Request> {
+    let mut request = request.clone();
+    let existing = observed.network(request.name.as_str());
+    let kind = request.datapath.or(existing.map(|network| network.topology.datapath));
+    let datapaths = session.datapaths();
+    match kind {
+        Some(kind) => datapaths.of(kind).probe()?,
+        None => match datapaths.ebpf.probe() {
+            Ok(()) => request.datapath = Some(Kind::Ebpf),
+            Err(lacking) => {
+                datapaths.iptables.probe().map_err(|neither| neither.besides(&lacking))?;
+                request.datapath = Some(Kind::Iptables);
+                request.fallback = Some(lacking.to_string());
+            }
+        },
+    }
+    Ok(request)
 }
 
 async fn build(request: &Request, globals: &Globals) -> Result<()> {
@@ -230,10 +286,13 @@ async fn picture(session: &Session, topology: &Topology, globals: &Globals) -> R
     }
     let Some(endpoint) = topology.endpoints.first() else { return Ok(()) };
     let mut out = Sink::stdout();
-    let text = format!(
-        "\nTry it:  netbpf exec {} -- ping -c1 {}\nNote:    the fast path bypasses the host's netfilter FORWARD and NAT rules.\n",
-        endpoint.namespace,
-        topology.gateway()
-    );
+    let note = match topology.datapath {
+        Kind::Ebpf => {
+            "Note:    the fast path bypasses the host's netfilter FORWARD and NAT rules.\n"
+        }
+        Kind::Iptables => "",
+    };
+    let (ns, gateway) = (&endpoint.namespace, topology.gateway());
+    let text = format!("\nTry it:  netbpf exec {ns} -- ping -c1 {gateway}\n{note}");
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context(CANNOT_WRITE)
 }

@@ -10,12 +10,12 @@ use netbpf_common::{
     maps::{self, Addresses, ConfigMap, Endpoints, MapDef as _, Subnets, Uplinks},
 };
 
-use super::Datapath;
+use super::{Datapath, Kind};
 use crate::{
     bpf::{self, Hook, LoadOptions, Map},
     error::{Error, Result},
-    observe::DatapathSeen,
-    topology::Subnet,
+    observe::{DatapathSeen, Observed},
+    topology::{LOOPBACK, Subnet},
 };
 
 /// The datapath made of eBPF programs, pinned in a directory.
@@ -70,15 +70,45 @@ fn is_damaged(pin_dir: &Path) -> bool {
 }
 
 impl Datapath for Ebpf {
-    fn name(&self) -> &'static str {
-        "ebpf"
+    fn kind(&self) -> Kind {
+        Kind::Ebpf
     }
 
     fn probe(&self) -> Result<()> {
         bpf::probe().map(|_| ())
     }
 
-    fn observe(&self, hooks: &[(Hook, u32)]) -> Result<Option<DatapathSeen>> {
+    fn observe(&self, observed: &mut Observed) -> Result<()> {
+        let hooks = hooks(observed);
+        observed.datapath = self.seen(&hooks)?;
+        Ok(())
+    }
+}
+
+/// Where it should be attached for the recorded networks.
+fn hooks(observed: &Observed) -> Vec<(Hook, u32)> {
+    let index = |name: &str| observed.link(name).map(|link| link.index);
+    let mut hooks = Vec::new();
+    for network in observed.networks_of(Kind::Ebpf) {
+        let topology = &network.topology;
+        for endpoint in &topology.endpoints {
+            hooks.extend(index(endpoint.link.as_str()).map(|index| (Hook::FromEndpoint, index)));
+        }
+        for uplink in &topology.uplinks {
+            let index = index(uplink.name.as_str());
+            hooks.extend(
+                index.into_iter().flat_map(|index| uplink.hooks().map(|hook| (hook, index))),
+            );
+        }
+    }
+    hooks.extend(index(LOOPBACK).map(|index| (Hook::FromHost, index)));
+    hooks
+}
+
+/// Setting a row that is set and clearing one that is not are no errors.
+impl Ebpf {
+    /// What there is of it, with those of the given hooks that are attached.
+    fn seen(&self, hooks: &[(Hook, u32)]) -> Result<Option<DatapathSeen>> {
         let Some(loaded) = &self.loaded else { return Ok(None) };
         let mut seen = DatapathSeen {
             options: loaded.options()?,
@@ -113,7 +143,11 @@ impl Datapath for Ebpf {
         Ok(Some(seen))
     }
 
-    fn load(&mut self, options: &LoadOptions) -> Result<()> {
+    /// Loads it: no packet passes by it yet.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn load(&mut self, options: &LoadOptions) -> Result<()> {
         if is_damaged(&self.pin_dir) {
             bpf::Datapath::unload(&self.pin_dir)?;
         }
@@ -121,60 +155,112 @@ impl Datapath for Ebpf {
         Ok(())
     }
 
-    fn unload(&mut self) -> Result<()> {
+    /// Takes all of it away.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn unload(&mut self) -> Result<()> {
         self.loaded = None;
         bpf::Datapath::unload(&self.pin_dir)
     }
 
-    fn set_endpoint(&self, id: EndpointId, endpoint: &Endpoint) -> Result<()> {
+    /// Tells it of a namespace.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_endpoint(&self, id: EndpointId, endpoint: &Endpoint) -> Result<()> {
         self.loaded()?.set_endpoint(id, endpoint)
     }
 
-    fn clear_endpoint(&self, id: EndpointId) -> Result<()> {
+    /// Makes it forget a namespace and its flows.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear_endpoint(&self, id: EndpointId) -> Result<()> {
         match &self.loaded {
             Some(loaded) => loaded.clear_endpoint(id).map(|_| ()),
             None => Ok(()),
         }
     }
 
-    fn set_gateway(&self, addr: Ipv4Addr, mac: MacAddr) -> Result<()> {
+    /// Tells it of a gateway.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_gateway(&self, addr: Ipv4Addr, mac: MacAddr) -> Result<()> {
         self.loaded()?.set_gateway(addr.into(), mac)
     }
 
-    fn clear_gateway(&self, addr: Ipv4Addr, mac: MacAddr) -> Result<()> {
+    /// Makes it forget a gateway.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear_gateway(&self, addr: Ipv4Addr, mac: MacAddr) -> Result<()> {
         self.loaded.as_ref().map_or(Ok(()), |loaded| loaded.clear_gateway(addr.into(), mac))
     }
 
-    fn set_subnet(&self, subnet: Subnet) -> Result<()> {
+    /// Tells it of a network's subnet.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_subnet(&self, subnet: Subnet) -> Result<()> {
         self.loaded()?.set_subnet(subnet.addr().into(), subnet.prefix_len())
     }
 
-    fn clear_subnet(&self, subnet: Subnet) -> Result<()> {
+    /// Makes it forget a network's subnet.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear_subnet(&self, subnet: Subnet) -> Result<()> {
         let (addr, len) = (subnet.addr().into(), subnet.prefix_len());
         self.loaded.as_ref().map_or(Ok(()), |loaded| loaded.clear_subnet(addr, len))
     }
 
-    fn set_uplink(&self, ifindex: u32, uplink: &Uplink) -> Result<()> {
+    /// Tells it of an uplink.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_uplink(&self, ifindex: u32, uplink: &Uplink) -> Result<()> {
         self.loaded()?.set_uplink(ifindex, uplink)
     }
 
-    fn clear_uplink(&self, ifindex: u32) -> Result<()> {
+    /// Makes it forget an uplink.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear_uplink(&self, ifindex: u32) -> Result<()> {
         self.loaded.as_ref().map_or(Ok(()), |loaded| loaded.clear_uplink(ifindex))
     }
 
-    fn set_published(&self, all: &[PublishEntry]) -> Result<()> {
+    /// Replaces the published ports of all networks.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_published(&self, all: &[PublishEntry]) -> Result<()> {
         self.loaded()?.set_published(all)
     }
 
-    fn withdraw(&self, left: &[PublishEntry]) -> Result<()> {
+    /// The same with fewer than there were; nothing is to be done if it is not loaded.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn withdraw(&self, left: &[PublishEntry]) -> Result<()> {
         self.loaded.as_ref().map_or(Ok(()), |loaded| loaded.set_published(left))
     }
 
-    fn attach(&self, hook: Hook, ifindex: u32) -> Result<()> {
+    /// From now on packets of the interface pass by it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn attach(&self, hook: Hook, ifindex: u32) -> Result<()> {
         self.loaded()?.attach(hook, ifindex)
     }
 
-    fn detach(&self, hook: Hook, ifindex: u32) -> Result<()> {
+    /// Packets of the interface, which may be gone, pass by it no longer.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn detach(&self, hook: Hook, ifindex: u32) -> Result<()> {
         bpf::Datapath::detach(&self.pin_dir, hook, ifindex)
     }
 }

@@ -1,27 +1,44 @@
-//! What moves the packets of a host's networks, behind one trait: the plan and
-//! its execution do not know how it does so.
+//! What moves the packets of a host's networks: one trait, and the two that
+//! there are. What a plan says of them is data; how they are told is theirs.
 
 mod ebpf;
+pub mod iptables;
 
-use std::net::Ipv4Addr;
+use std::path::Path;
 
-use netbpf_common::{Endpoint, EndpointId, MacAddr, PublishEntry, Uplink};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
-use crate::{
-    bpf::{Hook, LoadOptions},
-    error::Result,
-    observe::DatapathSeen,
-    topology::Subnet,
-};
+use crate::{error::Result, observe::Observed};
 
 pub use ebpf::Ebpf;
+pub use iptables::Iptables;
 
-/// The datapath of one host.
-///
-/// Setting a row that is set and clearing one that is not are no errors.
+/// The datapaths that there are.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// eBPF programs beside the kernel's bridge and stack
+    Ebpf,
+    /// The kernel's bridge and stack, with rules of iptables
+    Iptables,
+}
+
+impl Kind {
+    /// Its name, as on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::Iptables => "iptables",
+        }
+    }
+}
+
+/// A way to move a host's packets.
 pub trait Datapath {
-    /// Its name, for people.
-    fn name(&self) -> &'static str;
+    /// Which one it is.
+    fn kind(&self) -> Kind;
 
     /// Finds out whether it can run here; changes nothing.
     ///
@@ -29,93 +46,52 @@ pub trait Datapath {
     /// What is lacking.
     fn probe(&self) -> Result<()>;
 
-    /// What there is of it, with those of the given hooks that are attached.
+    /// Adds what there is of it to what is seen of the host, of which links and
+    /// recorded networks are known already.
     ///
     /// # Errors
-    /// It is there, but not one that this netbpf can use.
-    fn observe(&self, hooks: &[(Hook, u32)]) -> Result<Option<DatapathSeen>>;
+    /// It is there, but not one that this netbpf can use, or cannot be looked at.
+    fn observe(&self, observed: &mut Observed) -> Result<()>;
+}
 
-    /// Loads it: no packet passes by it yet.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn load(&mut self, options: &LoadOptions) -> Result<()>;
+/// The datapaths of a host, which may have networks of both.
+#[derive(Debug)]
+pub struct Datapaths {
+    /// That of eBPF.
+    pub ebpf: Ebpf,
+    /// That of iptables.
+    pub iptables: Iptables,
+}
 
-    /// Takes all of it away.
+impl Datapaths {
+    /// Those of the host whose eBPF programs and maps are, or will be, pinned in
+    /// a directory.
     ///
     /// # Errors
-    /// The kernel's.
-    fn unload(&mut self) -> Result<()>;
+    /// Another netbpf's are pinned there.
+    pub fn open(pin_dir: &Path) -> Result<Self> {
+        Ok(Self { ebpf: Ebpf::open(pin_dir)?, iptables: Iptables::find() })
+    }
 
-    /// Tells it of a namespace.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn set_endpoint(&self, id: EndpointId, endpoint: &Endpoint) -> Result<()>;
+    /// The same, but what cannot be used counts as not there: it can still be
+    /// taken away.
+    #[must_use]
+    pub fn open_to_remove(pin_dir: &Path) -> Self {
+        Self { ebpf: Ebpf::open_to_remove(pin_dir), iptables: Iptables::find() }
+    }
 
-    /// Makes it forget a namespace and its flows.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn clear_endpoint(&self, id: EndpointId) -> Result<()>;
+    /// That of a kind.
+    #[must_use]
+    pub fn of(&self, kind: Kind) -> &dyn Datapath {
+        match kind {
+            Kind::Ebpf => &self.ebpf,
+            Kind::Iptables => &self.iptables,
+        }
+    }
 
-    /// Tells it of a gateway.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn set_gateway(&self, addr: Ipv4Addr, mac: MacAddr) -> Result<()>;
-
-    /// Makes it forget a gateway.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn clear_gateway(&self, addr: Ipv4Addr, mac: MacAddr) -> Result<()>;
-
-    /// Tells it of a network's subnet.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn set_subnet(&self, subnet: Subnet) -> Result<()>;
-
-    /// Makes it forget a network's subnet.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn clear_subnet(&self, subnet: Subnet) -> Result<()>;
-
-    /// Tells it of an uplink.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn set_uplink(&self, ifindex: u32, uplink: &Uplink) -> Result<()>;
-
-    /// Makes it forget an uplink.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn clear_uplink(&self, ifindex: u32) -> Result<()>;
-
-    /// Replaces the published ports of all networks.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn set_published(&self, all: &[PublishEntry]) -> Result<()>;
-
-    /// The same with fewer than there were; nothing is to be done if it is not loaded.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn withdraw(&self, left: &[PublishEntry]) -> Result<()>;
-
-    /// From now on packets of the interface pass by it.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn attach(&self, hook: Hook, ifindex: u32) -> Result<()>;
-
-    /// Packets of the interface, which may be gone, pass by it no longer.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn detach(&self, hook: Hook, ifindex: u32) -> Result<()>;
+    /// Both.
+    #[must_use]
+    pub fn all(&self) -> [&dyn Datapath; 2] {
+        [&self.ebpf, &self.iptables]
+    }
 }

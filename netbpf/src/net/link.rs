@@ -5,10 +5,10 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use futures_util::TryStreamExt as _;
 use netbpf_common::MacAddr;
 use rtnetlink::{
-    LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
     packet_route::link::{
-        BridgeStpState, InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
-        LinkMessage,
+        BridgeStpState, InfoBridgePort, InfoData, InfoPortData, InfoVeth, LinkAttribute, LinkFlags,
+        LinkInfo, LinkLayerType, LinkMessage,
     },
 };
 
@@ -68,6 +68,8 @@ pub struct Link {
     pub loopback: bool,
     /// Index of the bridge that it is a port of.
     pub master: Option<u32>,
+    /// Whether the bridge that it is a port of sends packets back by it.
+    pub hairpin: bool,
     /// Its alias.
     pub alias: Option<String>,
 }
@@ -90,10 +92,15 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::LinkInfo(infos) => {
-                    link.kind = infos.into_iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                            LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                                link.hairpin = port.contains(&InfoBridgePort::HairpinMode(true));
+                            }
+                            _ => {}
+                        }
+                    }
                 }
                 _ => {}
             }
@@ -245,6 +252,16 @@ impl Netlink {
     /// The kernel's.
     pub async fn set_master(&self, index: u32, bridge: u32) -> Result<()> {
         self.set(LinkUnspec::new_with_index(index).controller(bridge), "move to its bridge").await
+    }
+
+    /// Has the bridge send packets back by the port that they came by, or not.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn set_hairpin(&self, port: u32, on: bool) -> Result<()> {
+        let message = LinkBridgePort::new(port).hairpin(on).build();
+        let set = self.handle.link().set_port(message).execute().await;
+        set.or_failed(|| "cannot set the hairpin mode of the bridge's port".into())
     }
 
     /// Sets the MTU.

@@ -115,6 +115,32 @@ fn forwarding() -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Whether an interface lets 127.0.0.0/8 be routed to and from it; not if there
+/// is no such interface.
+///
+/// # Errors
+/// It cannot be read.
+pub fn routes_localnet(interface: &str) -> Result<bool> {
+    let name = localnet(interface);
+    match path(&name).try_exists() {
+        Ok(true) => Ok(get(&name)? != "0"),
+        _ => Ok(false),
+    }
+}
+
+/// Has an interface let 127.0.0.0/8 be routed to and from it, or no longer.
+///
+/// # Errors
+/// It cannot be written.
+pub fn route_localnet(interface: &str, on: bool) -> Result<()> {
+    set(&localnet(interface), if on { "1" } else { "0" })
+}
+
+/// The path of that sysctl. A dot in an interface's name stays one in it.
+fn localnet(interface: &str) -> String {
+    format!("conf/{interface}/route_localnet")
+}
+
 /// Puts sysctls back to what they were, in the given order. Those of devices
 /// that are gone are no error.
 ///

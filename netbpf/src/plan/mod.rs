@@ -2,6 +2,7 @@
 //! `--dry-run` prints is what would be done.
 
 mod rows;
+mod rules;
 mod step;
 mod words;
 
@@ -12,6 +13,7 @@ pub use step::{Place, Step};
 
 use crate::{
     bpf::Hook,
+    datapath::Kind,
     net::{Address, Link, Route, sysctl::Switch},
     observe::{Inside, Observed},
     state::{Phase, Recorded, Store},
@@ -21,11 +23,11 @@ use crate::{
 /// The steps from what there is to the network; none if it is all there.
 #[must_use]
 pub fn up(topology: &Topology, observed: &Observed, store: &Store) -> Vec<Step> {
-    // If the datapath that all networks share is lost, what is loaded in its
-    // place must know the others, too.
+    // If the datapath that all networks of eBPF share is lost, what is loaded in
+    // its place must know the others, too.
     let others: Vec<Planner<'_>> = observed
         .others(topology.name.as_str())
-        .filter(|_| observed.datapath.is_none())
+        .filter(|other| observed.datapath.is_none() && other.topology.datapath == Kind::Ebpf)
         .map(|other| Planner::new(&other.topology, observed, store))
         .collect();
     Planner::new(topology, observed, store).up(&others)
@@ -57,15 +59,21 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
         networks: observed.others(name).cloned().collect(),
         ..Observed::default()
     };
-    let last = nothing.networks.is_empty();
-    let is_others =
-        |uplink: &LinkName| nothing.networks.iter().any(|other| other.topology.has_uplink(uplink));
+    // What is eBPF's is shared with the other networks of eBPF, forwarding with all.
+    let last = nothing.networks_of(Kind::Ebpf).next().is_none();
+    let alone = nothing.networks.is_empty();
+    let is_others = |uplink: &LinkName| {
+        nothing.networks_of(Kind::Ebpf).any(|other| other.topology.has_uplink(uplink))
+    };
     let all = missing(topology, &nothing, store);
     undo(&all)
         .into_iter()
         .filter(|step| match step {
             Step::UnloadDatapath | Step::Detach { hook: Hook::FromHost, .. } => last,
-            Step::SwitchBack { switch } => last && observed.switched.contains(switch),
+            Step::SwitchBack { switch } => {
+                let is_unused = if *switch == Switch::IpForward { alone } else { last };
+                is_unused && observed.switched.contains(switch)
+            }
             // Rows go with the maps.
             Step::Withdraw { .. }
             | Step::ClearEndpoint { .. }
@@ -95,7 +103,9 @@ pub fn undo(steps: &[Step]) -> Vec<Step> {
     let is_late = |step: &Step| {
         let is_guard = matches!(step, Step::Detach { hook, .. } if hook.is_guard());
         let is_subnet = matches!(step, Step::ClearSubnet { .. });
-        is_guard || is_subnet || matches!(step, Step::UnloadDatapath | Step::Forget { .. })
+        let is_rules = matches!(step, Step::ClearRules { .. });
+        let is_last = matches!(step, Step::UnloadDatapath | Step::Forget { .. });
+        is_guard || is_subnet || is_rules || is_last
     };
     let first_late = || undo.iter().position(is_late).unwrap_or(undo.len());
     let behind = undo.iter().rposition(is_namespace).map_or_else(first_late, |last| last + 1);
@@ -126,34 +136,45 @@ impl<'a> Planner<'a> {
         if self.existing.is_none() {
             steps.push(Step::Record { path: self.path.clone() });
         }
-        if self.observed.datapath.is_none() {
-            let (max_flows, log_level) = (self.topology.max_flows, self.topology.log_level);
-            let options = crate::bpf::LoadOptions { max_flows, log_level };
-            steps.push(Step::LoadDatapath { options });
-        }
-        self.guard(&mut steps);
-        for other in others {
-            other.guard(&mut steps);
-        }
-        self.bridge(&mut steps);
-        for endpoint in &self.topology.endpoints {
-            self.endpoint(endpoint, &mut steps);
-        }
-        self.rows(&mut steps);
-        for other in others {
-            other.rows(&mut steps);
-        }
-        self.published(&mut steps);
-        self.switch_on(&[Switch::AcceptLocal, Switch::RouteLocalnet], &mut steps);
-        self.attachments(|hook| !hook.is_guard(), &mut steps);
-        for other in others {
-            other.attachments(|hook| !hook.is_guard(), &mut steps);
+        match self.topology.datapath {
+            Kind::Ebpf => self.with_ebpf(others, &mut steps),
+            Kind::Iptables => self.with_iptables(&mut steps),
         }
         self.switch_on(&[Switch::IpForward], &mut steps);
         if self.existing.is_none_or(|network| network.phase != Phase::Up) {
             steps.push(Step::MarkUp);
         }
         steps
+    }
+
+    fn links(&self, steps: &mut Vec<Step>) {
+        self.bridge(steps);
+        for endpoint in &self.topology.endpoints {
+            self.endpoint(endpoint, steps);
+        }
+    }
+
+    fn with_ebpf(&self, others: &[Planner<'_>], steps: &mut Vec<Step>) {
+        if self.observed.datapath.is_none() {
+            let (max_flows, log_level) = (self.topology.max_flows, self.topology.log_level);
+            let options = crate::bpf::LoadOptions { max_flows, log_level };
+            steps.push(Step::LoadDatapath { options });
+        }
+        self.guard(steps);
+        for other in others {
+            other.guard(steps);
+        }
+        self.links(steps);
+        self.rows(steps);
+        for other in others {
+            other.rows(steps);
+        }
+        self.published(steps);
+        self.switch_on(&[Switch::AcceptLocal, Switch::RouteLocalnet], steps);
+        self.attachments(|hook| !hook.is_guard(), steps);
+        for other in others {
+            other.attachments(|hook| !hook.is_guard(), steps);
+        }
     }
 
     fn switch_on(&self, switches: &[Switch], steps: &mut Vec<Step>) {
@@ -325,7 +346,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// The steps that attach all programs of a network.
+/// The steps that attach all programs of a network of eBPF.
 pub fn attachments(topology: &Topology) -> impl Iterator<Item = Step> {
     let ports = topology.endpoints.iter().map(|endpoint| Step::Attach {
         hook: Hook::FromEndpoint,

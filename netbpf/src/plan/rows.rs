@@ -4,6 +4,7 @@ use netbpf_common::{Endpoint, MacAddr, PublishEntry, SourceGuard, Uplink};
 
 use super::{Planner, Step};
 use crate::{
+    datapath::Kind,
     net::Link,
     topology::{EndpointPlan, Topology, UplinkPlan},
 };
@@ -118,6 +119,7 @@ impl Planner<'_> {
         let others: Vec<PublishEntry> = self
             .observed
             .others(self.topology.name.as_str())
+            .filter(|other| other.topology.datapath == Kind::Ebpf)
             .flat_map(|network| publish_entries(&network.topology))
             .collect();
         let mut all: Vec<_> = publish_entries(self.topology).chain(others.clone()).collect();

@@ -6,6 +6,7 @@ use netbpf_common::{Endpoint, MacAddr, PublishEntry, Uplink};
 
 use crate::{
     bpf::{Hook, LoadOptions},
+    datapath::iptables::TableRules,
     net::sysctl::Switch,
     topology::{EndpointPlan, LinkName, NamespaceName, Owned, Subnet},
 };
@@ -169,6 +170,26 @@ pub enum Step {
         /// The namespace that the interface belongs to, if to one.
         namespace: Option<NamespaceName>,
     },
+    /// Set rules of iptables.
+    SetRules {
+        /// What the network should have in a table.
+        rules: TableRules,
+    },
+    /// Have the bridge send packets back by the port that they came by, where
+    /// they are the namespace's own to itself.
+    SetHairpin {
+        /// The namespace.
+        endpoint: EndpointPlan,
+        /// Whether it is switched on or off.
+        on: bool,
+    },
+    /// Let the host's own connections from 127.0.0.1 go by the bridge.
+    SetRouteLocalnet {
+        /// The bridge.
+        bridge: LinkName,
+        /// Whether it is switched on or off.
+        on: bool,
+    },
     /// Remember that the network is complete.
     MarkUp,
 
@@ -207,6 +228,11 @@ pub enum Step {
         addr: Ipv4Addr,
         /// Its MAC.
         mac: MacAddr,
+    },
+    /// Take rules of iptables away.
+    ClearRules {
+        /// What the network has in a table.
+        rules: TableRules,
     },
     /// Put back what [`Step::SwitchOn`] changed.
     SwitchBack {
@@ -254,6 +280,7 @@ impl Step {
             Self::SetUplink { link, .. } => Self::ClearUplink { link },
             Self::SetPublished { others, .. } => Self::Withdraw { others },
             Self::Attach { hook, link, .. } => Self::Detach { hook, link },
+            Self::SetRules { rules } => Self::ClearRules { rules },
             Self::MarkUp => Self::MarkRemoving,
             Self::LinkUp { .. }
             | Self::SetMtu { .. }
@@ -262,6 +289,8 @@ impl Step {
             | Self::AddSubnetRoute { .. }
             | Self::AddDefaultRoute { .. }
             | Self::AddFdb { .. }
+            | Self::SetHairpin { .. }
+            | Self::SetRouteLocalnet { .. }
             | Self::MarkRemoving
             | Self::Detach { .. }
             | Self::Withdraw { .. }
@@ -269,6 +298,7 @@ impl Step {
             | Self::ClearEndpoint { .. }
             | Self::ClearSubnet { .. }
             | Self::ClearGateway { .. }
+            | Self::ClearRules { .. }
             | Self::SwitchBack { .. }
             | Self::DeleteLink { .. }
             | Self::DeleteNamespace { .. }
@@ -285,6 +315,7 @@ impl Step {
             Self::AddVeth { endpoint, .. }
             | Self::SetMaster { endpoint, .. }
             | Self::AddFdb { endpoint }
+            | Self::SetHairpin { endpoint, .. }
             | Self::SetEndpoint { endpoint, .. }
             | Self::ClearEndpoint { endpoint } => Some(&endpoint.namespace),
             Self::AddDefaultRoute { namespace, .. }

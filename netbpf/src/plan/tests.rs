@@ -56,6 +56,8 @@ fn topology(name: &str, prefix: &str, third: u8, observed: &Observed) -> Topolog
         guard: None,
         routed: None,
         log_level: None,
+        datapath: None,
+        fallback: None,
     };
     Topology::validate(&request, observed).unwrap()
 }

@@ -32,6 +32,9 @@ impl Step {
             Self::SetUplink { link, .. } => format!("datapath differs about uplink {link}"),
             Self::SetPublished { .. } => "datapath differs about ports".into(),
             Self::Attach { hook, link, .. } => format!("{} not on {link}", hook.program()),
+            Self::SetRules { rules } => format!("rules in {} differ", rules.table.name()),
+            Self::SetHairpin { endpoint, .. } => format!("{} without hairpin mode", endpoint.link),
+            Self::SetRouteLocalnet { bridge, .. } => format!("{bridge} without route_localnet"),
             Self::MarkUp => "interrupted".into(),
             other => other.to_string(),
         }
@@ -53,6 +56,11 @@ fn side(hook: Hook) -> &'static str {
     if hook.is_guard() { "egress" } else { "ingress" }
 }
 
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+/// In a line; with `#` rules of iptables, too, in lines of their own.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -113,6 +121,13 @@ impl fmt::Display for Step {
             Self::Attach { hook, link, .. } => {
                 write!(f, "tc: attach {} to {} of {link}", hook.program(), side(*hook))
             }
+            Self::SetRules { rules } => fmt::Display::fmt(rules, f),
+            Self::SetHairpin { endpoint, on } => {
+                write!(f, "bridge link set dev {} hairpin {}", endpoint.link, on_off(*on))
+            }
+            Self::SetRouteLocalnet { bridge, on } => {
+                write!(f, "sysctl net.ipv4.conf.{bridge}.route_localnet={}", u8::from(*on))
+            }
             Self::MarkUp => f.write_str("remember that the network is complete"),
             Self::MarkRemoving => f.write_str("remember that the network is being taken down"),
             Self::Detach { hook, link } => {
@@ -127,6 +142,9 @@ impl fmt::Display for Step {
             ),
             Self::ClearSubnet { subnet } => write!(f, "bpf: forget subnet {subnet}"),
             Self::ClearGateway { addr, .. } => write!(f, "bpf: forget gateway {addr}"),
+            Self::ClearRules { rules } => {
+                write!(f, "iptables-restore --noflush: no rules in table {}", rules.table.name())
+            }
             Self::SwitchBack { switch: switch @ Switch::IpForward } => {
                 write!(f, "sysctl {switch}=0, and what changed along with it")
             }

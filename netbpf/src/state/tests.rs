@@ -5,7 +5,7 @@ use super::*;
 fn topology() -> Topology {
     let text = r#"{
         "name": "net0", "uplinks": [{"name": "up0", "ethernet": true}],
-        "subnet": "172.19.0.0/24", "mtu": 1500, "guard": "learn", "routed": false,
+        "datapath": "ebpf", "subnet": "172.19.0.0/24", "mtu": 1500, "guard": "learn", "routed": false,
         "flow_limit": 10, "max_flows": 10, "log_level": "off",
         "endpoints": [{
             "id": 1, "namespace": "ns1", "addr": "172.19.0.2",
@@ -101,7 +101,7 @@ fn what_cannot_be_understood_is_said_with_its_file() {
     store.record(&topology(), Phase::Up).expect("recorded");
     let path = store.path(&topology().name);
     let text = fs::read_to_string(&path).expect("readable");
-    fs::write(&path, text.replace("\"version\": 2", "\"version\": 99")).expect("writable");
+    fs::write(&path, text.replace("\"version\": 3", "\"version\": 99")).expect("writable");
     assert!(store.networks().expect_err("another layout").what().contains("another version"));
     // Of which nothing else is understood.
     let text = r#"{"version": 1, "boot": "b", "phase": "up", "topology": {"uplink": "up0"}}"#;

@@ -13,7 +13,10 @@ use std::net::Ipv4Addr;
 use netbpf_common::{EndpointId, MacAddr};
 use serde::{Deserialize, Serialize};
 
-use crate::bpf::{Hook, LogLevel};
+use crate::{
+    bpf::{Hook, LogLevel},
+    datapath::Kind,
+};
 
 pub use name::{LinkName, MAX_LINK_NAME, MAX_NAMESPACE_NAME, NamespaceName};
 pub use publish::{Ports, Proto, Publish, PublishSpec};
@@ -47,6 +50,10 @@ pub struct Topology {
     pub name: LinkName,
     /// The ways to the outside, at least one.
     pub uplinks: Vec<UplinkPlan>,
+    /// What moves its packets.
+    pub datapath: Kind,
+    /// Why it is not the datapath that is tried first, if it is not.
+    pub fallback: Option<String>,
     /// The network's addresses.
     pub subnet: Subnet,
     /// Largest IP packet of its interfaces.
@@ -196,7 +203,9 @@ impl Topology {
         };
         let routed = |topology: &Self| if topology.routed { "on" } else { "off" };
         let guard = |topology: &Self| format!("{:?}", topology.guard).to_lowercase();
-        None.or_else(|| differ("subnet", &self.subnet, &other.subnet))
+        let datapath = |topology: &Self| topology.datapath.name();
+        None.or_else(|| differ("datapath", &datapath(self), &datapath(other)))
+            .or_else(|| differ("subnet", &self.subnet, &other.subnet))
             .or_else(|| {
                 let (a, b) = (namespaces(self), namespaces(other));
                 differ("number of namespaces", &a.len(), &b.len())

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{LinkName, NamespaceName, PublishSpec, Subnet, mac};
 use crate::{
     bpf::LogLevel,
+    datapath::Kind,
     error::{Error, Result},
 };
 
@@ -19,6 +20,10 @@ pub struct Request {
     pub name: LinkName,
     /// The namespaces.
     pub namespaces: Vec<NamespaceSpec>,
+    /// What moves its packets; nothing: what it has, or eBPF.
+    pub datapath: Option<Kind>,
+    /// Why it is not the datapath that is tried first, if it is not.
+    pub fallback: Option<String>,
     /// The ways to the outside; none: that of the default route.
     pub uplinks: Vec<LinkName>,
     /// The network's addresses.
@@ -90,23 +95,48 @@ impl FromStr for NamespaceSpec {
     }
 }
 
-/// What a namespace may send: [`SourceGuard`] as people choose it.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+/// What a namespace may send.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Guard {
     /// Its own address from its own MAC, and what belongs to nobody else
-    #[default]
     Learn,
     /// Its own address from its own MAC, nothing else
     Strict,
+    /// The same of what is routed only, as iptables can: nobody else's address, none
+    /// from outside the subnet
+    Routed,
     /// Anything
     Off,
 }
 
+impl Guard {
+    /// What is guarded unless it is said: all that the datapath can.
+    #[must_use]
+    pub const fn default_of(datapath: Kind) -> Self {
+        match datapath {
+            Kind::Ebpf => Self::Learn,
+            Kind::Iptables => Self::Routed,
+        }
+    }
+
+    /// Whether the datapath can guard so.
+    #[must_use]
+    pub const fn is_possible(self, datapath: Kind) -> bool {
+        match self {
+            Self::Learn | Self::Strict => matches!(datapath, Kind::Ebpf),
+            Self::Routed => matches!(datapath, Kind::Iptables),
+            Self::Off => true,
+        }
+    }
+}
+
+/// As the eBPF datapath knows it.
 impl From<Guard> for SourceGuard {
     fn from(guard: Guard) -> Self {
         match guard {
-            Guard::Learn => Self::Learn,
+            // The eBPF datapath is not asked for the latter.
+            Guard::Learn | Guard::Routed => Self::Learn,
             Guard::Strict => Self::Strict,
             Guard::Off => Self::Off,
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
+    datapath::Kind,
     net::sysctl::Switch,
     observe::{Inside, Observed},
     plan::{self, Step},
@@ -33,15 +34,18 @@ pub(super) struct NetworkView {
     pub(super) bridge: BridgeView,
     pub(super) uplinks: Vec<UplinkView>,
     pub(super) datapath: &'static str,
+    /// Why it is not the datapath that is tried first, if it is not.
+    fallback: Option<String>,
     /// The programs that should be attached, and whether they are.
     programs: Vec<ProgramView>,
     ip_forward: bool,
     /// Whether namespaces' own addresses are reached from outside.
     routed: bool,
-    max_flows: u32,
-    flow_limit: u32,
+    /// What only the eBPF datapath has; null with the other.
+    max_flows: Option<u32>,
+    flow_limit: Option<u32>,
     source_guard: String,
-    log_level: &'static str,
+    log_level: Option<&'static str>,
     pub(super) namespaces: Vec<NamespaceView>,
 }
 
@@ -92,6 +96,7 @@ pub(super) struct NamespaceView {
 impl NetworkView {
     pub(super) fn of(network: &Recorded, observed: &Observed, session: &Session) -> Self {
         let topology = &network.topology;
+        let of_ebpf = topology.datapath == Kind::Ebpf;
         let lacks = lacks(topology, observed, session);
         let missing = |of: &Of| lacks.get(of).cloned().unwrap_or_default();
         let prefix_len = topology.subnet.prefix_len();
@@ -125,14 +130,15 @@ impl NetworkView {
                     UplinkView::of(uplink, observed, missing(&Of::Uplink(uplink.name.clone())))
                 })
                 .collect(),
-            datapath: session.datapath().name(),
+            datapath: topology.datapath.name(),
+            fallback: topology.fallback.clone(),
             programs: programs(topology, observed),
             ip_forward: observed.switches.contains(&Switch::IpForward),
             routed: topology.routed,
-            max_flows: topology.max_flows,
-            flow_limit: topology.flow_limit,
+            max_flows: of_ebpf.then_some(topology.max_flows),
+            flow_limit: of_ebpf.then_some(topology.flow_limit),
             source_guard: format!("{:?}", topology.guard).to_lowercase(),
-            log_level: topology.log_level.name(),
+            log_level: of_ebpf.then(|| topology.log_level.name()),
             namespaces: topology
                 .endpoints
                 .iter()
@@ -243,14 +249,15 @@ fn programs(topology: &Topology, observed: &Observed) -> Vec<ProgramView> {
         let seen = observed.datapath.as_ref();
         index.is_some_and(|index| seen.is_some_and(|seen| seen.attached.contains(&(hook, index))))
     };
-    plan::attachments(topology)
-        .filter_map(|step| match step {
-            Step::Attach { hook, link, .. } => Some(ProgramView {
-                program: hook.program(),
-                attached: attached(hook, link.as_str()),
-                interface: link.to_string(),
-            }),
-            _ => None,
-        })
-        .collect()
+    let of_ebpf = Some(topology).filter(|topology| topology.datapath == Kind::Ebpf);
+    let all = of_ebpf.into_iter().flat_map(plan::attachments);
+    all.filter_map(|step| match step {
+        Step::Attach { hook, link, .. } => Some(ProgramView {
+            program: hook.program(),
+            attached: attached(hook, link.as_str()),
+            interface: link.to_string(),
+        }),
+        _ => None,
+    })
+    .collect()
 }

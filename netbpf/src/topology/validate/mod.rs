@@ -1,6 +1,7 @@
 //! From a request and what there is on the host to a network that can be built.
 
 mod address;
+mod datapath;
 mod ownership;
 mod ports;
 mod uplinks;
@@ -13,13 +14,15 @@ pub use ownership::Owned;
 
 use self::{
     address::{assign, check_subnet},
+    datapath::check_datapath,
     ownership::{check_links, check_namespaces},
     ports::resolve,
     uplinks::{check_uplinks, plan_of},
 };
-use super::{LOOPBACK, LinkName, MAX_ENDPOINTS, MAX_LINK_NAME, Request, Subnet, Topology};
+use super::{Guard, LOOPBACK, LinkName, MAX_ENDPOINTS, MAX_LINK_NAME, Request, Subnet, Topology};
 use crate::{
     bpf::LoadOptions,
+    datapath::Kind,
     error::{Error, Result},
     net::{Link, Listener},
     observe::Observed,
@@ -42,21 +45,32 @@ impl Topology {
     pub fn validate(request: &Request, observed: &Observed) -> Result<Self> {
         let existing = observed.network(request.name.as_str());
         let recorded = existing.map(|network| &network.topology);
+        let datapath = request.datapath.or(recorded.map(|topology| topology.datapath));
+        let datapath = datapath.unwrap_or(Kind::Ebpf);
+        check_datapath(datapath, request)?;
         let uplinks = check_uplinks(request, existing, observed)?;
         let subnet = request
             .subnet
             .or(recorded.map(|topology| topology.subnet))
             .unwrap_or_else(|| Subnet::containing(Ipv4Addr::new(172, 19, 0, 0), 24));
         check_subnet(subnet, request, observed)?;
-        let options = options(request, observed)?;
+        let options = match datapath {
+            Kind::Ebpf => options(request, observed)?,
+            Kind::Iptables => LoadOptions::default(),
+        };
         let endpoints = assign(request, subnet, observed)?;
         let published = resolve(request, &endpoints, observed)?;
         let topology = Self {
             name: request.name.clone(),
             uplinks: uplinks.iter().map(|link| plan_of(link)).collect::<Result<_>>()?,
+            datapath,
+            fallback: request.fallback.clone(),
             subnet,
             mtu: mtu(request, &uplinks, recorded)?,
-            guard: request.guard.or(recorded.map(|topology| topology.guard)).unwrap_or_default(),
+            guard: request
+                .guard
+                .or(recorded.map(|topology| topology.guard))
+                .unwrap_or(Guard::default_of(datapath)),
             routed: request.routed.or(recorded.map(|topology| topology.routed)).unwrap_or_default(),
             flow_limit: flow_limit(request, options.max_flows, endpoints.len(), recorded)?,
             max_flows: options.max_flows,
@@ -140,9 +154,8 @@ fn options(request: &Request, observed: &Observed) -> Result<LoadOptions> {
     }
     let loaded = observed.datapath.as_ref().map(|datapath| datapath.options);
     // If it was lost, it is loaded again as it was.
-    let lost = observed.networks.first().map(|Recorded { topology, .. }| LoadOptions {
-        max_flows: topology.max_flows,
-        log_level: topology.log_level,
+    let lost = observed.networks_of(Kind::Ebpf).next().map(|Recorded { topology, .. }| {
+        LoadOptions { max_flows: topology.max_flows, log_level: topology.log_level }
     });
     let Some(current) = loaded.or(lost) else {
         let default = LoadOptions::default();

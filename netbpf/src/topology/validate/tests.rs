@@ -86,6 +86,8 @@ fn request() -> Request {
         guard: None,
         routed: None,
         log_level: None,
+        datapath: None,
+        fallback: None,
     }
 }
 
