@@ -7,6 +7,7 @@ use crate::{
     error::{Error, Result},
     net::{
         NewBridge, NewVeth,
+        netfilter::tables,
         netns::{self, Named},
         sysctl,
     },
@@ -82,6 +83,7 @@ impl Apply<'_> {
                 let index = self.note_index(link).await?;
                 self.datapaths.ebpf.attach(*hook, index)
             }
+            Step::KeepTables => self.store.keep_tables(&tables::all()),
             Step::SetRules { rules } => self.datapaths.iptables.set(rules),
             Step::SetHairpin { endpoint, on } => {
                 let port = self.netlink.index(endpoint.link.as_str()).await?;

@@ -170,6 +170,8 @@ pub enum Step {
         /// The namespace that the interface belongs to, if to one.
         namespace: Option<NamespaceName>,
     },
+    /// Remember which tables of `nf_tables` there are before iptables makes more.
+    KeepTables,
     /// Set rules of iptables.
     SetRules {
         /// What the network should have in a table.
@@ -229,7 +231,10 @@ pub enum Step {
         /// Its MAC.
         mac: MacAddr,
     },
-    /// Take rules of iptables away.
+    /// Remove what iptables has made of tables, if nobody uses it.
+    TidyTables,
+    /// Take rules of iptables away, and with those that translate the connections
+    /// that they have translated.
     ClearRules {
         /// What the network has in a table.
         rules: TableRules,
@@ -280,6 +285,7 @@ impl Step {
             Self::SetUplink { link, .. } => Self::ClearUplink { link },
             Self::SetPublished { others, .. } => Self::Withdraw { others },
             Self::Attach { hook, link, .. } => Self::Detach { hook, link },
+            Self::KeepTables => Self::TidyTables,
             Self::SetRules { rules } => Self::ClearRules { rules },
             Self::MarkUp => Self::MarkRemoving,
             Self::LinkUp { .. }
@@ -298,6 +304,7 @@ impl Step {
             | Self::ClearEndpoint { .. }
             | Self::ClearSubnet { .. }
             | Self::ClearGateway { .. }
+            | Self::TidyTables
             | Self::ClearRules { .. }
             | Self::SwitchBack { .. }
             | Self::DeleteLink { .. }
