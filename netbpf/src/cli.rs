@@ -132,11 +132,10 @@ impl Verb {
     }
 }
 
-/// The host's datapath, for the verbs that look into it.
+/// The host's datapaths, for the verbs that look into it.
 fn subject(verb: &str) -> Result<maps::Subject> {
     host::require_privileges(verb)?;
-    let host = Host::here()?;
-    maps::Subject::open(&host.pins, host.names()?)
+    maps::Subject::open(&Host::here()?)
 }
 
 /// Runs netbpf with the arguments of this process. Must be called first of all,
