@@ -11,7 +11,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::{
-    commands::{down, exec, generate, logs, maps, status, up},
+    commands::{down, exec, generate, logs, maps, status, switch, up},
     error::{Error, Result},
     host::{self, Host},
     mounts,
@@ -104,6 +104,8 @@ pub enum Verb {
     Up(up::Args),
     /// Take networks away, whatever state they are in
     Down(down::Args),
+    /// Switch a running network over to another datapath
+    Switch(switch::Args),
     /// Show networks and whether every piece that should exist does
     Status(status::Args),
     /// Run a command inside a namespace
@@ -123,6 +125,7 @@ impl Verb {
         match self {
             Self::Up(args) => args.run(globals),
             Self::Down(args) => args.run(globals),
+            Self::Switch(args) => args.run(globals),
             Self::Status(args) => args.run(globals),
             Self::Exec(args) => args.run(globals),
             Self::Maps(args) => args.run(&subject("maps")?, globals.style()),

@@ -13,7 +13,7 @@ use crate::{
     },
     plan::{Place, Step},
     state::{Entry, Phase},
-    topology::{EndpointPlan, INSIDE, LinkName, NamespaceName},
+    topology::{EndpointPlan, INSIDE, LinkName, NamespaceName, Topology},
 };
 
 impl Apply<'_> {
@@ -90,7 +90,12 @@ impl Apply<'_> {
                 self.netlink.set_hairpin(port, *on).await
             }
             Step::SetRouteLocalnet { bridge, on } => sysctl::route_localnet(bridge.as_str(), *on),
-            Step::MarkUp => self.store.record(self.topology, Phase::Up),
+            Step::MarkSwitching { .. } => self.store.record(self.topology, Phase::Building),
+            Step::CarryFlows => self.carry_flows(),
+            Step::MarkUp => {
+                let topology = Topology { former: None, ..self.topology.clone() };
+                self.store.record(&topology, Phase::Up)
+            }
             step => self.run_removal(step).await,
         }
     }

@@ -6,4 +6,5 @@ pub mod generate;
 pub mod logs;
 pub mod maps;
 pub mod status;
+pub mod switch;
 pub mod up;

@@ -12,8 +12,8 @@ impl Planner<'_> {
     /// and nothing gets in, at any time. The host forwards last of all.
     pub(super) fn with_iptables(&self, steps: &mut Vec<Step>) {
         let is_whole = self.existing.is_some_and(|network| network.phase == Phase::Up);
-        let mut others = self.observed.others(self.topology.name.as_str());
-        if !is_whole && !others.any(|other| other.topology.datapath == Kind::Iptables) {
+        let mut others = self.observed.others_of(self.topology, Kind::Iptables);
+        if !is_whole && others.next().is_none() {
             steps.push(Step::KeepTables);
         }
         let rules = TableRules::of(self.topology, self.observed);

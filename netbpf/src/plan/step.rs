@@ -6,7 +6,7 @@ use netbpf_common::{Endpoint, MacAddr, PublishEntry, Uplink};
 
 use crate::{
     bpf::{Hook, LoadOptions},
-    datapath::iptables::TableRules,
+    datapath::{Kind, iptables::TableRules},
     net::sysctl::Switch,
     topology::{EndpointPlan, LinkName, NamespaceName, Owned, Subnet},
 };
@@ -192,6 +192,15 @@ pub enum Step {
         /// Whether it is switched on or off.
         on: bool,
     },
+    /// Remember that the network is being switched over to another datapath.
+    MarkSwitching {
+        /// From which one.
+        from: Kind,
+        /// To which one.
+        to: Kind,
+    },
+    /// Have the kernel track the flows of eBPF that live.
+    CarryFlows,
     /// Remember that the network is complete.
     MarkUp,
 
@@ -297,6 +306,8 @@ impl Step {
             | Self::AddFdb { .. }
             | Self::SetHairpin { .. }
             | Self::SetRouteLocalnet { .. }
+            | Self::MarkSwitching { .. }
+            | Self::CarryFlows
             | Self::MarkRemoving
             | Self::Detach { .. }
             | Self::Withdraw { .. }

@@ -121,6 +121,11 @@ impl fmt::Display for Step {
             Self::Attach { hook, link, .. } => {
                 write!(f, "tc: attach {} to {} of {link}", hook.program(), side(*hook))
             }
+            Self::MarkSwitching { from, to } => {
+                let (from, to) = (from.name(), to.name());
+                write!(f, "remember that the network is being switched from {from} to {to}")
+            }
+            Self::CarryFlows => f.write_str("conntrack: track the flows that eBPF carries"),
             Self::KeepTables => f.write_str("remember which tables of nf_tables there are"),
             Self::TidyTables => f.write_str("nft: delete the tables that iptables made, if unused"),
             Self::SetRules { rules } => fmt::Display::fmt(rules, f),

@@ -40,9 +40,8 @@ pub(super) fn flush(subject: &Subject, filter: &Filter) -> Result<u64> {
         return Ok(0);
     }
     let known = Known::of(subject);
-    Conntrack::open()?.remove_all(|connection| {
-        known.head(connection).is_some_and(|head| filter.matches(&head))
-    })
+    Conntrack::open()?
+        .remove_all(|connection| known.head(connection).is_some_and(|head| filter.matches(&head)))
 }
 
 /// The uplinks of the networks of iptables, with their addresses.

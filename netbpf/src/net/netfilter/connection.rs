@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use netbpf_common::FlowState;
 use netlink_packet_core::{DefaultNla, Nla as _};
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Protocol, Status, TCPFlags,
@@ -22,6 +23,15 @@ const TIMESTAMP: u16 = 20;
 const FIRST: u16 = 1;
 const SECOND: u16 = 2;
 
+/// `CTA_NAT_SRC` and `CTA_NAT_DST`; in them `CTA_NAT_V4_MINIP`, `CTA_NAT_V4_MAXIP`
+/// and `CTA_NAT_PROTO`, in which the ports are.
+const NAT_SOURCE: u16 = 6;
+const NAT_DESTINATION: u16 = 13;
+const NAT_PROTO: u16 = 3;
+
+/// `NLA_F_NESTED`.
+const NESTED: u16 = 1 << 15;
+
 const ICMP: u8 = 1;
 
 /// `IP_CT_TCP_FLAG_BE_LIBERAL`: sequence numbers are not judged.
@@ -40,6 +50,20 @@ pub struct Ends {
     pub dst_port: u16,
     /// Type and code of ICMP; zeros otherwise.
     pub icmp: (u8, u8),
+}
+
+impl Ends {
+    /// Those of a packet back.
+    #[must_use]
+    pub fn turned(&self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            src_port: self.dst_port,
+            dst_port: self.src_port,
+            icmp: self.icmp,
+        }
+    }
 }
 
 /// What one direction has carried.
@@ -73,6 +97,20 @@ impl TcpState {
             8 => "CLOSE",
             9 => "SYN_SENT2",
             _ => "NONE",
+        }
+    }
+}
+
+impl From<FlowState> for TcpState {
+    /// What eBPF has seen of a connection, in the kernel's words.
+    fn from(state: FlowState) -> Self {
+        match state {
+            FlowState::SynSent => Self(1),
+            FlowState::SynReceived => Self(2),
+            FlowState::Unreplied | FlowState::Replied | FlowState::Established => Self::ESTABLISHED,
+            FlowState::FinWait => Self(4),
+            FlowState::TimeWait => Self(7),
+            FlowState::Closed => Self(8),
         }
     }
 }
@@ -160,12 +198,22 @@ impl Connection {
         vec![ConntrackAttribute::CtaTupleOrig(write_tuple(self.proto, &self.original))]
     }
 
-    /// All that the kernel needs to know of a new one. What differs between the
-    /// directions is what it is to translate.
+    /// All that the kernel needs to know of a new one. It makes the answering
+    /// direction's ends itself, from what is to be translated.
     pub(super) fn write(&self) -> Vec<ConntrackAttribute> {
+        let (original, reply) = (&self.original, &self.reply);
+        let plain = Ends { icmp: reply.icmp, ..original.turned() };
         let mut attributes = self.key();
+        for (kind, is, was) in [
+            (NAT_SOURCE, (reply.dst, reply.dst_port), (original.src, original.src_port)),
+            (NAT_DESTINATION, (reply.src, reply.src_port), (original.dst, original.dst_port)),
+        ] {
+            if is != was {
+                attributes.push(write_nat(kind, is));
+            }
+        }
         attributes.extend([
-            ConntrackAttribute::CtaTupleReply(write_tuple(self.proto, &self.reply)),
+            ConntrackAttribute::CtaTupleReply(write_tuple(self.proto, &plain)),
             ConntrackAttribute::CtaStatus(self.status),
             ConntrackAttribute::CtaTimeout(self.timeout),
         ]);
@@ -249,6 +297,23 @@ fn write_tuple(proto: u8, ends: &Ends) -> Vec<Tuple> {
     vec![Tuple::Ip(addresses), Tuple::Proto(parts)]
 }
 
+/// A translation to just this address and port.
+fn write_nat(kind: u16, (addr, port): (Ipv4Addr, u16)) -> ConntrackAttribute {
+    let octets = addr.octets();
+    let ports = [nested(FIRST, &port.to_be_bytes()), nested(SECOND, &port.to_be_bytes())].concat();
+    let range =
+        [nested(FIRST, &octets), nested(SECOND, &octets), nested(NAT_PROTO | NESTED, &ports)];
+    ConntrackAttribute::Other(DefaultNla::new(kind | NESTED, range.concat()))
+}
+
+/// An attribute: its length, its kind, its value, and zeros up to a multiple of four.
+fn nested(kind: u16, value: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    let mut bytes = [&len.to_ne_bytes(), &kind.to_ne_bytes(), value].concat();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
 fn read_tcp(info: &ProtoInfo) -> Option<TcpState> {
     let ProtoInfo::TCP(infos) = info else { return None };
     infos.iter().find_map(|info| match info {
@@ -299,12 +364,12 @@ mod tests {
         };
         let reply = Ends {
             src: original.dst,
-            dst: Ipv4Addr::new(203, 0, 113, 1),
+            dst: original.src,
             src_port: dst_port,
             dst_port: src_port,
             icmp: icmp.1,
         };
-        let status = Status::Confirmed | Status::SrcNat;
+        let status = Status::SeenReply | Status::Assured;
         let (counts, start) = (None, None);
         Connection { proto, original, reply, status, tcp, timeout: 60, counts, start, zone: 0 }
     }
@@ -316,6 +381,24 @@ mod tests {
             assert_eq!(Connection::read(&connection.write()), Some(connection));
         }
         assert_eq!(Connection::read(&connection(6).key()), None, "half of one");
+    }
+
+    #[test]
+    fn what_is_to_be_translated_is_a_range_of_one() {
+        let mut connection = connection(17);
+        connection.reply.dst = Ipv4Addr::new(203, 0, 113, 1);
+        let others = connection.write().into_iter().filter_map(|attribute| match attribute {
+            ConntrackAttribute::Other(other) => Some((other.kind(), value(&other))),
+            _ => None,
+        });
+        let others: Vec<_> = others.collect();
+        let addr = [203, 0, 113, 1];
+        let port = [&[6, 0, 1, 0][..], &[0x0f, 0xa0, 0, 0], &[6, 0, 2, 0], &[0x0f, 0xa0, 0, 0]];
+        let expected =
+            [&[8, 0, 1, 0][..], &addr, &[8, 0, 2, 0], &addr, &[20, 0, 3, 0x80], &port.concat()];
+        if cfg!(target_endian = "little") {
+            assert_eq!(others, [(NAT_SOURCE, expected.concat())]);
+        }
     }
 
     #[test]
