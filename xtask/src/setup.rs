@@ -20,7 +20,7 @@ use crate::{
 /// What the root tests need beside netbpf: a command, and the package that
 /// brings it. `test` alone installs these.
 const TEST_PACKAGES: &[(&str, &str)] =
-    &[("ip", "iproute2"), ("iptables", "iptables"), ("turnserver", "coturn")];
+    &[("ip", "iproute2"), ("iptables-legacy", "iptables"), ("turnserver", "coturn")];
 
 /// Debian's compilers that have `core` for BPF, with the package that holds it.
 const DEBIAN_COMPILERS: &[[&str; 2]] =

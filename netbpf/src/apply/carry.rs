@@ -75,7 +75,8 @@ fn connection(row: &FlowRow, timeout: u32) -> Connection {
     let ip_proto = row.head.tuple.proto;
     let original = ends(ip_proto, row.head.tuple.into(), ECHO);
     let translated = ends(ip_proto, row.head.translated, ECHO_REPLY);
-    let mut status = Status::empty();
+    // Whatever is added is in the table.
+    let mut status = Status::Confirmed;
     if row.reply.packets > 0 {
         status |= Status::SeenReply | Status::Assured;
     }

@@ -29,6 +29,9 @@ const NAT_SOURCE: u16 = 6;
 const NAT_DESTINATION: u16 = 13;
 const NAT_PROTO: u16 = 3;
 
+/// What is an attribute's kind of its 16 bits (`NLA_TYPE_MASK`).
+const KIND: u16 = 0x3fff;
+
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 1 << 15;
 
@@ -178,7 +181,7 @@ impl Connection {
                 ConntrackAttribute::CtaStatus(bits) => status = *bits,
                 ConntrackAttribute::CtaTimeout(seconds) => timeout = *seconds,
                 ConntrackAttribute::CtaProtoInfo(infos) => tcp = infos.iter().find_map(read_tcp),
-                ConntrackAttribute::Other(other) => match other.kind() {
+                ConntrackAttribute::Other(other) => match other.kind() & KIND {
                     COUNTERS_ORIGINAL => counts[0] = read_counts(other),
                     COUNTERS_REPLY => counts[1] = read_counts(other),
                     TIMESTAMP => start = number(&value(other), FIRST),
@@ -339,7 +342,7 @@ fn number(mut nested: &[u8], wanted: u16) -> Option<u64> {
     while let [a, b, c, d, rest @ ..] = nested {
         let (len, kind) = (u16::from_ne_bytes([*a, *b]), u16::from_ne_bytes([*c, *d]));
         let len = usize::from(len).checked_sub(4)?;
-        if kind & 0x3fff == wanted {
+        if kind & KIND == wanted {
             return rest.get(..len)?.try_into().ok().map(u64::from_be_bytes);
         }
         nested = rest.get(len.next_multiple_of(4)..)?;
