@@ -27,7 +27,7 @@ use crate::{
     error::{Context as _, Error, Result},
     net::{
         NetnsId,
-        netfilter::tables::Tables,
+        ctnetlink::tables::Tables,
         sysctl::{Switch, Sysctl},
     },
     topology::{LinkName, NamespaceName, Topology},

@@ -10,7 +10,7 @@ use super::Apply;
 use crate::{
     bpf::FlowRow,
     error::{Context as _, Result},
-    net::netfilter::{Connection, Conntrack, Ends, TcpState},
+    net::ctnetlink::{Connection, Conntrack, Ends, TcpState},
 };
 
 /// Types of ICMP echo and its answer: what flows of ICMP are taken for.

@@ -9,7 +9,7 @@ use crate::{
     datapath::iptables::{Table, TableRules},
     error::Result,
     net::{
-        netfilter::{Connection, Conntrack, tables},
+        ctnetlink::{Connection, Conntrack, tables},
         netns::{self, Named},
         sysctl,
     },

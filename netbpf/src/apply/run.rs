@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     net::{
         NewBridge, NewVeth,
-        netfilter::tables,
+        ctnetlink::tables,
         netns::{self, Named},
         sysctl,
     },

@@ -4,7 +4,7 @@
 mod addr;
 mod fdb;
 mod link;
-pub mod netfilter;
+pub mod ctnetlink;
 pub mod netns;
 mod route;
 mod sockets;

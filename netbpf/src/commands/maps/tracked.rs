@@ -15,7 +15,7 @@ use super::{
 use crate::{
     bpf::FlowHead,
     error::Result,
-    net::netfilter::{Connection, Conntrack, Ends},
+    net::ctnetlink::{Connection, Conntrack, Ends},
     topology::{EndpointPlan, Topology},
 };
 
