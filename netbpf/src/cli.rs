@@ -11,7 +11,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::{
-    commands::{down, exec, generate, logs, maps, sandboxed, status, up},
+    commands::{down, exec, generate, logs, maps, sandboxed, status, switch, up},
     error::{Error, Result},
     host::{self, Host},
     mounts,
@@ -117,6 +117,8 @@ pub enum Verb {
     Up(up::Args),
     /// Take networks away, whatever state they are in
     Down(down::Args),
+    /// Switch a running network over to another datapath
+    Switch(switch::Args),
     /// Show networks and whether every piece that should exist does
     Status(status::Args),
     /// Run a command inside a namespace
@@ -131,7 +133,7 @@ pub enum Verb {
 }
 
 /// Names of the verbs that act somewhere.
-const VERBS: [&str; 6] = ["up", "down", "status", "exec", "maps", "logs"];
+const VERBS: [&str; 7] = ["up", "down", "switch", "status", "exec", "maps", "logs"];
 
 impl Verb {
     /// Its name.
@@ -140,6 +142,7 @@ impl Verb {
             Self::Up(_) => "up",
             Self::Down(_) => "down",
             Self::Status(_) => "status",
+            Self::Switch(_) => "switch",
             Self::Exec(_) => "exec",
             Self::Maps(_) => "maps",
             Self::Logs(_) => "logs",
@@ -152,6 +155,7 @@ impl Verb {
         match self {
             Self::Up(args) => args.run(globals),
             Self::Down(args) => args.run(globals),
+            Self::Switch(args) => args.run(globals),
             Self::Status(args) => args.run(globals),
             Self::Exec(args) => args.run(globals),
             Self::Maps(args) => args.run(&subject("maps")?, globals.style()),
@@ -161,11 +165,10 @@ impl Verb {
     }
 }
 
-/// The host's datapath, for the verbs that look into it.
+/// The host's datapaths, for the verbs that look into it.
 fn subject(verb: &str) -> Result<maps::Subject> {
     host::require_privileges(verb)?;
-    let host = Host::here()?;
-    maps::Subject::open(&host.pins, host.names()?)
+    maps::Subject::open(&Host::here()?)
 }
 
 /// Runs netbpf with the arguments of this process. Must be called first of all,

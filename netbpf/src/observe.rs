@@ -10,7 +10,7 @@ use netbpf_common::{Endpoint, PublishEntry, Uplink};
 
 use crate::{
     bpf::{Hook, LoadOptions},
-    datapath::{Datapaths, Kind, iptables::RulesSeen},
+    datapath::{Datapaths, Kind},
     error::Result,
     net::{
         Address, FdbRow, Link, Netlink, Route, Worker,
@@ -18,8 +18,10 @@ use crate::{
         sysctl::{self, Switch},
     },
     state::{Recorded, Store},
-    topology::{LinkName, NamespaceName},
+    topology::{LinkName, NamespaceName, Topology},
 };
+
+pub use crate::datapath::iptables::RulesSeen;
 
 /// What there is on the host.
 #[derive(Clone, Default, Debug)]
@@ -109,10 +111,21 @@ impl Observed {
         networks.filter(move |network| network.topology.name.as_str() != name)
     }
 
-    /// The recorded networks that have a kind of datapath.
+    /// The recorded networks that have a kind of datapath, or are being switched from it.
     pub fn networks_of(&self, kind: Kind) -> impl Iterator<Item = &Recorded> {
-        let networks = self.networks.iter().filter(|network| !network.topology.direct);
-        networks.filter(move |network| network.topology.datapath == kind)
+        self.networks.iter().filter(move |network| {
+            let Topology { datapath, former, direct, .. } = network.topology;
+            !direct && (datapath == kind || former == Some(kind))
+        })
+    }
+
+    /// Those but the given one.
+    pub fn others_of<'a>(
+        &'a self,
+        one: &'a Topology,
+        kind: Kind,
+    ) -> impl Iterator<Item = &'a Recorded> {
+        self.networks_of(kind).filter(move |other| other.topology.name != one.name)
     }
 
     /// The address that translated packets of the uplink carry: its primary one.

@@ -84,7 +84,7 @@ impl Session {
         Observed::collect(&self.netlink, &self.worker, &self.datapaths, &self.host.store).await
     }
 
-    /// Runs the steps that build a network.
+    /// Runs the steps that build a network, or that switch it over.
     ///
     /// # Errors
     /// What went wrong; nothing was changed then, or the error says so.
@@ -96,7 +96,10 @@ impl Session {
         progress: &mut dyn Progress,
     ) -> Result<Vec<String>> {
         let mut apply = self.apply(topology, journal, progress)?;
-        let done = apply.build(steps).await;
+        let done = match topology.former {
+            None => apply.build(steps).await,
+            Some(_) => apply.switch(steps).await,
+        };
         let warnings = apply.warnings;
         self.host.tidy_pins();
         done.map(|()| warnings)

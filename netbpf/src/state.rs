@@ -4,6 +4,7 @@
 //! <NET>.json      the network as it was asked for, and how far it is
 //! <NET>.journal   a line for each thing that was made: what tells it from others
 //! sysctls         what was set before a network changed it
+//! tables          the tables of nf_tables before iptables made more
 //! lock            held by whoever changes something
 //! ```
 //!
@@ -26,6 +27,7 @@ use crate::{
     error::{Context as _, Error, Result},
     net::{
         NetnsId,
+        ctnetlink::tables::Tables,
         sysctl::{Switch, Sysctl},
     },
     topology::{LinkName, NamespaceName, Topology},
@@ -135,6 +137,10 @@ impl Store {
         self.dir.join("sysctls")
     }
 
+    fn tables(&self) -> PathBuf {
+        self.dir.join("tables")
+    }
+
     /// All networks, by name. Those of an earlier boot do not count.
     ///
     /// # Errors
@@ -177,6 +183,7 @@ impl Store {
             {
                 self.forget(&document.topology.name)?;
                 remove(&self.sysctls())?;
+                self.forget_tables()?;
             }
         }
         Ok(())
@@ -261,6 +268,36 @@ impl Store {
             Some(_) if kept.is_empty() => remove(&self.sysctls()),
             Some(_) => write(&self.sysctls(), &kept),
         }
+    }
+}
+
+impl Store {
+    /// Remembers the tables of `nf_tables` before iptables makes more. What was
+    /// remembered earlier stays.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn keep_tables(&self, before: &Tables) -> Result<()> {
+        match self.kept_tables()? {
+            None => write(&self.tables(), before),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The tables that there were before, if they are remembered.
+    ///
+    /// # Errors
+    /// The file cannot be read or understood.
+    pub fn kept_tables(&self) -> Result<Option<Tables>> {
+        read(&self.tables())
+    }
+
+    /// Forgets them.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn forget_tables(&self) -> Result<()> {
+        remove(&self.tables())
     }
 }
 

@@ -143,15 +143,14 @@ impl Host {
 
     /// Runs `netbpf up --uplink up0 ARGUMENTS`, which must succeed.
     ///
-    /// Under the [reference](crate::reference) the same network is built without netbpf.
+    /// Under the [reference](crate::reference) with `--datapath iptables`.
     #[track_caller]
     pub fn up(&self, arguments: &str) -> Outcome {
-        let arguments = format!("up --uplink up0 {arguments}");
-        if !reference::enabled() {
-            return self.netbpf(&arguments).ok();
+        let mut arguments = format!("--uplink up0 {arguments}");
+        if reference::enabled() {
+            arguments = reference::arguments(&arguments);
         }
-        reference::up(&self.machine, arguments.trim_start_matches("up "));
-        finish(&mut self.machine.command("true")).ok()
+        self.netbpf(&format!("up {arguments}")).ok()
     }
 
     /// Runs `netbpf ARGUMENTS -o json`, which must succeed, and reads the answer.
@@ -176,7 +175,7 @@ impl Host {
     fn explain(&self) {
         let views =
             ["status", "maps endpoints", "maps fdb", "maps publish", "maps flows", "maps stats"];
-        for arguments in views.into_iter().filter(|_| !reference::enabled()) {
+        for arguments in views {
             let command = &mut self.command(arguments);
             if let Ok(output) = command.output() {
                 let said = [output.stdout, output.stderr].concat();
@@ -200,10 +199,6 @@ impl Host {
     /// Takes all networks down and compares everything with what was before.
     #[track_caller]
     pub fn down(&self) {
-        if reference::enabled() {
-            // It leaves sysctls and empty tables behind: not what is tested.
-            return reference::down(&self.machine);
-        }
         self.netbpf("down --all").ok();
         self.assert_as_before();
     }

@@ -93,7 +93,11 @@ fn flow_line(flow: &Value) -> FlowLine {
         SocketAddrV4::new(addr, u16::try_from(number(&tuple[port])).expect("a port"))
     };
     let (original, translated) = (&flow["original"], &flow["translated"]);
-    let both = |counts: &Value| number(&counts["original"]) + number(&counts["reply"]);
+    let both = |counts: &Value| match counts {
+        // What is not counted.
+        Value::Null => 0,
+        counts => number(&counts["original"]) + number(&counts["reply"]),
+    };
     FlowLine {
         proto: text(&flow["proto"]),
         orig_src: socket(original, "src", "src_port"),

@@ -27,7 +27,7 @@ use crate::{
 /// brings it. `test` alone installs these.
 const TEST_PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
-    ("iptables", "iptables"),
+    ("iptables-legacy", "iptables"),
     ("nft", "nftables"),
     ("dbus-daemon", "dbus-daemon"),
     ("turnserver", "coturn"),

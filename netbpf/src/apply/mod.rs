@@ -1,6 +1,7 @@
 //! Runs steps. When one fails, those that were done are undone in reverse, and
 //! every error is reported.
 
+mod carry;
 mod fault;
 mod remove;
 mod run;
@@ -84,6 +85,32 @@ impl Apply<'_> {
                 let errors = self.run_all(&undo, Fault::None).await;
                 return Err(self.failure(n, steps.len(), step, &error, &errors));
             }
+        }
+        Ok(())
+    }
+
+    /// Runs the steps that switch a network over. If one fails, what was done
+    /// stays: it is remembered, and goes on from there.
+    ///
+    /// # Errors
+    /// The failed step's.
+    pub async fn switch(&mut self, steps: &[Step]) -> Result<()> {
+        for (n, step) in (1..).zip(steps) {
+            self.progress.step(n, steps.len(), step);
+            let ready = interrupt::check().and_then(|()| self.fault.check(n));
+            let done = match ready {
+                Ok(()) => self.run(step).await,
+                error => error,
+            };
+            done.map_err(|error| {
+                let Topology { name, datapath, .. } = self.topology;
+                let total = steps.len();
+                let what = format!("cannot switch {name} over: step {n} of {total} failed: {step}");
+                let kind = datapath.name();
+                Error::failed(what).because(error).hint(format!(
+                    "finish it: netbpf switch {name} --datapath {kind}; or take it down: netbpf down {name}"
+                ))
+            })?;
         }
         Ok(())
     }

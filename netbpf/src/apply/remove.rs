@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use crate::{
+    datapath::iptables::{Table, TableRules},
     error::Result,
     net::{
+        ctnetlink::{Connection, Conntrack, tables},
         netns::{self, Named},
         sysctl,
     },
@@ -40,7 +42,13 @@ impl Apply<'_> {
             }
             Step::ClearSubnet { subnet } => self.datapaths.ebpf.clear_subnet(*subnet),
             Step::ClearGateway { addr, mac } => self.datapaths.ebpf.clear_gateway(*addr, *mac),
-            Step::ClearRules { rules } => self.datapaths.iptables.clear(rules),
+            Step::ClearRules { rules } => self.clear_rules(rules),
+            Step::TidyTables => {
+                if let Some(before) = self.store.kept_tables()? {
+                    tables::tidy(&Table::ALL.map(Table::name), &before);
+                }
+                self.store.forget_tables()
+            }
             Step::SwitchBack { switch } => {
                 if let Some(before) = self.store.kept_sysctls()?.get(switch) {
                     sysctl::restore(before)?;
@@ -55,6 +63,16 @@ impl Apply<'_> {
             // The steps that make something are run elsewhere.
             _ => Ok(()),
         }
+    }
+
+    fn clear_rules(&self, rules: &TableRules) -> Result<()> {
+        self.datapaths.iptables.clear(rules)?;
+        if rules.table == Table::Nat {
+            let subnet = self.topology.subnet;
+            let ours = |connection: &Connection| connection.concerns(|addr| subnet.holds(addr));
+            Conntrack::open()?.remove_all(ours)?;
+        }
+        Ok(())
     }
 
     /// The index by which the datapath knows an interface, which may be gone.

@@ -7,12 +7,13 @@ use crate::{
     error::{Error, Result},
     net::{
         NewBridge, NewVeth,
+        ctnetlink::tables,
         netns::{self, Named},
         sysctl,
     },
     plan::{Place, Step},
     state::{Entry, Phase},
-    topology::{EndpointPlan, LinkName, NamespaceName},
+    topology::{EndpointPlan, LinkName, NamespaceName, Topology},
 };
 
 impl Apply<'_> {
@@ -85,13 +86,19 @@ impl Apply<'_> {
                 let index = self.note_index(link).await?;
                 self.datapaths.ebpf.attach(*hook, index)
             }
+            Step::KeepTables => self.store.keep_tables(&tables::all()),
             Step::SetRules { rules } => self.datapaths.iptables.set(rules),
             Step::SetHairpin { endpoint, on } => {
                 let port = self.netlink.index(endpoint.link.as_str()).await?;
                 self.netlink.set_hairpin(port, *on).await
             }
             Step::SetRouteLocalnet { bridge, on } => sysctl::route_localnet(bridge.as_str(), *on),
-            Step::MarkUp => self.store.record(self.topology, Phase::Up),
+            Step::MarkSwitching { .. } => self.store.record(self.topology, Phase::Building),
+            Step::CarryFlows => self.carry_flows(),
+            Step::MarkUp => {
+                let topology = Topology { former: None, ..self.topology.clone() };
+                self.store.record(&topology, Phase::Up)
+            }
             step => self.run_removal(step).await,
         }
     }

@@ -7,4 +7,5 @@ pub mod logs;
 pub mod maps;
 pub(crate) mod sandboxed;
 pub mod status;
+pub mod switch;
 pub mod up;

@@ -236,14 +236,22 @@ fn open(host: Host, request: &Request) -> Result<Session> {
 async fn print_plan(request: &Request, globals: &Globals) -> Result<()> {
     let session = open(Host::here()?, request)?;
     let (topology, steps, _) = prepare(&session, request, globals).await?;
+    print_steps(&topology, &steps, globals)
+}
+
+/// Shows what would be done.
+///
+/// # Errors
+/// It cannot be written.
+pub(super) fn print_steps(topology: &Topology, steps: &[Step], globals: &Globals) -> Result<()> {
     let mut out = Sink::stdout();
     if globals.format() == Format::Json {
         let steps = steps.iter().map(|step| format!("{step:#}")).collect();
         write_json(&mut out, &DryRun { network: topology.name.to_string(), steps })?;
     } else if steps.is_empty() {
-        writeln!(out, "{}", nothing_to_do(&topology)).context(CANNOT_WRITE)?;
+        writeln!(out, "{}", nothing_to_do(topology)).context(CANNOT_WRITE)?;
     } else {
-        for (n, step) in (1..).zip(&steps) {
+        for (n, step) in (1..).zip(steps) {
             writeln!(out, "{n:>4}  {step:#}").context(CANNOT_WRITE)?;
         }
     }

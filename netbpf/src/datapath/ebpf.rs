@@ -48,6 +48,12 @@ impl Ebpf {
         Self { pin_dir: pin_dir.to_owned(), loaded }
     }
 
+    /// Its maps, if it is loaded.
+    #[must_use]
+    pub fn maps(&self) -> Option<&bpf::Datapath> {
+        self.loaded.as_ref()
+    }
+
     fn loaded(&self) -> Result<&bpf::Datapath> {
         self.loaded.as_ref().ok_or_else(|| {
             Error::failed("the datapath is not loaded")

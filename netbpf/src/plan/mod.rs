@@ -5,12 +5,14 @@ mod direct;
 mod rows;
 mod rules;
 mod step;
+mod switch;
 mod words;
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
 pub use rows::{endpoint_row, publish_entries};
 pub use step::{Place, Step};
+pub use switch::switch;
 
 use crate::{
     bpf::Hook,
@@ -24,6 +26,9 @@ use crate::{
 /// The steps from what there is to the network; none if it is all there.
 #[must_use]
 pub fn up(topology: &Topology, observed: &Observed, store: &Store) -> Vec<Step> {
+    if topology.former.is_some() {
+        return switch(topology, observed, store);
+    }
     // If the datapath that all networks of eBPF share is lost, what is loaded in
     // its place must know the others, too.
     let others: Vec<Planner<'_>> = observed
@@ -63,35 +68,52 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
         networks: observed.others(name).cloned().collect(),
         ..Observed::default()
     };
+    let mut all = missing(topology, &nothing, store);
+    if let Some(former) = topology.former {
+        // Of both datapaths there may be something.
+        let new = std::mem::take(&mut all);
+        let before = Topology { datapath: former, ..topology.clone() };
+        all = missing(&before, &nothing, store);
+        all.retain(|step| !new.contains(step) || !matches!(step, Step::MarkUp));
+        let more: Vec<Step> = new.into_iter().filter(|step| !all.contains(step)).collect();
+        all.extend(more);
+    }
+    let gone = undo(&all).into_iter().filter(|step| is_to_go(step, topology, observed));
+    gone.filter(|step| match step {
+        Step::DeleteLink { name, .. } => observed.link(name.as_str()).is_some(),
+        Step::DeleteNamespace { name } => {
+            !matches!(observed.inside.get(name), Some(Inside::Missing))
+        }
+        _ => true,
+    })
+    .collect()
+}
+
+/// Whether what a step takes away is not needed by other networks, nor goes along
+/// with something else.
+fn is_to_go(step: &Step, topology: &Topology, observed: &Observed) -> bool {
+    let others = |kind: Kind| observed.others_of(topology, kind);
     // What is eBPF's is shared with the other networks of eBPF, forwarding with all.
-    let last = nothing.networks_of(Kind::Ebpf).next().is_none();
-    let alone = nothing.networks.is_empty();
-    let is_others = |uplink: &LinkName| {
-        nothing.networks_of(Kind::Ebpf).any(|other| other.topology.has_uplink(uplink))
-    };
-    let all = missing(topology, &nothing, store);
-    undo(&all)
-        .into_iter()
-        .filter(|step| match step {
-            Step::UnloadDatapath | Step::Detach { hook: Hook::FromHost, .. } => last,
-            Step::SwitchBack { switch } => {
-                let is_unused = if *switch == Switch::IpForward { alone } else { last };
-                is_unused && observed.switched.contains(switch)
-            }
-            // Rows go with the maps.
-            Step::Withdraw { .. }
-            | Step::ClearEndpoint { .. }
-            | Step::ClearSubnet { .. }
-            | Step::ClearGateway { .. } => !last,
-            Step::ClearUplink { link } => !last && !is_others(link),
-            Step::Detach { link, .. } => !is_others(link),
-            Step::DeleteLink { name, .. } => observed.link(name.as_str()).is_some(),
-            Step::DeleteNamespace { name } => {
-                !matches!(observed.inside.get(name), Some(Inside::Missing))
-            }
-            _ => true,
-        })
-        .collect()
+    let last = others(Kind::Ebpf).next().is_none();
+    let alone = observed.others(topology.name.as_str()).next().is_none();
+    let is_others =
+        |uplink: &LinkName| others(Kind::Ebpf).any(|other| other.topology.has_uplink(uplink));
+    match step {
+        Step::UnloadDatapath | Step::Detach { hook: Hook::FromHost, .. } => last,
+        Step::SwitchBack { switch } => {
+            let is_unused = if *switch == Switch::IpForward { alone } else { last };
+            is_unused && observed.switched.contains(switch)
+        }
+        // Rows go with the maps.
+        Step::Withdraw { .. }
+        | Step::ClearEndpoint { .. }
+        | Step::ClearSubnet { .. }
+        | Step::ClearGateway { .. } => !last,
+        Step::ClearUplink { link } => !last && !is_others(link),
+        Step::Detach { link, .. } => !is_others(link),
+        Step::TidyTables => others(Kind::Iptables).next().is_none(),
+        _ => true,
+    }
 }
 
 /// The steps that undo some, in reverse; but veths after all namespaces. For
@@ -107,7 +129,7 @@ pub fn undo(steps: &[Step]) -> Vec<Step> {
     let is_late = |step: &Step| {
         let is_guard = matches!(step, Step::Detach { hook, .. } if hook.is_guard());
         let is_subnet = matches!(step, Step::ClearSubnet { .. });
-        let is_rules = matches!(step, Step::ClearRules { .. });
+        let is_rules = matches!(step, Step::ClearRules { .. } | Step::TidyTables);
         let is_last = matches!(step, Step::UnloadDatapath | Step::Forget { .. });
         is_guard || is_subnet || is_rules || is_last
     };

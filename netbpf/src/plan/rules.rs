@@ -2,7 +2,8 @@
 
 use super::{Planner, Step};
 use crate::{
-    datapath::iptables::TableRules,
+    datapath::{Kind, iptables::TableRules},
+    state::Phase,
     topology::{EndpointPlan, Topology},
 };
 
@@ -10,6 +11,11 @@ impl Planner<'_> {
     /// The rules before anything that they are about: nothing leaves as it is,
     /// and nothing gets in, at any time. The host forwards last of all.
     pub(super) fn with_iptables(&self, steps: &mut Vec<Step>) {
+        let is_whole = self.existing.is_some_and(|network| network.phase == Phase::Up);
+        let mut others = self.observed.others_of(self.topology, Kind::Iptables);
+        if !is_whole && others.next().is_none() {
+            steps.push(Step::KeepTables);
+        }
         let rules = TableRules::of(self.topology, self.observed);
         let differ = rules.into_iter().filter(|rules| !self.observed.rules.has(rules));
         steps.extend(differ.map(|rules| Step::SetRules { rules }));

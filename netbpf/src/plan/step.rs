@@ -6,7 +6,7 @@ use netbpf_common::{Endpoint, MacAddr, PublishEntry, Uplink};
 
 use crate::{
     bpf::{Hook, LoadOptions},
-    datapath::iptables::TableRules,
+    datapath::{Kind, iptables::TableRules},
     net::sysctl::Switch,
     topology::{EndpointPlan, LinkName, NamespaceName, Owned, Subnet},
 };
@@ -179,6 +179,8 @@ pub enum Step {
         /// The namespace that the interface belongs to, if to one.
         namespace: Option<NamespaceName>,
     },
+    /// Remember which tables of `nf_tables` there are before iptables makes more.
+    KeepTables,
     /// Set rules of iptables.
     SetRules {
         /// What the network should have in a table.
@@ -199,6 +201,15 @@ pub enum Step {
         /// Whether it is switched on or off.
         on: bool,
     },
+    /// Remember that the network is being switched over to another datapath.
+    MarkSwitching {
+        /// From which one.
+        from: Kind,
+        /// To which one.
+        to: Kind,
+    },
+    /// Have the kernel track the flows of eBPF that live.
+    CarryFlows,
     /// Remember that the network is complete.
     MarkUp,
 
@@ -238,7 +249,10 @@ pub enum Step {
         /// Its MAC.
         mac: MacAddr,
     },
-    /// Take rules of iptables away.
+    /// Remove what iptables has made of tables, if nobody uses it.
+    TidyTables,
+    /// Take rules of iptables away, and with those that translate the connections
+    /// that they have translated.
     ClearRules {
         /// What the network has in a table.
         rules: TableRules,
@@ -295,6 +309,7 @@ impl Step {
             Self::SetUplink { link, .. } => Self::ClearUplink { link },
             Self::SetPublished { others, .. } => Self::Withdraw { others },
             Self::Attach { hook, link, .. } => Self::Detach { hook, link },
+            Self::KeepTables => Self::TidyTables,
             Self::SetRules { rules } => Self::ClearRules { rules },
             Self::MarkUp => Self::MarkRemoving,
             Self::LinkUp { .. }
@@ -306,6 +321,8 @@ impl Step {
             | Self::AddFdb { .. }
             | Self::SetHairpin { .. }
             | Self::SetRouteLocalnet { .. }
+            | Self::MarkSwitching { .. }
+            | Self::CarryFlows
             | Self::MarkRemoving
             | Self::Detach { .. }
             | Self::Withdraw { .. }
@@ -313,6 +330,7 @@ impl Step {
             | Self::ClearEndpoint { .. }
             | Self::ClearSubnet { .. }
             | Self::ClearGateway { .. }
+            | Self::TidyTables
             | Self::ClearRules { .. }
             | Self::SwitchBack { .. }
             | Self::DeleteLink { .. }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Place, Step};
-use crate::{bpf::Hook, net::sysctl::Switch};
+use crate::{bpf::Hook, datapath::iptables::Table, net::sysctl::Switch};
 
 impl Step {
     /// What is amiss as long as the step is still to be done.
@@ -129,6 +129,13 @@ impl fmt::Display for Step {
             Self::Attach { hook, link, .. } => {
                 write!(f, "tc: attach {} to {} of {link}", hook.program(), side(*hook))
             }
+            Self::MarkSwitching { from, to } => {
+                let (from, to) = (from.name(), to.name());
+                write!(f, "remember that the network is being switched from {from} to {to}")
+            }
+            Self::CarryFlows => f.write_str("conntrack: track the flows that eBPF carries"),
+            Self::KeepTables => f.write_str("remember which tables of nf_tables there are"),
+            Self::TidyTables => f.write_str("nft: delete the tables that iptables made, if unused"),
             Self::SetRules { rules } => fmt::Display::fmt(rules, f),
             Self::SetHairpin { endpoint, on } => {
                 write!(f, "bridge link set dev {} hairpin {}", endpoint.link, on_off(*on))
@@ -151,7 +158,10 @@ impl fmt::Display for Step {
             Self::ClearSubnet { subnet } => write!(f, "bpf: forget subnet {subnet}"),
             Self::ClearGateway { addr, .. } => write!(f, "bpf: forget gateway {addr}"),
             Self::ClearRules { rules } => {
-                write!(f, "iptables-restore --noflush: no rules in table {}", rules.table.name())
+                let of_nat = rules.table == Table::Nat;
+                let connections = if of_nat { "; conntrack: end what they translated" } else { "" };
+                let table = rules.table.name();
+                write!(f, "iptables-restore --noflush: no rules in table {table}{connections}")
             }
             Self::SwitchBack { switch: switch @ Switch::IpForward } => {
                 write!(f, "sysctl {switch}=0, and what changed along with it")

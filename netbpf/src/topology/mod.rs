@@ -59,6 +59,8 @@ pub struct Topology {
     pub datapath: Kind,
     /// Why it is not the datapath that is tried first, if it is not.
     pub fallback: Option<String>,
+    /// What has moved them until now, while they are being switched over.
+    pub former: Option<Kind>,
     /// The network's addresses.
     pub subnet: Subnet,
     /// Largest IP packet of its interfaces.

@@ -47,7 +47,7 @@ struct View<'a> {
 
 /// Shows each endpoint.
 pub(super) fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Result<()> {
-    let counts = subject.datapath.map::<FlowCounts>()?;
+    let counts = subject.datapath()?.map::<FlowCounts>()?;
     let flows = |id: EndpointId| Ok(counts.get(&id.index())?.unwrap_or_default());
     match style.format {
         Format::Json => {
@@ -98,7 +98,7 @@ pub(super) fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Resu
 /// The slots that are in use.
 pub(super) fn live(subject: &Subject) -> Result<Vec<(EndpointId, Endpoint)>> {
     let mut live = Vec::new();
-    subject.datapath.map::<maps::Endpoints>()?.for_each(|index, endpoint| {
+    subject.datapath()?.map::<maps::Endpoints>()?.for_each(|index, endpoint| {
         if endpoint.ifindex != 0 {
             // The array has 4096 elements.
             live.extend(u16::try_from(*index).map(|index| (EndpointId(index), *endpoint)));

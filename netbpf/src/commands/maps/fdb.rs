@@ -106,13 +106,13 @@ pub(super) fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Resu
 
 /// All MACs, sorted.
 fn places(subject: &Subject) -> Result<Vec<Place>> {
-    let (now, most) = (clock::now()?, subject.datapath.config()?.timeouts.fdb);
+    let (now, most) = (clock::now()?, subject.datapath()?.config()?.timeouts.fdb);
     let mut places = Vec::new();
-    subject.datapath.map::<Fdb>()?.for_each(|key, entry| {
+    subject.datapath()?.map::<Fdb>()?.for_each(|key, entry| {
         places.push(Place::fixed(key.mac, *entry));
         Ok(())
     })?;
-    subject.datapath.map::<FdbLearnt>()?.for_each(|key, entry| {
+    subject.datapath()?.map::<FdbLearnt>()?.for_each(|key, entry| {
         places.extend(Place::learnt(key.mac, *entry, now, most));
         Ok(())
     })?;

@@ -1,18 +1,18 @@
 //! `netbpf maps flows`: flows, one a line, and their end by filter.
 
-use std::{fmt, io::Write};
+use std::{fmt, io::Write, time::Duration};
 
 use clap::Subcommand;
-use netbpf_common::{Flow, FlowState, Ipv4, Port, Ticks, Timeouts, Translation, maps};
+use netbpf_common::{Flow, Ipv4, Port, Ticks, Timeouts, Translation, maps};
 use serde::Serialize;
 
 use super::{
     Subject, clock,
     filter::{Filter, Options, Proto},
-    watch,
+    tracked, watch,
 };
 use crate::{
-    bpf::{FlowRow, interface},
+    bpf::{FlowHead, FlowRow, interface},
     error::{Context as _, Error, Result},
     output::{Bytes, CANNOT_WRITE, Column, Format, JsonList, Sink, Span, Style, Table, write_json},
 };
@@ -95,7 +95,9 @@ impl FlushArgs {
                 .hint("choose some with --ns, --proto, --port or --to, or end all with --all"));
         }
         let filter = self.options.resolve(subject)?;
-        let removed = subject.datapath.flush(|flow| filter.matches(flow))?;
+        let ebpf = subject.ebpf();
+        let removed = ebpf.map_or(Ok(0), |datapath| datapath.flush(|flow| filter.matches(flow)))?
+            + tracked::flush(subject, &filter)?;
         match style.format {
             Format::Json => write_json(out, &Flushed { removed }),
             Format::Table => {
@@ -123,19 +125,25 @@ fn show(subject: &Subject, filter: &Filter, style: Style, out: &mut dyn Write) -
         Format::Table => {
             let mut table = Table::new(out, COLUMNS, style.headers);
             walk(subject, filter, |line| {
+                let number = |n: Option<u64>| n.map_or(String::new(), |n| n.to_string());
+                let bytes = line.bytes.map(|[a, b]| Bytes(a.wrapping_add(b)).to_string());
+                let head = &line.head;
                 table.row(|row| {
-                    row.cell(Proto(line.row.head.tuple.proto))
+                    row.cell(Proto(head.tuple.proto))
                         .cell(Side::source(line.original()))
                         .cell(Side::destination(line.original()))
-                        .cell(Side::source(line.row.head.translated))
-                        .cell(Side::destination(line.row.head.translated))
-                        .cell(line.state.name())
-                        .cell(Span(clock::span(line.age)))
-                        .cell(Span(clock::span(line.expires)))
-                        .cell(line.packets())
-                        .cell(Bytes(line.bytes()))
-                        .cell(subject.names.ns(line.row.head.endpoint))
-                        .cell(uplinks.name(line.row.head.uplink).unwrap_or("(gone)"));
+                        .cell(Side::source(head.translated))
+                        .cell(Side::destination(head.translated))
+                        .cell(line.state)
+                        .cell(line.age.map_or(String::new(), |age| Span(age).to_string()))
+                        .cell(Span(line.expires))
+                        .cell(number(line.packets.map(|[a, b]| a.wrapping_add(b))))
+                        .cell(bytes.unwrap_or_default())
+                        .cell(subject.names.ns(head.endpoint))
+                        .cell(match head.uplink {
+                            UNKNOWN => "",
+                            index => uplinks.name(index).unwrap_or("(gone)"),
+                        });
                 })
             })?;
             table.end()
@@ -143,16 +151,22 @@ fn show(subject: &Subject, filter: &Filter, style: Style, out: &mut dyn Write) -
     }
 }
 
+/// The index of an uplink that is not known.
+pub(super) const UNKNOWN: u32 = 0;
+
 /// The names of the interfaces that flows leave by, looked up once for all.
 struct Uplinks(Vec<(u32, String)>);
 
 impl Uplinks {
     fn look_up(subject: &Subject) -> Result<Self> {
         let mut indexes = vec![Flow::LOOPBACK];
-        subject.datapath.map::<maps::Uplinks>()?.for_each(|&ifindex, _| {
-            indexes.push(ifindex);
-            Ok(())
-        })?;
+        if let Some(datapath) = subject.ebpf() {
+            datapath.map::<maps::Uplinks>()?.for_each(|&ifindex, _| {
+                indexes.push(ifindex);
+                Ok(())
+            })?;
+        }
+        indexes.extend(tracked::uplinks(subject).map(|(index, _)| index));
         let names = indexes.into_iter().filter_map(|index| Some((index, interface(index)?)));
         Ok(Self(names.collect()))
     }
@@ -163,53 +177,58 @@ impl Uplinks {
     }
 }
 
-/// Calls `each` with every live flow that the filter matches.
+/// Calls `each` with every live flow that the filter matches: those of eBPF, and
+/// those of iptables behind them.
 fn walk(
     subject: &Subject,
     filter: &Filter,
     mut each: impl FnMut(&Line) -> Result<()>,
 ) -> Result<()> {
-    let timeouts = subject.datapath.config()?.timeouts;
-    let now = clock::now()?;
-    subject.datapath.for_each_flow(
-        |flow| filter.matches(flow),
-        |row| match Line::of(*row, now, &timeouts) {
-            Some(line) => each(&line),
-            None => Ok(()),
-        },
-    )
+    if let Some(datapath) = subject.ebpf() {
+        let timeouts = datapath.config()?.timeouts;
+        let now = clock::now()?;
+        datapath.for_each_flow(
+            |flow| filter.matches(flow),
+            |row| match Line::of(row, now, &timeouts) {
+                Some(line) => each(&line),
+                None => Ok(()),
+            },
+        )?;
+    }
+    tracked::lines(subject, filter)?.iter().try_for_each(each)
 }
 
-/// A flow with what follows from it at a point in time.
-struct Line {
-    row: FlowRow,
-    state: FlowState,
-    age: Ticks,
-    expires: Ticks,
+/// A flow at a point in time.
+pub(super) struct Line {
+    pub(super) head: FlowHead,
+    pub(super) state: &'static str,
+    /// Nothing if it is not known.
+    pub(super) age: Option<Duration>,
+    pub(super) expires: Duration,
+    /// Packets of both directions; nothing if they are not counted.
+    pub(super) packets: Option<[u64; 2]>,
+    /// Bytes of them.
+    pub(super) bytes: Option<[u64; 2]>,
 }
 
 impl Line {
     /// Nothing if the flow has expired: it is over, though the datapath has not
     /// come by to remove it.
-    fn of(row: FlowRow, now: Ticks, timeouts: &Timeouts) -> Option<Self> {
+    fn of(row: &FlowRow, now: Ticks, timeouts: &Timeouts) -> Option<Self> {
         let expires = row.expires_in(now, timeouts);
-        let (state, age) = (row.state(), now.since(row.original.created));
-        (expires.0 > 0).then_some(Self { row, state, age, expires })
+        (expires.0 > 0).then(|| Self {
+            head: row.head,
+            state: row.state().name(),
+            age: Some(clock::span(now.since(row.original.created))),
+            expires: clock::span(expires),
+            packets: Some([row.original.packets, row.reply.packets]),
+            bytes: Some([row.original.bytes, row.reply.bytes]),
+        })
     }
 
     /// The opening packet's addresses and ports.
     fn original(&self) -> Translation {
-        self.row.head.tuple.into()
-    }
-
-    /// Packets of both directions.
-    fn packets(&self) -> u64 {
-        self.row.original.packets.wrapping_add(self.row.reply.packets)
-    }
-
-    /// Bytes of both directions.
-    fn bytes(&self) -> u64 {
-        self.row.original.bytes.wrapping_add(self.row.reply.bytes)
+        self.head.tuple.into()
     }
 }
 
@@ -281,15 +300,15 @@ struct View<'a> {
     original: Tuple4,
     translated: Tuple4,
     state: &'a str,
-    age_ms: u64,
-    expires_ms: u64,
-    packets: BothWays,
-    bytes: BothWays,
+    age_ms: Option<u128>,
+    expires_ms: u128,
+    packets: Option<BothWays>,
+    bytes: Option<BothWays>,
     endpoint: u16,
     network: Option<&'a str>,
     ns: Option<&'a str>,
     uplink: Option<&'a str>,
-    uplink_ifindex: u32,
+    uplink_ifindex: Option<u32>,
 }
 
 /// Addresses and ports in JSON.
@@ -319,25 +338,31 @@ struct BothWays {
     reply: u64,
 }
 
+impl From<[u64; 2]> for BothWays {
+    fn from([original, reply]: [u64; 2]) -> Self {
+        Self { original, reply }
+    }
+}
+
 impl<'a> View<'a> {
     fn of(line: &Line, subject: &'a Subject, uplinks: &'a Uplinks) -> Self {
-        let FlowRow { head, original, reply } = &line.row;
+        let head = &line.head;
         let name = subject.names.get(head.endpoint);
         Self {
             proto: Proto(head.tuple.proto),
             kind: head.kind(),
             original: line.original().into(),
             translated: head.translated.into(),
-            state: line.state.name(),
-            age_ms: line.age.as_millis(),
+            state: line.state,
+            age_ms: line.age.map(|age| age.as_millis()),
             expires_ms: line.expires.as_millis(),
-            packets: BothWays { original: original.packets, reply: reply.packets },
-            bytes: BothWays { original: original.bytes, reply: reply.bytes },
+            packets: line.packets.map(Into::into),
+            bytes: line.bytes.map(Into::into),
             endpoint: head.endpoint.0,
             network: name.map(|name| name.network.as_str()),
             ns: name.map(|name| name.ns.as_str()),
             uplink: uplinks.name(head.uplink),
-            uplink_ifindex: head.uplink,
+            uplink_ifindex: Some(head.uplink).filter(|&index| index != UNKNOWN),
         }
     }
 }
@@ -347,7 +372,7 @@ mod tests {
     use netbpf_common::{EndpointId, Seen, Tuple, proto};
 
     use super::*;
-    use crate::bpf::{Direction, FlowHead};
+    use crate::bpf::Direction;
 
     fn row() -> FlowRow {
         let tuple = Tuple {
@@ -379,18 +404,18 @@ mod tests {
     }
 
     #[test]
-    fn a_line_sums_up_both_directions() {
-        let line = Line::of(row(), Ticks(1100), &Timeouts::DEFAULT).expect("alive");
-        assert_eq!((line.packets(), line.bytes()), (5, 500));
-        assert_eq!((line.state, line.age), (FlowState::Established, Ticks(100)));
-        assert_eq!(line.expires, Ticks(Timeouts::DEFAULT.tcp_established.0 - 100));
+    fn a_line_tells_of_both_directions() {
+        let line = Line::of(&row(), Ticks(1100), &Timeouts::DEFAULT).expect("alive");
+        assert_eq!((line.packets, line.bytes), (Some([3, 2]), Some([300, 200])));
+        assert_eq!((line.state, line.age), ("ESTABLISHED", Some(clock::span(Ticks(100)))));
+        assert_eq!(line.expires, clock::span(Ticks(Timeouts::DEFAULT.tcp_established.0 - 100)));
     }
 
     #[test]
     fn an_expired_flow_is_hidden() {
         let now = Ticks(1000 + Timeouts::DEFAULT.tcp_established.0);
-        assert!(Line::of(row(), Ticks(now.0 - 1), &Timeouts::DEFAULT).is_some());
-        assert!(Line::of(row(), now, &Timeouts::DEFAULT).is_none());
+        assert!(Line::of(&row(), Ticks(now.0 - 1), &Timeouts::DEFAULT).is_some());
+        assert!(Line::of(&row(), now, &Timeouts::DEFAULT).is_none());
     }
 
     #[test]

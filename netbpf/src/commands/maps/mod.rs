@@ -9,6 +9,7 @@ mod publish;
 mod stats;
 mod subject;
 mod summary;
+mod tracked;
 mod watch;
 
 use std::{io::Write, process::ExitCode};
@@ -41,7 +42,7 @@ pub struct Args {
 
 #[derive(Subcommand, Debug)]
 enum What {
-    /// Flows that eBPF carries: both directions, state, age, packets and bytes
+    /// Flows that eBPF carries, or iptables: both directions, state, age, packets and bytes
     Flows(flows::Args),
     /// MACs and the namespaces behind which they are
     #[command(after_help = "Example: netbpf maps fdb")]

@@ -59,7 +59,7 @@ struct View<'a> {
 
 /// Shows each published range of ports.
 pub(super) fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Result<()> {
-    let entries = subject.datapath.published()?;
+    let entries = subject.datapath()?.published()?;
     match style.format {
         Format::Json => {
             let mut list = JsonList::begin(out, "publish")?;

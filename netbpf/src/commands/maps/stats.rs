@@ -76,7 +76,7 @@ impl Args {
 }
 
 fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Result<()> {
-    let stats = PerCpuMap::<maps::Stats>::open(subject.datapath.pin_dir())?;
+    let stats = PerCpuMap::<maps::Stats>::open(subject.datapath()?.pin_dir())?;
     let mut ids = vec![EndpointId::NONE];
     ids.extend(endpoints::live(subject)?.iter().map(|(id, _)| *id));
     let counters = |id: EndpointId| Ok(sum(&stats.get(&id.index())?.unwrap_or_default()));

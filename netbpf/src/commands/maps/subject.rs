@@ -1,35 +1,63 @@
-//! The datapath that is looked at, and the names of its endpoints.
-
-use std::path::Path;
+//! The datapaths that are looked at, and the names of their endpoints.
 
 use netbpf_common::EndpointId;
 
 use crate::{
     bpf::Datapath,
+    datapath::Kind,
     error::{Error, Result},
+    host::Host,
     names::Names,
+    topology::Topology,
 };
 
-/// The datapath that is looked at, and the names of its endpoints.
+/// The datapaths that are looked at, and the names of their endpoints.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// The datapath.
-    pub datapath: Datapath,
-    /// What its endpoints are called.
+    ebpf: Option<Datapath>,
+    /// The networks of iptables.
+    pub classical: Vec<Topology>,
+    /// What endpoints are called.
     pub names: Names,
 }
 
 impl Subject {
-    /// Opens the datapath that is pinned in a directory.
+    /// Opens the datapaths of a host.
     ///
     /// # Errors
-    /// If none is, or it is another netbpf's.
-    pub fn open(pin_dir: &Path, names: Names) -> Result<Self> {
-        let datapath = Datapath::open(pin_dir)?.ok_or_else(|| {
-            Error::failed("no datapath is loaded in this network namespace")
-                .hint("bring a network up first: `netbpf up --namespaces 3`")
-        })?;
-        Ok(Self { datapath, names })
+    /// There are none, or one is another netbpf's.
+    pub fn open(host: &Host) -> Result<Self> {
+        let ebpf = Datapath::open(&host.pins)?;
+        let networks = host.store.networks()?;
+        let topologies = networks.into_iter().map(|network| network.topology);
+        let classical: Vec<Topology> =
+            topologies.filter(|topology| topology.datapath == Kind::Iptables).collect();
+        if ebpf.is_none() && classical.is_empty() {
+            return Err(Error::failed("no datapath is loaded in this network namespace")
+                .hint("bring a network up first: `netbpf up --namespaces 3`"));
+        }
+        Ok(Self { ebpf, classical, names: host.names()? })
+    }
+
+    /// The eBPF datapath, whose maps are looked into.
+    ///
+    /// # Errors
+    /// All networks of the host are of iptables.
+    pub fn datapath(&self) -> Result<&Datapath> {
+        self.ebpf.as_ref().ok_or_else(|| {
+            Error::failed("only the eBPF datapath has these maps")
+                .because("this host's networks have the iptables datapath")
+                .hint(
+                    "`netbpf maps flows` shows their connections, `netbpf status` their \
+                     namespaces and ports, `iptables -vnL` counts packets",
+                )
+        })
+    }
+
+    /// The same, if it is loaded.
+    #[must_use]
+    pub fn ebpf(&self) -> Option<&Datapath> {
+        self.ebpf.as_ref()
     }
 
     /// The endpoint that the namespace is.

@@ -38,7 +38,7 @@ impl<'a> From<&'a MapUsage> for View<'a> {
 
 /// Shows each map.
 pub(super) fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Result<()> {
-    let maps = subject.datapath.usage()?;
+    let maps = subject.datapath()?.usage()?;
     match style.format {
         Format::Json => {
             let mut list = JsonList::begin(out, "maps")?;

@@ -56,6 +56,7 @@ pub(super) fn validate(request: &Request, observed: &Observed) -> Result<Topolog
         // Neither is asked for anything.
         datapath: Kind::Ebpf,
         fallback: None,
+        former: None,
         subnet,
         mtu,
         guard: Guard::Off,

@@ -73,6 +73,7 @@ impl Topology {
             uplinks: uplinks.iter().map(|link| plan_of(link)).collect::<Result<_>>()?,
             datapath,
             fallback: request.fallback.clone(),
+            former: None,
             subnet,
             mtu: mtu(request, &uplinks, recorded)?,
             guard: request

@@ -1,0 +1,122 @@
+//! `netbpf switch`: another datapath for a network that runs.
+
+use std::process::ExitCode;
+
+use crate::{
+    bpf::put_back_grace_periods,
+    cli::Globals,
+    commands::{status, up::print_steps},
+    datapath::Kind,
+    error::{Error, Result},
+    host::{self, Host},
+    plan,
+    progress::{Teller, say},
+    session::{Session, block_on},
+    topology::{Guard, Topology},
+};
+
+/// Switch a running network over to another datapath
+///
+/// Namespaces, addresses and published ports stay as they are, and the network
+/// is never without a datapath: the new one is made beside the old one, which is
+/// then taken away. What was interrupted goes on with the next call, or with `up`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  netbpf switch netbpf0 --datapath iptables
+  netbpf switch netbpf0 --datapath ebpf
+  netbpf switch netbpf0 --datapath ebpf --dry-run
+
+Connections: to iptables, those of TCP and UDP and pings go on, as connections
+that the kernel tracks. To ebpf, those go on whose next packet comes from the
+namespace and that had kept their port, or that are to a published port; others
+must be opened anew.")]
+pub struct Args {
+    /// The network
+    #[arg(value_name = "NET")]
+    network: String,
+    /// What is to move the packets
+    #[arg(long, value_enum, value_name = "KIND")]
+    datapath: Kind,
+    /// Print the steps that would be taken, and take none
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Args {
+    /// Switches the network over.
+    ///
+    /// # Errors
+    /// There is no such network, it cannot be had so, or what went wrong.
+    pub fn run(self, globals: &Globals) -> Result<ExitCode> {
+        host::require_privileges("switch")?;
+        block_on(self.switch(globals))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn switch(self, globals: &Globals) -> Result<()> {
+        crate::interrupt::catch()?;
+        let host = Host::here()?;
+        let store = host.store.clone();
+        let _lock = store.lock()?;
+        put_back_grace_periods();
+        store.forget_earlier_boots()?;
+        let mut session = Session::open(host)?;
+        let observed = session.observe().await?;
+        let name = status::find(&observed, &self.network)?;
+        let Some(network) = observed.network(name.as_str()) else { return Ok(()) };
+        session.datapaths().of(self.datapath).probe()?;
+        let topology = other(&network.topology, self.datapath, observed.datapath.as_ref())?;
+        let steps = plan::switch(&topology, &observed, &store);
+        if self.dry_run {
+            return print_steps(&topology, &steps, globals);
+        }
+        if steps.is_empty() {
+            let kind = self.datapath.name();
+            say(globals, format_args!("network {name} has the {kind} datapath: nothing to do"));
+        } else {
+            let mut teller = Teller::new(globals);
+            let journal = network.journal.clone();
+            let warnings = session.build(&topology, journal, &steps, &mut teller).await?;
+            teller.finish();
+            for warning in warnings {
+                say(globals, format_args!("warning: {warning}"));
+            }
+        }
+        if globals.quiet {
+            return Ok(());
+        }
+        let observed = session.observe().await?;
+        status::print(&observed, &session, Some(&name), globals)
+    }
+}
+
+/// The network with that datapath; switched back if it is being switched away
+/// from it.
+fn other(
+    topology: &Topology,
+    to: Kind,
+    loaded: Option<&crate::observe::DatapathSeen>,
+) -> Result<Topology> {
+    if topology.direct {
+        return Err(Error::usage(format!("the network {} has no datapath", topology.name))
+            .because("it is direct: the kernel's veth alone moves its packets"));
+    }
+    let former = if topology.datapath == to { topology.former } else { Some(topology.datapath) };
+    let guard = match topology.guard {
+        guard if guard.is_possible(to) => guard,
+        Guard::Strict => {
+            return Err(Error::usage("the source guard strict is not for the iptables datapath")
+                .because("rules of iptables do not see what namespaces send one another, nor ARP")
+                .hint("take the network down and up again with another --source-guard"));
+        }
+        _ => Guard::default_of(to),
+    };
+    let mut switched = Topology { datapath: to, former, guard, fallback: None, ..topology.clone() };
+    if let Some(seen) = loaded {
+        switched.max_flows = seen.options.max_flows;
+        switched.log_level = seen.options.log_level;
+        switched.flow_limit = switched.flow_limit.min(switched.max_flows);
+    }
+    Ok(switched)
+}
