@@ -64,6 +64,7 @@ fn on_off(on: bool) -> &'static str {
 }
 
 /// In a line; with `#` rules of iptables, too, in lines of their own.
+#[allow(clippy::too_many_lines, reason = "a table: one line for each kind of step")]
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
