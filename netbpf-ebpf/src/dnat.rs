@@ -9,7 +9,7 @@ use crate::{
     flow::NewFlow,
     parse::{self, Packet, Translate},
     ports, rewrite, route,
-    seam::{Env, FlowEntry, Route, Seam, Skb, Tables},
+    seam::{Env, FlowEntry, InsertError, Route, Seam, Skb, Tables},
     snat,
     wire::ipv4::Header,
 };
@@ -240,10 +240,11 @@ fn reserve<S: Skb, T: Tables, E: Env>(
     new: &mut NewFlow,
 ) -> Result<bool, DropReason> {
     if !new.translated.saddr.is_loopback() {
-        match new.reserve(seam) {
+        match new.reserve_own(seam) {
             Ok(()) => return Ok(false),
-            Err(DropReason::TupleInUse) if new.kind.is_from_host() => {}
-            Err(reason) => return Err(reason),
+            Err(InsertError::Exists) if new.kind.is_from_host() => {}
+            Err(InsertError::Exists) => return Err(DropReason::TupleInUse),
+            Err(InsertError::Full) => return Err(DropReason::FlowTableFull),
         }
     }
     let endpoint = seam.tables.endpoint(new.endpoint).ok_or(DropReason::EndpointGone)?;
@@ -331,6 +332,7 @@ fn plan<S: Skb, T: Tables, E: Env>(
         uplink: way.ifindex,
         next_hop: way.next_hop,
         now: seam.env.now(),
+        ..NewFlow::default()
     };
     Ok(())
 }

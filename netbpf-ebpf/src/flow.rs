@@ -42,6 +42,8 @@ pub struct NewFlow {
     pub next_hop: Ipv4,
     /// Now.
     pub now: Ticks,
+    /// 0: what is between the fields is read by the verifier, too.
+    pub pad: [u8; 3],
 }
 
 impl NewFlow {
@@ -73,25 +75,28 @@ impl NewFlow {
         self.translated.tuple(self.original.proto).reversed()
     }
 
-    /// The answering direction's entry, but for `port_delta`, which the choice
-    /// of the outside port decides.
-    #[must_use]
-    #[inline(always)]
-    pub fn reply_entry(&self) -> Flow {
-        let kind = FlowKind(self.kind.0 ^ (FlowKind::REPLY | FlowKind::TO_ENDPOINT));
-        self.entry(&self.reply_key(), self.original.reversed().into(), kind)
-    }
-
-    /// Reserves the flow's own outside tuple.
+    /// Reserves the flow's outside tuple: inserts the answering direction's entry.
     ///
     /// # Errors
-    /// [`DropReason::TupleInUse`], [`DropReason::FlowTableFull`].
+    /// [`InsertError::Exists`] if another flow has it; [`InsertError::Full`].
+    #[inline(always)]
+    pub fn reserve<S, T: Tables, E>(&self, seam: &mut Seam<S, T, E>) -> Result<(), InsertError> {
+        let key = self.reply_key();
+        let kind = FlowKind(self.kind.0 ^ (FlowKind::REPLY | FlowKind::TO_ENDPOINT));
+        let entry = self.entry(&key, self.original.reversed().into(), kind);
+        seam.tables.insert_flow(&key, &entry)
+    }
+
+    /// [`NewFlow::reserve`], not inlined: for where that is rare.
+    ///
+    /// # Errors
+    /// The same.
     #[inline(never)]
-    pub fn reserve<S, T: Tables, E>(&self, seam: &mut Seam<S, T, E>) -> Result<(), DropReason> {
-        reserve(seam, &self.reply_key(), &mut self.reply_entry()).map_err(|error| match error {
-            InsertError::Exists => DropReason::TupleInUse,
-            InsertError::Full => DropReason::FlowTableFull,
-        })
+    pub fn reserve_own<S, T: Tables, E>(
+        &self,
+        seam: &mut Seam<S, T, E>,
+    ) -> Result<(), InsertError> {
+        self.reserve(seam)
     }
 
     /// Makes the reserved flow live: inserts the opening direction's entry and
@@ -124,20 +129,6 @@ impl NewFlow {
         }
         Ok(())
     }
-}
-
-/// Reserves an outside tuple: inserts the answering direction's entry.
-///
-/// # Errors
-/// [`InsertError::Exists`] if another flow has the tuple.
-#[inline(always)]
-pub fn reserve<S, T: Tables, E>(
-    seam: &mut Seam<S, T, E>,
-    key: &Tuple,
-    entry: &mut Flow,
-) -> Result<(), InsertError> {
-    entry.port_delta = checksum::ports_delta(key, &entry.translated);
-    seam.tables.insert_flow(key, entry)
 }
 
 /// Whether the endpoint may have another flow, and there is room for one.

@@ -55,6 +55,7 @@ pub fn plan<S: Skb, T: Tables, E: Env>(
         uplink,
         next_hop: Ipv4::ANY,
         now: seam.env.now(),
+        ..NewFlow::default()
     };
     Ok(())
 }

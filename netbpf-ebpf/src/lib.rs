@@ -124,7 +124,7 @@ fn account<S: Skb, T: Tables, E>(
     endpoint: EndpointId,
     decision: Result<Forward, Stop>,
 ) -> Outcome {
-    let forward = match decision {
+    let Forward { counter, verdict } = match decision {
         Ok(forward) => forward,
         Err(Stop::Dropped(reason)) => {
             seam.tables.count_drop(endpoint, reason);
@@ -132,18 +132,19 @@ fn account<S: Skb, T: Tables, E>(
         }
         // Whoever decides in the end also counts.
         Err(Stop::Rare) => return Outcome { endpoint, result: Ok(Verdict::Rare) },
-        Err(Stop::NeedsFlow | Stop::NeedsRoute | Stop::ToStack) => Forward::PASS,
+        Err(Stop::NeedsFlow | Stop::NeedsRoute | Stop::ToStack) => {
+            let bytes = seam.skb.l3_len();
+            seam.tables.count(endpoint, Counter::Passed, bytes);
+            return Outcome { endpoint, result: Ok(Verdict::Pass) };
+        }
     };
-    if forward.verdict == Verdict::Held {
+    if verdict == Verdict::Held {
         return Outcome { endpoint, result: Ok(Verdict::Held) };
     }
     let bytes = seam.skb.l3_len();
-    seam.tables.count(endpoint, forward.counter, bytes);
-    Outcome { endpoint, result: Ok(forward.verdict) }
+    seam.tables.count(endpoint, counter, bytes);
+    Outcome { endpoint, result: Ok(verdict) }
 }
-
-/// The other program decides again from the beginning.
-const START_OVER: Outcome = Outcome { endpoint: EndpointId::NONE, result: Ok(Verdict::Rare) };
 
 /// Makes room if a flow was not made for want of it; whether it did: from a
 /// full table closed connections go early, from a full share its own ones.
@@ -165,23 +166,35 @@ fn makes_room<S, T: Tables, E: Env>(
 pub fn from_endpoint<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Outcome {
     let id = seam.tables.endpoint_id(seam.skb.ifindex()).unwrap_or(EndpointId::NONE);
     let mut decision = decide_from_endpoint(seam, id);
-    if decision == Err(Stop::NeedsRoute) {
-        decision = match recheck(seam) {
-            Ok(()) => decide_from_endpoint(seam, id),
-            Err(stop) => Err(stop),
-        };
-    }
-    if decision == Err(Stop::NeedsFlow) {
-        let opened = snat::open(seam, id, None);
-        if makes_room(seam, id, opened) {
-            return START_OVER;
+    if let Err(stop @ (Stop::NeedsRoute | Stop::NeedsFlow)) = decision {
+        if let Err(stop) = S::prepare_outward(seam, id, stop == Stop::NeedsRoute) {
+            return account(seam, id, Err(stop));
         }
-        decision = match opened {
-            Ok(()) => decide_from_endpoint(seam, id),
-            Err(stop) => Err(stop),
-        };
+        decision = decide_from_endpoint(seam, id);
     }
     account(seam, id, decision)
+}
+
+/// Sees to it that there is a flow for a packet from a namespace, and a way:
+/// there is one, but its way has to be looked up anew if `has_flow`.
+///
+/// # Errors
+/// Why there is none; [`Stop::Rare`] where there is only now room for one, and
+/// all of it is to be decided again.
+#[inline(always)]
+pub fn prepare_outward<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    has_flow: bool,
+) -> Result<(), Stop> {
+    if has_flow {
+        match recheck(seam) {
+            Err(Stop::NeedsFlow) => {}
+            done => return done,
+        }
+    }
+    let opened = snat::open(seam, id, None);
+    if makes_room(seam, id, opened) { Err(Stop::Rare) } else { opened }
 }
 
 /// Looks up the way of the packet's flow anew.
@@ -246,16 +259,26 @@ pub fn from_uplink<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Outco
     let mut id = EndpointId::NONE;
     let mut decision = decide_from_uplink(seam, &mut id);
     if decision == Err(Stop::NeedsFlow) {
-        let opened = dnat::open(seam, &mut id, None);
-        if makes_room(seam, id, opened) {
-            return START_OVER;
-        }
-        decision = match opened {
+        decision = match S::prepare_inward(seam, &mut id) {
             Ok(()) => decide_from_uplink(seam, &mut id),
             Err(stop) => Err(stop),
         };
     }
     account(seam, id, decision)
+}
+
+/// Makes a flow for a packet from outside; `id` becomes the endpoint that it
+/// leads to.
+///
+/// # Errors
+/// As [`prepare_outward`].
+#[inline(always)]
+pub fn prepare_inward<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: &mut EndpointId,
+) -> Result<(), Stop> {
+    let opened = dnat::open(seam, id, None);
+    if makes_room(seam, *id, opened) { Err(Stop::Rare) } else { opened }
 }
 
 /// Not inlined: as [`decide_from_endpoint`].

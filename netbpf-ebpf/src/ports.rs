@@ -1,9 +1,9 @@
 //! Choosing the outside port of a new flow.
 
-use netbpf_common::{DropReason, Flow, FlowKind, Port, PortOwner, Tuple, maps::published_word};
+use netbpf_common::{DropReason, FlowKind, Port, PortOwner, maps::published_word};
 
 use crate::{
-    flow::{self, NewFlow},
+    flow::NewFlow,
     seam::{Env, InsertError, Seam, Skb, Tables},
 };
 
@@ -33,13 +33,26 @@ const STEP: u32 = 0x9e37_79b9;
 
 /// To whom a port may belong that a flow takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Claim {
+pub enum Claim {
     /// To the flow's inside address and port, already.
     Owned,
     /// To nobody.
     Free,
     /// To anybody.
     Shared,
+}
+
+impl Claim {
+    /// The claim of that number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(number: u32) -> Self {
+        match number {
+            0 => Self::Owned,
+            1 => Self::Free,
+            _ => Self::Shared,
+        }
+    }
 }
 
 /// The port for an attempt: the client's own; then, from a given place on, ports
@@ -103,74 +116,103 @@ pub fn allocate<S: Skb, T: Tables, E: Env>(
     flow: &mut NewFlow,
     may_own: bool,
 ) -> Result<(), DropReason> {
-    let random = seam.env.random();
-    let (mut key, mut entry) = (flow.reply_key(), flow.reply_entry());
     let own = flow.original.sport;
-    if PortOwner::index(key.proto, own.number()).is_none() {
+    if PortOwner::index(flow.original.proto, own.number()).is_none() {
         // Another port would need another checksum, of a sort that is not
         // adjusted (SCTP), or there are no ports.
-        return flow::reserve(seam, &key, &mut entry).map_err(|error| match error {
+        return flow.reserve_own(seam).map_err(|error| match error {
             InsertError::Exists => DropReason::Protocol,
             InsertError::Full => DropReason::FlowTableFull,
         });
     }
     let owner = PortOwner::new(flow.original.saddr, own);
-    let place = own_place(seam.tables.port_secret(), owner);
+    let mut search = Search {
+        owner,
+        place: own_place(seam.tables.port_secret(), owner),
+        random: seam.env.random(),
+        result: Err(InsertError::Exists),
+    };
     let first = if may_own { 0 } else { FREE };
-    let mut result = Err(DropReason::PortsExhausted);
     E::repeat(TRIES - first, |attempt| {
-        let attempt = attempt + first;
+        search.try_next(seam, flow, attempt + first);
+        search.result == Err(InsertError::Exists)
+    });
+    search.result.map_err(|error| match error {
+        InsertError::Exists => DropReason::PortsExhausted,
+        InsertError::Full => DropReason::FlowTableFull,
+    })
+}
+
+/// A search for a port. (In one piece, so that the kernel's loop needs no stack for
+/// pointers to all of it.)
+struct Search {
+    /// Inside address and port.
+    owner: PortOwner,
+    /// Where they look for a port of their own.
+    place: u32,
+    /// Where they look for one to share.
+    random: u32,
+    /// What the last attempt came to.
+    result: Result<(), InsertError>,
+}
+
+impl Search {
+    /// Makes an attempt.
+    #[inline(always)]
+    fn try_next<S: Skb, T: Tables, E: Env>(
+        &mut self,
+        seam: &mut Seam<S, T, E>,
+        flow: &mut NewFlow,
+        attempt: u32,
+    ) {
         let claim = match attempt {
             0..OWNED => Claim::Owned,
             OWNED..FREE => Claim::Free,
             _ => Claim::Shared,
         };
-        key.dport = if claim == Claim::Shared {
-            candidate(own, attempt - FREE, random)
+        let own = flow.original.sport;
+        flow.translated.sport = if claim == Claim::Shared {
+            candidate(own, attempt - FREE, self.random)
         } else {
-            candidate(own, attempt % OWN_CHOICES, place)
+            candidate(own, attempt % OWN_CHOICES, self.place)
         };
-        result = try_port(seam, &key, &mut entry, owner, claim);
-        result == Err(DropReason::PortsExhausted)
-    });
-    flow.translated.sport = key.dport;
-    flow.kind = FlowKind(flow.kind.0 | entry.kind.0 & FlowKind::OWNS_PORT);
-    result
+        self.result = S::try_port(seam, flow, self.owner, claim);
+    }
 }
 
-/// Reserves the outside tuple `key` for a flow. [`DropReason::PortsExhausted`]
-/// if its port is not free, so that another one may be.
+/// Reserves the outside tuple of a flow, whose port somebody has chosen.
+///
+/// # Errors
+/// [`InsertError::Exists`] if the port is not free, so that another one may be;
+/// [`InsertError::Full`].
 #[inline(always)]
-fn try_port<S: Skb, T: Tables, E: Env>(
+pub fn try_port<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
-    key: &Tuple,
-    entry: &mut Flow,
+    flow: &mut NewFlow,
     owner: PortOwner,
     claim: Claim,
-) -> Result<(), DropReason> {
+) -> Result<(), InsertError> {
+    let key = flow.reply_key();
     let index = PortOwner::index(key.proto, key.dport.number()).unwrap_or(0);
     if claim != Claim::Shared {
         let now = seam.tables.port_owner(index);
         if (now.flows() == 0) != (claim == Claim::Free) || claim == Claim::Owned && !now.is(owner) {
-            return Err(DropReason::PortsExhausted);
+            return Err(InsertError::Exists);
         }
     }
-    if is_published(seam, key.proto, key.dport) || seam.env.has_socket(key) {
-        return Err(DropReason::PortsExhausted);
+    if is_published(seam, key.proto, key.dport) || seam.env.has_socket(&key) {
+        return Err(InsertError::Exists);
     }
-    entry.kind = FlowKind(entry.kind.0 & !FlowKind::OWNS_PORT);
+    flow.kind = FlowKind(flow.kind.0 & !FlowKind::OWNS_PORT);
     if claim != Claim::Shared {
         if !seam.tables.take_port(index, owner) {
-            return Err(DropReason::PortsExhausted);
+            return Err(InsertError::Exists);
         }
-        entry.kind = FlowKind(entry.kind.0 | FlowKind::OWNS_PORT);
+        flow.kind = FlowKind(flow.kind.0 | FlowKind::OWNS_PORT);
     }
-    let reserved = flow::reserve(seam, key, entry);
+    let reserved = flow.reserve(seam);
     if reserved.is_err() && claim != Claim::Shared {
         seam.tables.give_port(index);
     }
-    reserved.map_err(|error| match error {
-        InsertError::Exists => DropReason::PortsExhausted,
-        InsertError::Full => DropReason::FlowTableFull,
-    })
+    reserved
 }

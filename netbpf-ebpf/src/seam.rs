@@ -12,7 +12,12 @@ use netbpf_common::{
     Tuple, Uplink,
 };
 
-use crate::Verdict;
+use crate::{
+    Stop, Verdict,
+    flow::NewFlow,
+    ports::{self, Claim},
+    rare::{Rare, Step},
+};
 
 /// A packet, and with it the tables and the surroundings that decide about it.
 #[derive(Clone)]
@@ -97,6 +102,72 @@ pub trait Skb {
         covered: Covered,
         keep_zero: bool,
     ) -> Option<()>;
+
+    // What follows is not asked of the packet, and has nothing to do but what it
+    // does by default. In the kernel each is a function that the verifier looks at
+    // by itself, and not once more for each way that leads to it.
+
+    /// [`crate::prepare_outward`].
+    ///
+    /// # Errors
+    /// The same.
+    #[inline(always)]
+    fn prepare_outward<T: Tables, E: Env>(
+        seam: &mut Seam<Self, T, E>,
+        id: EndpointId,
+        has_flow: bool,
+    ) -> Result<(), Stop>
+    where
+        Self: Sized,
+    {
+        crate::prepare_outward(seam, id, has_flow)
+    }
+
+    /// [`crate::prepare_inward`].
+    ///
+    /// # Errors
+    /// The same.
+    #[inline(always)]
+    fn prepare_inward<T: Tables, E: Env>(
+        seam: &mut Seam<Self, T, E>,
+        id: &mut EndpointId,
+    ) -> Result<(), Stop>
+    where
+        Self: Sized,
+    {
+        crate::prepare_inward(seam, id)
+    }
+
+    /// [`ports::try_port`].
+    ///
+    /// # Errors
+    /// The same.
+    #[inline(always)]
+    fn try_port<T: Tables, E: Env>(
+        seam: &mut Seam<Self, T, E>,
+        flow: &mut NewFlow,
+        owner: PortOwner,
+        claim: Claim,
+    ) -> Result<(), InsertError>
+    where
+        Self: Sized,
+    {
+        ports::try_port(seam, flow, owner, claim)
+    }
+
+    /// [`Step::take`].
+    #[inline(always)]
+    fn take_step<T: Tables, E: Env>(
+        seam: &mut Seam<Self, T, E>,
+        step: Step,
+        id: EndpointId,
+        rare: &mut Rare,
+    ) -> EndpointId
+    where
+        Self: Sized,
+    {
+        step.take(seam, id, rare)
+    }
 }
 
 /// Why an entry was not inserted.

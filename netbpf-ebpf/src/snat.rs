@@ -160,6 +160,7 @@ pub(crate) fn plan<S: Skb, T: Tables, E: Env>(
         uplink: way.ifindex,
         next_hop: way.next_hop,
         now: seam.env.now(),
+        ..NewFlow::default()
     };
     Ok(())
 }

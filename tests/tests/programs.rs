@@ -8,7 +8,7 @@ use aya::{
     maps::{MapData, MapInfo},
     programs::SchedClassifier,
 };
-use netbpf::bpf::{Datapath, LoadOptions, LogLevel};
+use netbpf::bpf::{Datapath, Hook, LoadOptions, LogLevel};
 use netbpf_common::{Counters, DropReason, EndpointId, Flow, maps};
 use netbpf_ebpf::{
     Verdict,
@@ -231,10 +231,44 @@ fn every_program_loads_with_every_log_level() {
     for log_level in [LogLevel::Off, LogLevel::Info, LogLevel::Trace] {
         machine().run(|| {
             let options = LoadOptions { max_flows: 16, log_level };
-            Datapath::load(Path::new(PIN_DIR), &options).unwrap();
+            let datapath = Datapath::load(Path::new(PIN_DIR), &options).unwrap();
+            datapath.demand(Hook::ToUplinkL3).unwrap();
             Datapath::unload(Path::new(PIN_DIR)).unwrap();
         });
     }
+}
+
+/// What loading a program may take: its name and the instructions that the verifier
+/// follows.
+const VERIFIED: &str = include_str!("verified.txt");
+
+#[test]
+fn the_verifier_is_soon_done_with_every_program() {
+    machine().run(|| {
+        let datapath = load(&testbed::network(MAX_FLOWS));
+        datapath.demand(Hook::ToUplinkL3).unwrap();
+        let mut budgets = BTreeMap::new();
+        for line in VERIFIED.lines().filter(|line| !line.starts_with('#')) {
+            let (name, most) = line.split_once(' ').unwrap_or_else(|| panic!("no budget: {line}"));
+            budgets.insert(name, most.parse::<u32>().unwrap_or_else(|e| panic!("{line}: {e}")));
+        }
+        let mut report = String::new();
+        let mut is_off = false;
+        for entry in std::fs::read_dir(format!("{PIN_DIR}/programs")).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let info = program(&name).info().unwrap();
+            let taken = info.verified_instruction_count().expect("kernel 5.16 or later");
+            let most = budgets.remove(&*name).unwrap_or_default();
+            // A budget that is far from what it is for guards nothing.
+            let fits = taken <= most && taken >= most / 2;
+            let mark = if fits { "" } else { " <- budget" };
+            writeln!(report, "{name} {taken}/{most}{mark}").unwrap();
+            is_off |= !fits;
+        }
+        print!("{report}");
+        assert!(!is_off, "set tests/tests/verified.txt anew:\n{report}");
+        assert!(budgets.is_empty(), "no such programs: {budgets:?}");
+    });
 }
 
 /// Instructions and largest stack frame of a function of the object.

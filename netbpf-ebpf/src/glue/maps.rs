@@ -69,7 +69,7 @@ static ERROR_COUNTS: Array<ErrorCount, { maps::ErrorCounts::MAX_ENTRIES as usize
 pub(crate) static PROGRAMS: ProgramArray<{ maps::Programs::MAX_ENTRIES as usize }> =
     ProgramArray::new();
 #[btf_map]
-static RARE: PerCpuArray<[u64; RARE_WORDS], 1> = PerCpuArray::new();
+static RARE: PerCpuArray<RarePlace, 1> = PerCpuArray::new();
 #[btf_map]
 static PUBLISH: Array<PublishEntry, { maps::Publish::MAX_ENTRIES as usize }> = Array::new();
 #[btf_map]
@@ -85,6 +85,8 @@ static STATS: PerCpuArray<Counters, { maps::Stats::MAX_ENTRIES as usize }> = Per
 
 /// Words of the room for a [`Rare`].
 const RARE_WORDS: usize = 20;
+/// The room for a [`Rare`].
+pub(crate) type RarePlace = [u64; RARE_WORDS];
 
 const _: () = assert!(size_of::<Rare>() <= RARE_WORDS * size_of::<u64>());
 const _: () = assert!(align_of::<Rare>() <= align_of::<u64>());

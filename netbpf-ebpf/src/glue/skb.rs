@@ -10,13 +10,16 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use netbpf_common::{Flow, HeldFragment, Ipv4};
+use netbpf_common::{EndpointId, Flow, HeldFragment, Ipv4, PortOwner};
 use netbpf_ebpf::{
-    Verdict, checksum,
-    seam::{Covered, Env as _, Skb},
+    Stop, Verdict, checksum,
+    flow::NewFlow,
+    ports::Claim,
+    rare::{Rare, Step},
+    seam::{Covered, Env, InsertError, Seam, Skb, Tables},
 };
 
-use super::{env::Kernel, word};
+use super::{apart, env::Kernel, word};
 
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
@@ -74,6 +77,12 @@ impl Frame {
 impl<const HAS_ETHERNET: bool> Packet<HAS_ETHERNET> {
     /// What an offset is less in the packet itself.
     const MISSING: usize = if HAS_ETHERNET { 0 } else { ETHERNET };
+
+    /// The packet of a context.
+    #[inline(always)]
+    pub(crate) const fn of(skb: *mut __sk_buff) -> Self {
+        Self(skb)
+    }
 
     /// Takes the packet of the context, with its headers where direct packet
     /// access reaches them.
@@ -368,6 +377,52 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
             bpf_l4_csum_replace(self.0, offset as u32, 0, u64::from(delta), pseudo | zero)
         };
         (error == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn prepare_outward<T: Tables, E: Env>(
+        seam: &mut Seam<Self, T, E>,
+        id: EndpointId,
+        has_flow: bool,
+    ) -> Result<(), Stop> {
+        if !HAS_ETHERNET {
+            return netbpf_ebpf::prepare_outward(seam, id, has_flow);
+        }
+        apart::prepare_outward(seam.skb.raw(), id, has_flow)
+    }
+
+    #[inline(always)]
+    fn prepare_inward<T: Tables, E: Env>(
+        seam: &mut Seam<Self, T, E>,
+        id: &mut EndpointId,
+    ) -> Result<(), Stop> {
+        if !HAS_ETHERNET {
+            return netbpf_ebpf::prepare_inward(seam, id);
+        }
+        apart::prepare_inward(seam.skb.raw(), id)
+    }
+
+    #[inline(always)]
+    fn try_port<T: Tables, E: Env>(
+        seam: &mut Seam<Self, T, E>,
+        flow: &mut NewFlow,
+        owner: PortOwner,
+        claim: Claim,
+    ) -> Result<(), InsertError> {
+        apart::try_port(seam.skb.raw(), flow, owner, claim)
+    }
+
+    #[inline(always)]
+    fn take_step<T: Tables, E: Env>(
+        seam: &mut Seam<Self, T, E>,
+        step: Step,
+        id: EndpointId,
+        rare: &mut Rare,
+    ) -> EndpointId {
+        if !HAS_ETHERNET {
+            return step.take(seam, id, rare);
+        }
+        apart::take_step(step, seam.skb.raw(), id, rare)
     }
 }
 

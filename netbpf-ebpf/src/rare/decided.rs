@@ -34,6 +34,22 @@ const HELD: u8 = 4;
 const SENT: u8 = 5;
 
 impl Decided {
+    /// Goes on, to be decided about; or why it does not.
+    #[inline(always)]
+    #[must_use]
+    pub fn so_far(done: Result<(), Stop>) -> Self {
+        done.map(|()| Forward::PASS).into()
+    }
+
+    /// The inverse of [`Decided::so_far`].
+    ///
+    /// # Errors
+    /// Why it does not go on.
+    #[inline(always)]
+    pub fn done(&self) -> Result<(), Stop> {
+        Result::from(self).map(|_| ())
+    }
+
     /// Whether a flow has to be made first.
     #[inline(always)]
     #[must_use]

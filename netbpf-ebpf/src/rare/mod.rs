@@ -9,11 +9,13 @@
 
 mod decided;
 mod read;
+mod step;
 
 use netbpf_common::{DropReason, EndpointId, Fragments, Tuple};
 
 pub use decided::Decided;
 pub use read::{Payload, Rare, Read, quoted_ports, read};
+pub use step::Step;
 
 use crate::{
     Forward, Outcome, Stop, Verdict, dnat,
@@ -34,29 +36,30 @@ pub fn from_endpoint<S: Skb, T: Tables, E: Env>(
     rare: &mut Rare,
 ) -> Outcome {
     let id = seam.tables.endpoint_id(seam.skb.ifindex()).unwrap_or(EndpointId::NONE);
-    outward(seam, id, rare);
+    S::take_step(seam, Step::Outward, id, rare);
     if rare.decided().is_read() {
-        outward_by_flow(seam, id, rare);
+        S::take_step(seam, Step::OutwardByFlow, id, rare);
     }
     if rare.decided().needs_route() {
-        match recheck(seam, rare) {
-            Ok(()) => outward_by_flow(seam, id, rare),
-            Err(stop) => rare.decide(Err(stop)),
+        S::take_step(seam, Step::OutwardWay, id, rare);
+        if rare.decided().is_read() {
+            S::take_step(seam, Step::OutwardByFlow, id, rare);
         }
     }
     if rare.decided().needs_flow() {
-        match open_outward(seam, id, rare) {
-            Ok(()) => outward_by_flow(seam, id, rare),
-            Err(stop) => rare.decide(Err(stop)),
+        S::take_step(seam, Step::OutwardOpen, id, rare);
+        if rare.decided().is_read() {
+            S::take_step(seam, Step::OutwardByFlow, id, rare);
         }
     }
-    finish(seam, id, rare);
+    S::take_step(seam, Step::Finish, id, rare);
     rare.decided().outcome(id)
 }
 
 #[inline(never)]
-fn recheck<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &Rare) -> Result<(), Stop> {
-    route::recheck(seam, &rare.packet.tuple)
+fn recheck<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &mut Rare) {
+    let done = route::recheck(seam, &rare.packet.tuple);
+    rare.go_on(done);
 }
 
 #[inline(never)]
@@ -103,8 +106,18 @@ fn outward_by_flow<S: Skb, T: Tables, E: Env>(
     rare.decide(decision);
 }
 
-#[inline(always)]
+#[inline(never)]
 fn open_outward<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    rare: &mut Rare,
+) {
+    let opened = try_open_outward(seam, id, rare);
+    rare.go_on(opened);
+}
+
+#[inline(always)]
+fn try_open_outward<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     id: EndpointId,
     rare: &Rare,
@@ -139,20 +152,20 @@ pub fn from_uplink<S: Skb, T: Tables, E: Env>(
     rare: &mut Rare,
 ) -> Outcome {
     let mut id = EndpointId::NONE;
-    inward(seam, rare);
+    id = S::take_step(seam, Step::Inward, id, rare);
     if rare.decided().is_read() {
-        inward_by_flow(seam, &mut id, rare);
+        id = S::take_step(seam, Step::InwardByFlow, id, rare);
     }
     if rare.decided().needs_flow() {
-        match open_inward(seam, &mut id, rare) {
-            Ok(()) => inward_by_flow(seam, &mut id, rare),
-            Err(stop) => rare.decide(Err(stop)),
+        id = S::take_step(seam, Step::InwardOpen, id, rare);
+        if rare.decided().is_read() {
+            id = S::take_step(seam, Step::InwardByFlow, id, rare);
         }
     }
     if rare.decided().is_read() {
-        inward_by_stack(seam, &mut id, rare);
+        id = S::take_step(seam, Step::InwardByStack, id, rare);
     }
-    finish(seam, id, rare);
+    S::take_step(seam, Step::Finish, id, rare);
     rare.decided().outcome(id)
 }
 
@@ -219,8 +232,18 @@ fn inward_by_stack<S: Skb, T: Tables, E: Env>(
     rare.decide(decision);
 }
 
-#[inline(always)]
+#[inline(never)]
 fn open_inward<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: &mut EndpointId,
+    rare: &mut Rare,
+) {
+    let opened = try_open_inward(seam, id, rare);
+    rare.go_on(opened);
+}
+
+#[inline(always)]
+fn try_open_inward<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     id: &mut EndpointId,
     rare: &Rare,
@@ -235,25 +258,24 @@ fn open_inward<S: Skb, T: Tables, E: Env>(
 /// as it is.
 #[inline(always)]
 pub fn to_uplink<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &mut Rare) -> Outcome {
-    let mut id = EndpointId::NONE;
-    out_by_stack(seam, &mut id, rare);
+    let id = S::take_step(seam, Step::Stack, EndpointId::NONE, rare);
     if rare.decided().is_read() {
-        by_stack(seam, rare);
+        S::take_step(seam, Step::StackByFlow, id, rare);
     } else if rare.decided().is_forwarded() {
         // The host's own, as it is.
         return Outcome { endpoint: EndpointId::NONE, result: Ok(Verdict::Pass) };
     }
     if rare.decided().needs_flow() {
-        match open_out(seam, id, rare) {
-            Ok(()) => by_stack(seam, rare),
-            Err(stop) => rare.decide(Err(stop)),
+        S::take_step(seam, Step::StackOpen, id, rare);
+        if rare.decided().is_read() {
+            S::take_step(seam, Step::StackByFlow, id, rare);
         }
     }
     if rare.decided().is_for_stack() {
         // It has decided already.
         rare.decide(Err(DropReason::PrivateSource.into()));
     }
-    finish(seam, id, rare);
+    S::take_step(seam, Step::Finish, id, rare);
     rare.decided().outcome(id)
 }
 
@@ -294,8 +316,14 @@ fn by_stack<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &mut Rare
     rare.decide(decision);
 }
 
+#[inline(never)]
+fn open_out<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, id: EndpointId, rare: &mut Rare) {
+    let opened = try_open_out(seam, id, rare);
+    rare.go_on(opened);
+}
+
 #[inline(always)]
-fn open_out<S: Skb, T: Tables, E: Env>(
+fn try_open_out<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     id: EndpointId,
     rare: &Rare,

@@ -71,6 +71,12 @@ impl Rare {
         self.decided = decision.into();
     }
 
+    /// Puts down that the decision goes on, or why it does not.
+    #[inline(always)]
+    pub fn go_on(&mut self, result: Result<(), Stop>) {
+        self.decide(Err(result.err().unwrap_or(Stop::Rare)));
+    }
+
     /// What the fragments of its datagram have in common.
     #[must_use]
     pub fn fragment_key(&self) -> FragmentKey {

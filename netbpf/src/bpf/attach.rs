@@ -77,6 +77,12 @@ impl Hook {
         matches!(self, Self::ToUplink | Self::ToUplinkL3)
     }
 
+    /// Whether its program is loaded only when it is first attached.
+    #[must_use]
+    pub const fn is_on_demand(self) -> bool {
+        matches!(self, Self::FromUplinkL3 | Self::ToUplinkL3)
+    }
+
     /// The side of the device.
     pub(super) const fn side(self) -> TcAttachType {
         if self.is_guard() { TcAttachType::Egress } else { TcAttachType::Ingress }
@@ -148,16 +154,7 @@ pub(super) fn detach_pin(pin: &Pin) -> Result<()> {
         let _expedited = ExpeditedRcu::hold();
         sys::link_detach(link.as_fd()).context(what.as_str())?;
     }
-    remove_pin(&pin.path)
-}
-
-fn remove_pin(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::failed(format!("cannot remove {}", path.display())).because(error))
-        }
-        _ => Ok(()),
-    }
+    pins::remove_file(&pin.path)
 }
 
 /// The interface's name in this network namespace; nothing if there is none.
@@ -233,6 +230,7 @@ impl Datapath {
         let Some(device) = interface(ifindex) else {
             return Err(Error::failed(what).because("there is no such interface"));
         };
+        self.demand(hook)?;
         let mut program = self.program(hook.program())?;
         let pin = Pin { path: pins::link(&self.pin_dir, hook, ifindex), hook, ifindex };
         if self.attached(hook, ifindex)? {
@@ -271,6 +269,10 @@ impl Datapath {
         let Some(device) = interface(ifindex).filter(|_| pin.exists() || pin.is_symlink()) else {
             return Ok(false);
         };
+        // The next to attach it loads it anew.
+        if hook.is_on_demand() && !pins::program(&self.pin_dir, hook.program()).exists() {
+            return Ok(false);
+        }
         let info = self.program(hook.program())?.info();
         let id = info.context(format!("cannot ask about program {}", hook.program()))?.id();
         if is_on_tcx(&device, hook.side(), id)? {

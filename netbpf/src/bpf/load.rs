@@ -1,18 +1,26 @@
 //! Loading the datapath: all of it, unattached, in its place at once.
 
-use std::{fs, io, io::Read as _, os::unix::fs::symlink, path::Path};
+use std::{
+    fs, io,
+    io::Read as _,
+    os::unix::fs::symlink,
+    panic::resume_unwind,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::ProgramArray,
-    programs::{ProgramError, SchedClassifier},
+    programs::{Program, ProgramError, SchedClassifier},
 };
 use netbpf_common::{
     ABI_VERSION, Config, RareProgram,
     maps::{self, ConfigMap, FlowQueue, Flows, MapDef as _, Programs},
 };
 
-use super::{Datapath, LoadOptions, LogLevel, bpffs, map::Map, pins, probe, shape};
+use super::{Datapath, Hook, LoadOptions, LogLevel, bpffs, map::Map, pins, probe, shape};
 use crate::error::{Context as _, Error, Result};
 
 /// The compiled datapath; empty where it was built without the eBPF toolchain.
@@ -93,13 +101,8 @@ fn make(dir: &Path, options: LoadOptions) -> Result<()> {
         fs::create_dir_all(&sub).map_err(|error| cannot_pin(&sub, &error))?;
     }
     let mut ebpf = load_maps(dir, options)?;
-    for (name, program) in ebpf.programs_mut() {
-        let classifier: &mut SchedClassifier =
-            program.try_into().context(format!("program {name} is no classifier"))?;
-        classifier.load().map_err(|error| refused(name, error))?;
-        classifier.pin(pins::program(dir, name)).context(format!("cannot pin program {name}"))?;
-    }
-    fill_programs(&mut ebpf)?;
+    load_programs(&mut ebpf, dir, |name| !ON_DEMAND.contains(&name))?;
+    fill_programs(&mut ebpf, |rare| !ON_DEMAND.contains(&rare.name()))?;
     let made = Datapath { pin_dir: dir.to_owned() };
     let port_secret = secret().context("cannot read /dev/urandom")?;
     let config = Config { max_flows: options.max_flows, port_secret, ..Config::default() };
@@ -114,9 +117,48 @@ fn make(dir: &Path, options: LoadOptions) -> Result<()> {
     }
 }
 
+/// The programs that only uplinks without Ethernet header need: [`Datapath::attach`]
+/// loads them for the first of those.
+const ON_DEMAND: [&str; 3] =
+    [Hook::FromUplinkL3.program(), Hook::ToUplinkL3.program(), RareProgram::ToUplinkL3.name()];
+
+/// Loads and pins the programs that are wanted, as many at a time as there are
+/// CPUs: nearly all of their time goes into the kernel's verifier, which takes
+/// each by itself.
+fn load_programs(ebpf: &mut Ebpf, dir: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
+    let wanted = ebpf.programs_mut().filter(|(name, _)| is_wanted(name));
+    let queue = Mutex::new(wanted.collect::<Vec<_>>());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let work = || {
+        while let Some((name, program)) = next() {
+            load_program(name, program, dir)?;
+        }
+        Ok(())
+    };
+    let others = thread::available_parallelism().map_or(1, usize::from) - 1;
+    thread::scope(|scope| {
+        let others: Vec<_> = (0..others.min(MOST_THREADS)).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        for other in others {
+            done = done.and(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        done
+    })
+}
+
+/// More threads than this have nothing left to do.
+const MOST_THREADS: usize = 4;
+
+fn load_program(name: &str, program: &mut Program, dir: &Path) -> Result<()> {
+    let classifier: &mut SchedClassifier =
+        program.try_into().context(format!("program {name} is no classifier"))?;
+    classifier.load().map_err(|error| refused(name, error))?;
+    classifier.pin(pins::program(dir, name)).context(format!("cannot pin program {name}"))
+}
+
 /// Tells the programs of those to which they hand over.
-fn fill_programs(ebpf: &mut Ebpf) -> Result<()> {
-    for rare in RareProgram::ALL {
+fn fill_programs(ebpf: &mut Ebpf, is_loaded: impl Fn(RareProgram) -> bool) -> Result<()> {
+    for rare in RareProgram::ALL.into_iter().filter(|&rare| is_loaded(rare)) {
         let name = rare.name();
         let what = || format!("cannot hand over to program {name}");
         let program: &SchedClassifier = ebpf
@@ -156,6 +198,9 @@ fn load_maps(dir: &Path, options: LoadOptions) -> Result<Ebpf> {
     let retype = u32::from(probe::must_retype_peers()?);
     let mut loader = EbpfLoader::new();
     loader
+        // Nothing in the object depends on the kernel's own types, of which there
+        // are megabytes to be read.
+        .btf(None)
         .override_global("AYA_LOG_LEVEL", &level, false)
         .override_global("RETYPE_PEER", &retype, false)
         .map_max_entries(Flows::NAME, 2 * options.max_flows)
@@ -197,6 +242,26 @@ fn refused(name: &str, error: ProgramError) -> Error {
 }
 
 impl Datapath {
+    /// Loads the hook's programs if they are of those that are loaded on demand, and
+    /// are not there. A run that is killed leaves some, which the next one replaces.
+    ///
+    /// # Errors
+    /// If the kernel refuses them.
+    pub fn demand(&self, hook: Hook) -> Result<()> {
+        let dir = &self.pin_dir;
+        let is_there = |name: &&str| pins::program(dir, name).exists();
+        if !hook.is_on_demand() || ON_DEMAND.iter().all(is_there) {
+            return Ok(());
+        }
+        for name in ON_DEMAND {
+            pins::remove_file(&pins::program(dir, name))?;
+        }
+        // The maps are there, and are taken by their pins.
+        let mut ebpf = load_maps(dir, self.options()?)?;
+        load_programs(&mut ebpf, dir, |name| ON_DEMAND.contains(&name))?;
+        fill_programs(&mut ebpf, |rare| ON_DEMAND.contains(&rare.name()))
+    }
+
     /// Compares every map with its definition and the version with this netbpf's.
     pub(super) fn verify(&self, config: &Config) -> Result<()> {
         if config.abi_version != ABI_VERSION {

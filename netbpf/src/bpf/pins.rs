@@ -119,6 +119,14 @@ fn clear(dir: &Path) -> Result<()> {
     }
 }
 
+/// Removes a pin; one that is gone is no error.
+pub(super) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(cannot_remove(path, &error)),
+        _ => Ok(()),
+    }
+}
+
 fn cannot_remove(path: &Path, error: &io::Error) -> Error {
     Error::failed(format!("cannot remove {}", path.display())).because(error)
 }

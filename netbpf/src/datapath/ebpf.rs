@@ -70,8 +70,9 @@ fn is_damaged(pin_dir: &Path) -> bool {
         Ok(config) => config.is_none_or(|config| config.abi_version == ABI_VERSION),
         Err(_) => !is_pinned("maps", ConfigMap::NAME),
     };
-    let whole = maps::NAMES.iter().all(|name| is_pinned("maps", name))
-        && Hook::ALL.iter().all(|hook| is_pinned("programs", hook.program()));
+    let is_there = |hook: &Hook| hook.is_on_demand() || is_pinned("programs", hook.program());
+    let whole =
+        maps::NAMES.iter().all(|name| is_pinned("maps", name)) && Hook::ALL.iter().all(is_there);
     pin_dir.exists() && of_this_netbpf && !whole
 }
 
