@@ -1,6 +1,6 @@
 //! What every verb that looks at or changes networks begins with.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tokio::runtime;
 
@@ -144,6 +144,7 @@ impl Session {
             patience: PATIENCE,
             removed_namespace: false,
             entered: None,
+            indexes: HashMap::new(),
         })
     }
 }

@@ -6,7 +6,7 @@ mod fault;
 mod remove;
 mod run;
 
-use std::{fmt::Write as _, time::Duration};
+use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
 use crate::{
     datapath::Datapaths,
@@ -54,6 +54,8 @@ pub struct Apply<'a> {
     pub removed_namespace: bool,
     /// The namespace that the last step was in: the next one is likely to be, too.
     pub entered: Option<(NamespaceName, Entered)>,
+    /// Indexes of interfaces that were looked up, those of namespaces by their names.
+    pub indexes: HashMap<(Option<NamespaceName>, String), u32>,
 }
 
 impl std::fmt::Debug for Apply<'_> {

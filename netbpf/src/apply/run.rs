@@ -6,7 +6,7 @@ use super::Apply;
 use crate::{
     error::{Error, Result},
     net::{
-        NewBridge, NewVeth,
+        Netlink, NewBridge, NewVeth,
         ctnetlink::tables,
         netns::{self, Named},
         sysctl,
@@ -28,39 +28,39 @@ impl Apply<'_> {
                 self.adopt(name, &self.topology.alias()).await
             }
             Step::AddNamespace { name } => self.add_namespace(name).await,
-            Step::AddVeth { endpoint, bridge, mtu, .. } => {
-                self.add_veth(endpoint, bridge, *mtu).await
-            }
+            Step::AddVeth { endpoint, mtu, .. } => self.add_veth(endpoint, *mtu).await,
             Step::AddPair { ends: [first, second], mtu } => {
                 self.add_pair(first, second, *mtu).await
             }
             Step::LinkUp { place, link } => {
-                let netlink = self.enter(place).await?;
-                netlink.set_up(netlink.index(link).await?).await
+                let (netlink, index) = self.find(place, link).await?;
+                netlink.set_up(index).await
             }
             Step::SetMtu { place, link, mtu } => {
-                let netlink = self.enter(place).await?;
-                netlink.set_mtu(netlink.index(link).await?, *mtu).await
+                let (netlink, index) = self.find(place, link).await?;
+                netlink.set_mtu(index, *mtu).await
             }
             Step::SetMaster { endpoint, bridge } => {
-                let port = self.netlink.index(endpoint.link.as_str()).await?;
-                self.netlink.set_master(port, self.netlink.index(bridge.as_str()).await?).await
+                let (_, bridge) = self.find(&Place::Host, bridge.as_str()).await?;
+                let (netlink, port) = self.find(&Place::Host, endpoint.link.as_str()).await?;
+                netlink.set_master(port, bridge).await
             }
             Step::AddAddress { place, link, addr, prefix_len } => {
-                let netlink = self.enter(place).await?;
-                netlink.add_address(netlink.index(link).await?, *addr, *prefix_len).await
+                let (netlink, index) = self.find(place, link).await?;
+                netlink.add_address(index, *addr, *prefix_len).await
             }
             Step::AddSubnetRoute { place, link, subnet, source } => {
-                let netlink = self.enter(place).await?;
-                netlink.add_subnet_route(*subnet, *source, netlink.index(link).await?).await
+                let (netlink, index) = self.find(place, link).await?;
+                netlink.add_subnet_route(*subnet, *source, index).await
             }
             Step::AddDefaultRoute { namespace, link, gateway } => {
-                let netlink = self.enter(&Place::Inside(namespace.clone())).await?;
-                netlink.add_default_route(*gateway, netlink.index(link.as_str()).await?).await
+                let place = Place::Inside(namespace.clone());
+                let (netlink, index) = self.find(&place, link.as_str()).await?;
+                netlink.add_default_route(*gateway, index).await
             }
             Step::AddFdb { endpoint } => {
-                let port = self.netlink.index(endpoint.link.as_str()).await?;
-                self.netlink.add_fdb(port, endpoint.mac).await
+                let (netlink, port) = self.find(&Place::Host, endpoint.link.as_str()).await?;
+                netlink.add_fdb(port, endpoint.mac).await
             }
             Step::SwitchOn { switch } => {
                 // Before it is changed, so that a kill in between loses nothing.
@@ -70,11 +70,9 @@ impl Apply<'_> {
             Step::SetGateway { addr, mac } => self.datapaths.ebpf.set_gateway(*addr, *mac),
             Step::SetSubnet { subnet } => self.datapaths.ebpf.set_subnet(*subnet),
             Step::SetEndpoint { endpoint, bridge, row } => {
-                let row = Endpoint {
-                    ifindex: self.netlink.index(endpoint.link.as_str()).await?,
-                    bridge_ifindex: self.netlink.index(bridge.as_str()).await?,
-                    ..*row
-                };
+                let (_, ifindex) = self.find(&Place::Host, endpoint.link.as_str()).await?;
+                let (_, bridge_ifindex) = self.find(&Place::Host, bridge.as_str()).await?;
+                let row = Endpoint { ifindex, bridge_ifindex, ..*row };
                 self.datapaths.ebpf.set_endpoint(endpoint.endpoint_id(), &row)
             }
             Step::SetUplink { link, row } => {
@@ -114,7 +112,7 @@ impl Apply<'_> {
     /// The index of an interface that the datapath is about to know by it:
     /// noted, because it cannot be looked up any more once the interface is gone.
     async fn note_index(&mut self, link: &LinkName) -> Result<u32> {
-        let index = self.netlink.index(link.as_str()).await?;
+        let (_, index) = self.find(&Place::Host, link.as_str()).await?;
         if self.journal.links.get(link) != Some(&index) {
             self.note(Entry::Link { name: link.clone(), index })?;
         }
@@ -123,6 +121,7 @@ impl Apply<'_> {
 
     /// Makes an interface that was just made known as the network's.
     async fn adopt(&mut self, name: &LinkName, alias: &str) -> Result<()> {
+        self.indexes.remove(&(None, name.to_string()));
         let index = self.note_index(name).await?;
         self.netlink.set_alias(index, alias).await
     }
@@ -145,13 +144,7 @@ impl Apply<'_> {
         Ok(())
     }
 
-    async fn add_veth(
-        &mut self,
-        endpoint: &EndpointPlan,
-        bridge: &LinkName,
-        mtu: u32,
-    ) -> Result<()> {
-        let master = self.netlink.index(bridge.as_str()).await?;
+    async fn add_veth(&mut self, endpoint: &EndpointPlan, mtu: u32) -> Result<()> {
         self.enter(&Place::Inside(endpoint.namespace.clone())).await?;
         let Some((_, entered)) = &self.entered else {
             return Err(Error::failed(format!("cannot enter {}", endpoint.namespace)));
@@ -159,7 +152,6 @@ impl Apply<'_> {
         let veth = NewVeth {
             name: endpoint.link.as_str(),
             mac: endpoint.link_mac(),
-            master: Some(master),
             peer: endpoint.inside.as_str(),
             peer_mac: endpoint.mac,
             peer_netns: std::os::fd::AsFd::as_fd(&entered.netns),
@@ -184,7 +176,6 @@ impl Apply<'_> {
         let veth = NewVeth {
             name: first.inside.as_str(),
             mac: first.mac,
-            master: None,
             peer: second.inside.as_str(),
             peer_mac: second.mac,
             peer_netns: std::os::fd::AsFd::as_fd(&there.netns),
@@ -193,8 +184,21 @@ impl Apply<'_> {
         netlink.add_veth(veth).await
     }
 
+    /// A connection into a place, and the index of an interface there. It is looked
+    /// up once: whoever changes interfaces meanwhile makes a step fail.
+    async fn find(&mut self, place: &Place, link: &str) -> Result<(Netlink, u32)> {
+        let netlink = self.enter(place).await?;
+        let key = (place.namespace().cloned(), link.to_owned());
+        if let Some(&index) = self.indexes.get(&key) {
+            return Ok((netlink, index));
+        }
+        let index = netlink.index(link).await?;
+        self.indexes.insert(key, index);
+        Ok((netlink, index))
+    }
+
     /// A connection into a place.
-    async fn enter(&mut self, place: &Place) -> Result<crate::net::Netlink> {
+    async fn enter(&mut self, place: &Place) -> Result<Netlink> {
         let name = match place {
             Place::Host | Place::HostSide(_) => return Ok(self.netlink.clone()),
             Place::Inside(name) => name,

@@ -131,8 +131,6 @@ pub struct NewVeth<'a> {
     pub name: &'a str,
     /// MAC of the end here.
     pub mac: MacAddr,
-    /// Index of the bridge that the end here becomes a port of, if of any.
-    pub master: Option<u32>,
     /// Name of the end there.
     pub peer: &'a str,
     /// MAC of the end there.
@@ -219,15 +217,12 @@ impl Netlink {
             .mtu(veth.mtu)
             .setns_by_fd(veth.peer_netns.as_raw_fd())
             .build();
-        let mut message = LinkVeth::new(veth.name, veth.peer)
+        let message = LinkVeth::new(veth.name, veth.peer)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .address(veth.mac.octets().to_vec())
             .mtu(veth.mtu)
-            .up();
-        if let Some(master) = veth.master {
-            message = message.controller(master);
-        }
-        let message = message.build();
+            .up()
+            .build();
         self.handle
             .link()
             .add(message)

@@ -181,6 +181,9 @@ impl<'a> Planner<'a> {
         for endpoint in &self.topology.endpoints {
             self.endpoint(endpoint, steps);
         }
+        for endpoint in &self.topology.endpoints {
+            self.port(endpoint, steps);
+        }
     }
 
     fn with_ebpf(&self, others: &[Planner<'_>], steps: &mut Vec<Step>) {
@@ -298,22 +301,13 @@ impl<'a> Planner<'a> {
         if let Some(port) = port {
             let place = Place::HostSide(endpoint.namespace.clone());
             switch_on(port, &place, topology.mtu, steps);
-            if port.master.is_none() || port.master != self.own_bridge().map(|l| l.index) {
-                let (endpoint, bridge) = (endpoint.clone(), topology.name.clone());
-                steps.push(Step::SetMaster { endpoint, bridge });
-            }
         } else {
             let owned = Owned::port(topology, endpoint);
             if self.any_port(endpoint).is_some() {
                 let name = endpoint.link.clone();
                 steps.push(Step::DeleteLink { name, owned: owned.clone() });
             }
-            steps.push(Step::AddVeth {
-                endpoint: endpoint.clone(),
-                bridge: topology.name.clone(),
-                mtu: topology.mtu,
-                owned,
-            });
+            steps.push(Step::AddVeth { endpoint: endpoint.clone(), mtu: topology.mtu, owned });
         }
         self.interface(endpoint, eth0, (links, addresses, routes), steps);
         let eth0 = eth0.map(|link| link.index);
@@ -323,6 +317,18 @@ impl<'a> Planner<'a> {
         if eth0.is_none() || !routes.iter().any(lead) {
             let (namespace, link) = (endpoint.namespace.clone(), endpoint.inside.clone());
             steps.push(Step::AddDefaultRoute { namespace, link, gateway });
+        }
+    }
+
+    /// The steps that make a namespace's veth a port of the bridge. After those that
+    /// make all of them: each interface that comes up tells all others of its IPv6
+    /// addresses, and by a bridge of a thousand ports that is a million frames.
+    fn port(&self, endpoint: &EndpointPlan, steps: &mut Vec<Step>) {
+        let port = self.own_port(endpoint);
+        let bridge = self.own_bridge().map(|link| link.index);
+        if !port.is_some_and(|port| port.master.is_some() && port.master == bridge) {
+            let (endpoint, bridge) = (endpoint.clone(), self.topology.name.clone());
+            steps.push(Step::SetMaster { endpoint, bridge });
         }
         let fixed = |port: &Link| {
             let mut rows = self.observed.fdb.iter();

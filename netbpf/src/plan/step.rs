@@ -22,6 +22,17 @@ pub enum Place {
     Inside(NamespaceName),
 }
 
+impl Place {
+    /// The namespace, if it is in one.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&NamespaceName> {
+        match self {
+            Self::Host | Self::HostSide(_) => None,
+            Self::Inside(namespace) => Some(namespace),
+        }
+    }
+}
+
 /// One change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
@@ -51,12 +62,10 @@ pub enum Step {
         /// Its name.
         name: NamespaceName,
     },
-    /// Make a namespace's veth.
+    /// Make a namespace's veth, which is no port of the bridge yet.
     AddVeth {
         /// The namespace.
         endpoint: EndpointPlan,
-        /// The bridge.
-        bridge: LinkName,
         /// The MTU of both ends.
         mtu: u32,
         /// What its host side should be.

@@ -157,18 +157,20 @@ fn from_nothing_links_come_first_and_attachments_last() {
             "ip link add net0 address 02:6e:ac:13:00:01 mtu 1500 up type bridge stp_state 0 forward_delay 0",
             "ip address add 172.19.0.1/24 dev net0",
             "ip netns add a1",
-            "ip link add net0-1 master net0 mtu 1500 up type veth peer eth0 netns a1 address 02:6e:ac:13:00:02 mtu 1500",
+            "ip link add net0-1 mtu 1500 up type veth peer eth0 netns a1 address 02:6e:ac:13:00:02 mtu 1500",
             "ip -n a1 link set lo up",
             "ip -n a1 link set eth0 up",
             "ip -n a1 address add 172.19.0.2/24 dev eth0",
             "ip -n a1 route add default via 172.19.0.1 dev eth0",
-            "bridge fdb add 02:6e:ac:13:00:02 dev net0-1 master static",
             "ip netns add a2",
-            "ip link add net0-2 master net0 mtu 1500 up type veth peer eth0 netns a2 address 02:6e:ac:13:00:03 mtu 1500",
+            "ip link add net0-2 mtu 1500 up type veth peer eth0 netns a2 address 02:6e:ac:13:00:03 mtu 1500",
             "ip -n a2 link set lo up",
             "ip -n a2 link set eth0 up",
             "ip -n a2 address add 172.19.0.3/24 dev eth0",
             "ip -n a2 route add default via 172.19.0.1 dev eth0",
+            "ip link set net0-1 master net0",
+            "bridge fdb add 02:6e:ac:13:00:02 dev net0-1 master static",
+            "ip link set net0-2 master net0",
             "bridge fdb add 02:6e:ac:13:00:03 dev net0-2 master static",
             "bpf: gateway 172.19.0.1 is 02:6e:ac:13:00:01",
             "bpf: endpoint 1 is a1 (172.19.0.2, 02:6e:ac:13:00:02) behind net0-1, at most 131072 flows",
@@ -285,7 +287,7 @@ fn what_goes_along_with_a_piece_is_made_again_with_it() {
     seen.inside.insert(NamespaceName::new("a1").unwrap(), Inside::Missing);
     seen.links.retain(|link| link.name != "net0-1");
     let steps = texts(&up(&topology, &seen, &store()));
-    assert_eq!(steps.len(), 9, "{steps:#?}");
+    assert_eq!(steps.len(), 10, "{steps:#?}");
     assert_eq!(steps.first().unwrap(), "ip netns add a1");
     assert_eq!(steps.last().unwrap(), "tc: attach from_endpoint to ingress of net0-1");
     // The veth's other end is not where it should be: it is made anew.
@@ -293,7 +295,7 @@ fn what_goes_along_with_a_piece_is_made_again_with_it() {
     seen.inside.insert(NamespaceName::new("a1").unwrap(), Inside::Missing);
     let steps = texts(&up(&topology, &seen, &store()));
     assert_eq!(steps[..2], ["ip netns add a1", "ip link delete net0-1"]);
-    assert_eq!(steps.len(), 10, "{steps:#?}");
+    assert_eq!(steps.len(), 11, "{steps:#?}");
     let mut seen = complete;
     let Some(Inside::Ours { links, .. }) = seen.inside.get_mut(&NamespaceName::new("a1").unwrap())
     else {
@@ -302,7 +304,7 @@ fn what_goes_along_with_a_piece_is_made_again_with_it() {
     links[1].name = "else0".into();
     let steps = texts(&up(&topology, &seen, &store()));
     assert_eq!(steps[0], "ip link delete net0-1");
-    assert_eq!(steps.len(), 8, "{steps:#?}");
+    assert_eq!(steps.len(), 9, "{steps:#?}");
 }
 
 #[test]

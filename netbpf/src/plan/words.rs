@@ -80,9 +80,9 @@ impl fmt::Display for Step {
                 "ip link add {name} address {mac} mtu {mtu} up type bridge stp_state 0 forward_delay 0"
             ),
             Self::AddNamespace { name } => write!(f, "ip netns add {name}"),
-            Self::AddVeth { endpoint, bridge, mtu, .. } => write!(
+            Self::AddVeth { endpoint, mtu, .. } => write!(
                 f,
-                "ip link add {} master {bridge} mtu {mtu} up type veth peer {} netns {} address {} mtu {mtu}",
+                "ip link add {} mtu {mtu} up type veth peer {} netns {} address {} mtu {mtu}",
                 endpoint.link, endpoint.inside, endpoint.namespace, endpoint.mac
             ),
             Self::AddPair { ends: [a, b], mtu } => write!(

@@ -78,7 +78,6 @@ async fn connect(host: &Side, outside: &Side, name: &str, wire: Wire, world: &Wo
     let veth = NewVeth {
         name,
         mac: mac::generated(wire.host),
-        master: None,
         peer: name,
         peer_mac: mac::generated(wire.outside),
         peer_netns: outside.entered.netns.as_fd(),
