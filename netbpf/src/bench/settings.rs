@@ -51,11 +51,12 @@ impl Settings {
     #[must_use]
     pub fn quick() -> Self {
         Self {
-            rounds: 5,
+            rounds: 3,
             burst: Duration::from_millis(20),
-            slice: Duration::from_millis(60),
+            slice: Duration::from_millis(50),
             flows: vec![1, 1_000, 30_000],
             new_flows: 10_000,
+            connections: vec![1],
             namespaces: vec![3],
             listed: 30_000,
             ..Self::full()

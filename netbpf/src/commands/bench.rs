@@ -56,7 +56,7 @@ pub struct Args {
     /// Hardly anything: whether it works
     #[arg(long, hide = true, conflicts_with = "quick")]
     tiny: bool,
-    /// Rounds of each measurement [default: 15, quick 5]
+    /// Rounds of each measurement [default: 15, quick 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
     /// Write a picture of packets and flows as well
