@@ -1,7 +1,7 @@
-//! Compiles the eBPF programs to `OUT_DIR/netbpf-datapath`, which the loader
-//! embeds.
+//! Compiles the eBPF programs to `OUT_DIR/netbpf-datapath` and `netbpf-bench`,
+//! which the loaders embed.
 //!
-//! On a machine without an eBPF toolchain that file is left empty: all that
+//! On a machine without an eBPF toolchain these files are left empty: all that
 //! needs no kernel can still be checked and tested there, and the loader says
 //! what is missing. `cargo xtask setup` installs the toolchain.
 //!
@@ -21,29 +21,36 @@ use toolchain::{COMPILER_VAR, Core, LINKER_VAR, TARGET, Toolchain, tools_dir, wo
 mod toolchain;
 
 const PACKAGE: &str = "netbpf-ebpf";
-const PROGRAM: &str = "netbpf-datapath";
+
+/// The datapath, and what `netbpf bench` measures with.
+const PROGRAMS: [&str; 2] = ["netbpf-datapath", "netbpf-bench"];
 
 /// The profile in the workspace's manifest: always optimised, whatever the
 /// control plane is built with.
 const PROFILE: &str = "ebpf";
 
 /// The crates that use unstable features (inline assembly for BPF).
-const UNSTABLE_CRATES: &str = "aya_ebpf,netbpf_ebpf,netbpf_datapath";
+const UNSTABLE_CRATES: &str = "aya_ebpf,netbpf_ebpf,netbpf_datapath,netbpf_bench";
 
 fn main() -> Result<()> {
     watch();
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
-    let embedded = out_dir.join(PROGRAM);
     let Some(toolchain) = Toolchain::find() else {
         println!("cargo::warning=no eBPF toolchain, so no datapath; run `cargo xtask setup`");
-        return fs::write(&embedded, []).context("cannot write the empty object");
+        return PROGRAMS.iter().try_for_each(|program| {
+            fs::write(out_dir.join(program), []).context("cannot write an empty object")
+        });
     };
     // OUT_DIR is TARGET_DIR/PROFILE/build/PACKAGE/out. The programs are the
     // same for all profiles and are built once for all, in a folder of their
     // own: the outer cargo holds the lock of its folder while this runs.
     let target_dir = out_dir.ancestors().nth(4).context("OUT_DIR is too short")?.join("ebpf");
-    let object = build(&toolchain, &target_dir)?;
-    fs::copy(&object, &embedded).with_context(|| format!("cannot copy {}", object.display()))?;
+    let built = build(&toolchain, &target_dir)?;
+    for program in PROGRAMS {
+        let object = built.join(program);
+        fs::copy(&object, out_dir.join(program))
+            .with_context(|| format!("cannot copy {}", object.display()))?;
+    }
     Ok(())
 }
 
@@ -63,7 +70,7 @@ fn watch() {
     }
 }
 
-/// Builds the programs and returns the object file's path.
+/// Builds the programs and returns the directory of their object files.
 fn build(toolchain: &Toolchain, target_dir: &Path) -> Result<PathBuf> {
     let sysroot = &toolchain.compiler.sysroot;
     let outer_cargo = PathBuf::from(env::var_os("CARGO").context("CARGO is not set")?);
@@ -83,7 +90,7 @@ fn build(toolchain: &Toolchain, target_dir: &Path) -> Result<PathBuf> {
     };
     cargo
         .current_dir(workspace())
-        .args(["build", "--quiet", "--package", PACKAGE, "--bin", PROGRAM])
+        .args(["build", "--quiet", "--package", PACKAGE, "--bins"])
         .args(["--profile", PROFILE, "--target", TARGET, "--target-dir"])
         .arg(target_dir)
         .env("RUSTC", sysroot.join("bin/rustc"))
@@ -102,7 +109,7 @@ fn build(toolchain: &Toolchain, target_dir: &Path) -> Result<PathBuf> {
     }
     let status = cargo.status().with_context(|| format!("cannot start {cargo:?}"))?;
     ensure!(status.success(), "building the eBPF programs failed: {cargo:?}: {status}");
-    Ok(target_dir.join(TARGET).join(PROFILE).join(PROGRAM))
+    Ok(target_dir.join(TARGET).join(PROFILE))
 }
 
 fn rustflags(toolchain: &Toolchain) -> Result<Vec<String>> {

@@ -14,6 +14,7 @@
 #![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
 
 mod addr;
+pub mod bench;
 mod config;
 mod endpoint;
 mod fdb;

@@ -3,6 +3,7 @@
 use crate::{
     Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit, FragmentKey, Fragments,
     HeldFragment, Ipv4, LearnCount, NextHop, PortOwner, PublishEntry, Tuple, Uplink,
+    bench::{Arrivals, Generator},
     maps::{MacKey, SubnetKey},
 };
 
@@ -18,6 +19,7 @@ macro_rules! pod {
 }
 
 pod!(
+    Arrivals,
     Config,
     Counters,
     Endpoint,
@@ -27,6 +29,7 @@ pod!(
     FlowVisit,
     FragmentKey,
     Fragments,
+    Generator,
     HeldFragment,
     Ipv4,
     LearnCount,

@@ -11,7 +11,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::{
-    commands::{down, exec, generate, logs, maps, sandboxed, status, switch, up},
+    commands::{bench, down, exec, generate, logs, maps, sandboxed, status, switch, up},
     error::{Error, Result},
     host::{self, Host},
     mounts,
@@ -127,6 +127,8 @@ pub enum Verb {
     Maps(maps::Args),
     /// Show what the datapath logged
     Logs(logs::Args),
+    /// Measure how fast it is, beside the kernel's bridge and iptables
+    Bench(bench::Args),
     /// Write man pages or shell completions
     #[command(hide = true)]
     Generate(generate::Args),
@@ -146,6 +148,7 @@ impl Verb {
             Self::Exec(_) => "exec",
             Self::Maps(_) => "maps",
             Self::Logs(_) => "logs",
+            Self::Bench(_) => "bench",
             Self::Generate(_) => "generate",
         }
     }
@@ -160,6 +163,7 @@ impl Verb {
             Self::Exec(args) => args.run(globals),
             Self::Maps(args) => args.run(&subject("maps")?, globals.style()),
             Self::Logs(args) => args.run(&subject("logs")?, globals.style()),
+            Self::Bench(args) => args.run(globals),
             Self::Generate(args) => args.run(),
         }
     }

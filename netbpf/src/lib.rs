@@ -7,6 +7,7 @@
 //! know nothing of each other.
 
 pub mod apply;
+pub mod bench;
 pub mod bpf;
 pub mod cli;
 pub mod commands;

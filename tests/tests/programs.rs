@@ -8,7 +8,7 @@ use aya::{
     maps::{MapData, MapInfo},
     programs::SchedClassifier,
 };
-use netbpf::bpf::{Datapath, Hook, LoadOptions, LogLevel};
+use netbpf::bpf::{CodeSize, Datapath, Hook, LoadOptions, LogLevel, code_sizes};
 use netbpf_common::{Counters, DropReason, EndpointId, Flow, maps};
 use netbpf_ebpf::{
     Verdict,
@@ -19,7 +19,6 @@ use netbpf_ebpf::{
     },
 };
 use netbpf_tests::{Netns, Sandbox};
-use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
 
 const PIN_DIR: &str = "/sys/fs/bpf/programs";
 const MAX_FLOWS: u32 = 1024;
@@ -271,50 +270,6 @@ fn the_verifier_is_soon_done_with_every_program() {
     });
 }
 
-/// Instructions and largest stack frame of a function of the object.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-struct Size {
-    instructions: usize,
-    frame: usize,
-}
-
-/// What each function of the object takes, as compiled.
-fn sizes() -> BTreeMap<String, Size> {
-    let file = object::File::parse(netbpf::bpf::object()).expect("built with the datapath");
-    let mut sizes = BTreeMap::new();
-    for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
-        let Some(section) = symbol.section_index() else { continue };
-        let data = file.section_by_index(section).unwrap().data().unwrap();
-        let start = usize::try_from(symbol.address()).unwrap();
-        let code = &data[start..start + usize::try_from(symbol.size()).unwrap()];
-        let size = Size { instructions: code.len() / 8, frame: frame(code) };
-        sizes.insert(symbol.name().unwrap().to_owned(), size);
-    }
-    sizes
-}
-
-/// The lowest offset from the frame pointer (register 10) that code uses: as the
-/// base of a load or store, or added to a copy of it.
-fn frame(code: &[u8]) -> usize {
-    const FRAME_POINTER: u8 = 10;
-    let mut lowest = 0_i32;
-    let mut copies = [false; 16];
-    for instruction in code.chunks_exact(8) {
-        let (op, dst, src) = (instruction[0], instruction[1] & 0xf, instruction[1] >> 4);
-        let offset = i32::from(i16::from_le_bytes([instruction[2], instruction[3]]));
-        let constant = i32::from_le_bytes(instruction[4..].try_into().unwrap());
-        match op & 7 {
-            // Loads (class 1) have their base in src, stores (2, 3) in dst.
-            1 if src == FRAME_POINTER => lowest = lowest.min(offset),
-            2 | 3 if dst == FRAME_POINTER => lowest = lowest.min(offset),
-            7 if op == 0xbf => copies[usize::from(dst)] = src == FRAME_POINTER,
-            7 if op == 0x07 && copies[usize::from(dst)] => lowest = lowest.min(constant),
-            _ => {}
-        }
-    }
-    lowest.unsigned_abs().try_into().unwrap()
-}
-
 /// What the programs and their functions may take: a part of the symbol's name
 /// (the first line that fits counts), instructions, frame. A change of it is a
 /// change to be seen in review.
@@ -322,7 +277,7 @@ const BUDGET: &str = include_str!("budget.txt");
 
 #[test]
 fn every_program_fits_its_budget() {
-    let sizes = sizes();
+    let sizes = code_sizes(netbpf::bpf::object()).expect("built with the datapath");
     let mut report = String::new();
     let mut budgets = Vec::new();
     for line in BUDGET.lines().filter(|line| !line.starts_with('#')) {
@@ -332,17 +287,17 @@ fn every_program_fits_its_budget() {
         budgets.push((name, number(instructions), number(frame)));
     }
     // Where there are several of a kind, the largest counts.
-    let mut taken: BTreeMap<usize, Size> = BTreeMap::new();
+    let mut taken: BTreeMap<usize, CodeSize> = BTreeMap::new();
     for (symbol, size) in &sizes {
         let Some(index) = budgets.iter().position(|(name, ..)| symbol.contains(name)) else {
             continue;
         };
-        let most = taken.entry(index).or_insert(Size { instructions: 0, frame: 0 });
+        let most = taken.entry(index).or_default();
         most.instructions = most.instructions.max(size.instructions);
         most.frame = most.frame.max(size.frame);
     }
     let mut is_off = false;
-    for (index, Size { instructions: taken, frame: used }) in taken {
+    for (index, CodeSize { instructions: taken, frame: used }) in taken {
         let (name, instructions, frame) = budgets[index];
         // A budget that is far from what it is for guards nothing.
         let is_tight = taken * 10 >= instructions * 8;

@@ -5,6 +5,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser;
 
+mod bench;
 mod conformance;
 mod fuzz;
 mod install;
@@ -41,6 +42,15 @@ enum Verb {
         #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Measure a release build beside the kernel's bridge and iptables
+    ///
+    /// The same as `netbpf bench`, which tells more: `cargo xtask bench --help`.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What `netbpf bench` is started with
+        #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Check format and lints, run all tests, and count them
     ///
     /// The root tests load the programs into this machine's kernel and make
@@ -69,6 +79,7 @@ enum Verb {
 
 const EXAMPLES: &str = "Examples:
   cargo xtask run -- --help              what netbpf can do
+  cargo xtask bench --quick              how fast it is, in half a minute
   cargo xtask test                       everything, as CI does
   cargo xtask test --native-only snat    the tests of one module, without root
   cargo xtask conformance 4787           what proves the requirements on UDP
@@ -80,6 +91,7 @@ fn main() -> ExitCode {
     let result = match Verb::parse() {
         Verb::Setup => setup::setup(),
         Verb::Run { args } => run::run(&args),
+        Verb::Bench { args } => bench::bench(&args),
         Verb::Test(test) => return test.run(),
         Verb::Conformance(conformance) => conformance.run(),
         Verb::Fuzz(fuzz) => fuzz.run(),

@@ -7,6 +7,7 @@
 mod attach;
 mod bpffs;
 mod clsact;
+mod code;
 mod endpoints;
 mod flows;
 mod load;
@@ -32,10 +33,12 @@ use crate::error::{Context as _, Result};
 
 pub use attach::{Attachment, Hook, interface};
 pub use bpffs::has_bpffs;
+pub use code::{CodeSize, code_sizes};
 pub use flows::{Direction, FlowHead, FlowRow};
 pub use load::object;
 pub use map::{Map, PerCpuMap};
 pub use options::{LoadOptions, LogLevel};
+pub(crate) use probe::must_retype_peers;
 pub use probe::{Probe, probe};
 pub use rcu::put_back as put_back_grace_periods;
 pub use usage::MapUsage;
@@ -115,7 +118,10 @@ impl Datapath {
     }
 
     /// Opens one of its programs.
-    fn program(&self, name: &str) -> Result<SchedClassifier> {
+    ///
+    /// # Errors
+    /// It is not there.
+    pub(crate) fn program(&self, name: &str) -> Result<SchedClassifier> {
         SchedClassifier::from_pin(pins::program(&self.pin_dir, name)).map_err(|error| {
             pins::damaged(&self.pin_dir, &format!("its program {name} cannot be opened: {error}"))
         })

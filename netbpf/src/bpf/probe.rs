@@ -55,7 +55,7 @@ fn kernel() -> Result<KernelVersion> {
 }
 
 /// Whether the datapath must set the type of packets redirected into a peer.
-pub(super) fn must_retype_peers() -> Result<bool> {
+pub(crate) fn must_retype_peers() -> Result<bool> {
     Ok(kernel()? < RETYPES_PEERS)
 }
 

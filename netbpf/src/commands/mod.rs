@@ -1,5 +1,6 @@
 //! The verbs, a file each: arguments, and what is done with them.
 
+pub mod bench;
 pub mod down;
 pub mod exec;
 pub mod generate;

@@ -1,0 +1,134 @@
+//! Each program by itself: what a run of it takes, how many instructions it has
+//! as the kernel loaded it, and how much stack.
+//!
+//! A program that translates changes its packet, so each run is a call of its
+//! own. The kernel takes the time around the run; what that costs by itself is
+//! the case "nothing".
+
+use std::{collections::BTreeMap, time::Duration};
+
+use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
+
+use super::{
+    arena::{Arena, Blueprint, Machine},
+    clock,
+    contender::{Contender, Way},
+    report::{Metric, Mode},
+    run::{Run, Sample, Subject},
+    settings::Settings,
+    stats::Stats,
+};
+use crate::{
+    bpf,
+    error::{Context as _, Error, Result},
+};
+
+/// Runs in a round.
+const RUNS: usize = 2000;
+
+/// What a run with its system call is expected to take.
+const EACH: Duration = Duration::from_micros(2);
+
+/// Bytes of `struct __sk_buff`, and where in it the device's index is.
+const SK_BUFF: usize = 192;
+const SK_BUFF_IFINDEX: usize = 40;
+
+/// A packet that was redirected (`TC_ACT_REDIRECT` of `linux/pkt_cls.h`).
+const REDIRECTED: u32 = 7;
+
+/// The programs that packets of many kinds pass, and by which way.
+const PROGRAMS: [(&str, Way, &str); 3] = [
+    ("from_endpoint", Way::NsToNs, "from_endpoint, bridged"),
+    ("from_endpoint", Way::NsToOutside, "from_endpoint, SNAT"),
+    ("from_uplink", Way::OutsideToNs, "from_uplink, DNAT"),
+];
+
+pub(super) fn expected(settings: &Settings) -> Duration {
+    let runs = (PROGRAMS.len() + 1) * RUNS * settings.rounds;
+    EACH * u32::try_from(runs).unwrap_or(u32::MAX)
+}
+
+pub(super) fn run(run: &mut Run) -> Result<()> {
+    let alone = [Contender::Netbpf];
+    let arena = Arena::build(&alone, &run.absent, Blueprint { max_flows: 0 })?;
+    let machine = arena.machine(Contender::Netbpf)?;
+    let cpu = run.cpu();
+    let expected = EACH * u32::try_from(RUNS).unwrap_or(u32::MAX);
+    let subject = |way, case| Subject { mode: Mode::Prog, way, case };
+    let frame = [0; 64];
+    let nothing = run.rounds(subject(None, "nothing"), &alone, expected, |_| {
+        let lane = machine.lane(Way::NsToNs, 1)?;
+        times(cpu, machine, || lane.programs.run_nothing(&frame))
+    })?;
+    run.record(subject(None, "nothing"), Metric::NsPerRun, &nothing);
+    for (name, way, case) in PROGRAMS {
+        let lane = machine.lane(way, 1)?;
+        lane.arrive(cpu)?;
+        let frame = lane.frames.first_whole();
+        let program = machine.sandbox.host().run(|| machine.datapath()?.program(name))??;
+        let all = run.rounds(subject(Some(way), case), &alone, expected, |_| {
+            times(cpu, machine, || run_once(&program, &frame, lane.entry.1))
+        })?;
+        run.record(subject(Some(way), case), Metric::NsPerRun, &all);
+    }
+    sizes(run, machine)
+}
+
+/// The middle one of many runs' times, in nanoseconds.
+fn times(
+    cpu: usize,
+    machine: &Machine,
+    mut once: impl FnMut() -> Result<Duration> + Send,
+) -> Result<Sample> {
+    let all = machine.sandbox.host().run(|| -> Result<Vec<f64>> {
+        clock::bind(cpu)?;
+        (0..RUNS).map(|_| Ok(once()?.as_secs_f64() * 1e9)).collect()
+    })??;
+    let stats = Stats::of(&all).ok_or_else(|| Error::failed("a program was not run"))?;
+    Ok(Sample::of(stats.median))
+}
+
+/// Runs a program on a packet that comes by a device.
+fn run_once(program: &SchedClassifier, frame: &[u8], ifindex: u32) -> Result<Duration> {
+    let what = "cannot run a program of the datapath";
+    let mut context = [0; SK_BUFF];
+    context[SK_BUFF_IFINDEX..SK_BUFF_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        ctx_in: Some(&context),
+        ..TestRunOptions::default()
+    };
+    let result = program.test_run(options).context(what)?;
+    if result.return_value != REDIRECTED {
+        return Err(Error::failed(what)
+            .because(format!("it returned {} and redirected nothing", result.return_value)));
+    }
+    Ok(result.duration)
+}
+
+/// Instructions and stack frame of every program, and the largest frame of the
+/// functions that they call.
+fn sizes(run: &mut Run, machine: &Machine) -> Result<()> {
+    let compiled = bpf::code_sizes(bpf::object())?;
+    let mut deepest = 0;
+    for (name, size) in &compiled {
+        let opened = machine.sandbox.host().run(|| machine.datapath()?.program(name))?;
+        // What is no program is a function of some.
+        let Ok(program) = opened else {
+            deepest = deepest.max(size.frame);
+            continue;
+        };
+        let info = program.info().context(format!("cannot ask about program {name}"))?;
+        let instructions = info.size_translated().unwrap_or_default() / 8;
+        record(run, name, Metric::Instructions, instructions);
+        record(run, name, Metric::StackBytes, u32::try_from(size.frame).unwrap_or(u32::MAX));
+    }
+    record(run, "any function", Metric::StackBytes, u32::try_from(deepest).unwrap_or(u32::MAX));
+    Ok(())
+}
+
+fn record(run: &mut Run, case: &str, metric: Metric, value: u32) {
+    let subject = Subject { mode: Mode::Prog, way: None, case };
+    let one = BTreeMap::from([(Contender::Netbpf, vec![Sample::of(value.into())])]);
+    run.record(subject, metric, &one);
+}
