@@ -192,7 +192,7 @@ fn draw_group(area: &Area<'_>, way: Way, bars: &[(Contender, f64)], most: f64, t
         area.draw(&bar)?;
         let times = netbpf.filter(|_| *contender != Contender::Netbpf && contender.is_rival());
         let times =
-            times.map_or(String::new(), |(_, own)| format!("  {:.1} x netbpf", value / own));
+            times.map_or(String::new(), |(_, own)| format!(" ({:.1} x netbpf)", value / own));
         let label = format!("{value:.0}{times}");
         area.draw(&Text::new(label, (end + 8, middle), font(13, &INK, HPos::Left)))?;
     }
