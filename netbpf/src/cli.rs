@@ -11,7 +11,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::{
-    commands::{down, exec, generate, logs, maps, sandboxed, status, up},
+    commands::{down, exec, generate, logs, maps, sandboxed, status, up, verify},
     error::{Error, Result},
     host::{self, Host},
     mounts,
@@ -125,13 +125,15 @@ pub enum Verb {
     Maps(maps::Args),
     /// Show what the datapath logged
     Logs(logs::Args),
+    /// Find out whether a network does what it should
+    Verify(verify::Args),
     /// Write man pages or shell completions
     #[command(hide = true)]
     Generate(generate::Args),
 }
 
 /// Names of the verbs that act somewhere.
-const VERBS: [&str; 6] = ["up", "down", "status", "exec", "maps", "logs"];
+const VERBS: [&str; 7] = ["up", "down", "status", "exec", "maps", "logs", "verify"];
 
 impl Verb {
     /// Its name.
@@ -143,6 +145,7 @@ impl Verb {
             Self::Exec(_) => "exec",
             Self::Maps(_) => "maps",
             Self::Logs(_) => "logs",
+            Self::Verify(_) => "verify",
             Self::Generate(_) => "generate",
         }
     }
@@ -156,6 +159,7 @@ impl Verb {
             Self::Exec(args) => args.run(globals),
             Self::Maps(args) => args.run(&subject("maps")?, globals.style()),
             Self::Logs(args) => args.run(&subject("logs")?, globals.style()),
+            Self::Verify(args) => args.run(globals),
             Self::Generate(args) => args.run(),
         }
     }

@@ -8,3 +8,4 @@ pub mod maps;
 pub(crate) mod sandboxed;
 pub mod status;
 pub mod up;
+pub mod verify;

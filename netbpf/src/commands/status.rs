@@ -104,7 +104,11 @@ fn chosen<'a>(
     networks.filter(move |network| only.is_none_or(|name| network.topology.name == *name))
 }
 
-fn find(observed: &Observed, name: &str) -> Result<LinkName> {
+/// The network of that name.
+///
+/// # Errors
+/// There is none.
+pub(super) fn find(observed: &Observed, name: &str) -> Result<LinkName> {
     let found = observed.network(name).map(|network| network.topology.name.clone());
     found.ok_or_else(|| {
         let mut names = observed.networks.iter().map(|network| network.topology.name.as_str());

@@ -5,6 +5,7 @@ mod addr;
 pub mod ethtool;
 mod fdb;
 mod link;
+mod neighbour;
 pub mod netfilter;
 pub mod netns;
 mod route;
