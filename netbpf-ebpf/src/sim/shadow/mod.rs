@@ -249,9 +249,9 @@ impl Shadow {
         let reporter = if is_peers { pair.src.0 } else { packet.header.src };
         // The host is one hop between others, and none from or to itself; what goes
         // back in is forwarded when it comes in.
-        let is_forwarded =
-            !matches!(goes, Goes::Stack | Goes::Back(_)) && !(session.is_by_host && side == 0);
-        let ttl = packet.header.ttl - u8::from(is_forwarded);
+        let is_by_host = session.is_by_host && side == 0;
+        let is_own = is_by_host || matches!(goes, Goes::Stack | Goes::Back(_));
+        let ttl = packet.header.ttl - u8::from(!is_own);
         Onward { packet: *packet, pair, reporter, ttl, goes }
     }
 

@@ -159,10 +159,10 @@ fn print(out: &mut Sink, view: &NetworkView, all: bool, globals: &Globals) -> Re
         _ => format!("{network}: {failed} of {tried} ways do not work\n"),
     };
     if let Some(outside) = &view.outside {
-        text.push_str(&format!("for the outside stood {outside}\n"));
+        text.extend(["for the outside stood ", outside, "\n"]);
     }
     for left_out in &view.left_out {
-        text.push_str(&format!("not tried: {left_out}\n"));
+        text.extend(["not tried: ", left_out, "\n"]);
     }
     out.write_all(text.as_bytes()).context(CANNOT_WRITE)
 }

@@ -132,7 +132,12 @@ fn try_all(ways: &[&Way], token: Token, patience: Duration) -> Result<Vec<Three>
     for (n, way) in ways.iter().enumerate() {
         let mut add = |which: usize, kind: io::Result<Kind>| match kind {
             Ok(kind) => {
-                probes.push(Probe { place: (n, which), kind, asked: Instant::now(), outcome: None })
+                probes.push(Probe {
+                    place: (n, which),
+                    kind,
+                    asked: Instant::now(),
+                    outcome: None,
+                });
             }
             Err(error) => outcomes[n][which] = Some(failure(&error)),
         };

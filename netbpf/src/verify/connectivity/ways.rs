@@ -21,6 +21,7 @@ pub struct Net {
 
 impl Net {
     /// The host, that this process is on.
+    #[must_use]
     pub fn host(topology: &Topology, observed: &Observed) -> Self {
         let mut addrs = uplink_addresses(topology, observed);
         addrs.push(topology.gateway());
@@ -28,6 +29,7 @@ impl Net {
     }
 
     /// A namespace.
+    #[must_use]
     pub fn namespace(endpoint: &EndpointPlan, file: File) -> Self {
         Self {
             name: Some(endpoint.namespace.clone()),
@@ -169,6 +171,7 @@ fn published(
 
 /// The first port of a published range and the last one, each with the one that it
 /// leads to.
+#[must_use]
 pub fn ends(publish: &Publish) -> BTreeSet<(u16, u16)> {
     let (host, inside) = (publish.host, publish.inside);
     BTreeSet::from([(host.first, inside.first), (host.last, inside.last)])

@@ -3,7 +3,7 @@
 use super::{
     capture::Arrival,
     decode::{addr, half, word},
-    packet::{Ip, Segment, flag, proto},
+    packet::{Ip, OFFSET, Segment, flag, proto},
     scenario::{Answer, IcmpError, What},
     stage::Place,
 };
@@ -22,7 +22,7 @@ pub fn build<'a>(
         let packet = arrival.packet()?;
         // The first fragment tells everything; the others nothing.
         let header_len = usize::from(packet[0] & 15) * 4;
-        let payload = packet.get(header_len..).filter(|_| half(packet, 6) & 0x1fff == 0)?;
+        let payload = packet.get(header_len..).filter(|_| half(packet, 6) & OFFSET == 0)?;
         if is_icmp_error(packet[9], payload) {
             return None;
         }

@@ -57,6 +57,7 @@ impl Fields {
         self.all.push(Field { name: format!("{}{name}", self.prefix), value });
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "most are numbers")]
     fn text(&mut self, name: &str, value: impl ToString) {
         self.add(name, Value::Text(value.to_string()));
     }

@@ -75,7 +75,8 @@ pub static ALL: [Known; 21] = [
         what: "a TCP segment that fits no connection ends elsewhere",
         why: "eBPF drops what ends a connection that it does not know, and lets receivers judge \
               what lies beside their window (RFC 5961); iptables takes both for invalid, so \
-              that published ones are the host's, which answers with a reset",
+              that published ones are the host's, which answers with a reset; what follows from it \
+              in the same scenario is not investigated",
         explains: invalid_segment,
     },
     Known {
@@ -93,13 +94,15 @@ pub static ALL: [Known; 21] = [
     Known {
         name: "options-hairpin",
         what: "with IP options nobody is reached by the host's address from inside",
-        why: "packets with options are the stack's, to which the address is the host's own",
+        why: "packets with options are the stack's, to which the address is the host's own; what \
+              else differs in such a scenario is not investigated",
         explains: options_hairpin,
     },
     Known {
         name: "last-hop-hairpin",
         what: "a packet by the host's address with a time to live of 1 ends at the host",
-        why: "it is the stack's, to which the address is its own: it answers as the host",
+        why: "it is the stack's, to which the address is its own: it answers as the host; what \
+              else differs in such a scenario is not investigated",
         explains: last_hop_hairpin,
     },
     Known {
@@ -204,6 +207,7 @@ impl Difference {
 }
 
 impl Seen {
+    #[allow(clippy::needless_pass_by_value, reason = "most are numbers")]
     fn is(&self, field: &str, value: impl ToString) -> bool {
         self.field(field) == Some(value.to_string().as_str())
     }
@@ -252,9 +256,12 @@ fn source_guard(scenario: &Scenario, difference: &Difference) -> bool {
     difference.only_reference().is_some() && scenario.steps.iter().any(is_forged)
 }
 
+/// The bits of a VLAN tag that are its number.
+const VLAN_ID: u16 = 0xfff;
+
 fn priority_tag(scenario: &Scenario, difference: &Difference) -> bool {
     let is_tagged = |step: &Step| match &step.what {
-        What::Frame(frame) => frame.tags.first().is_some_and(|tag| tag & 0xfff == 0),
+        What::Frame(frame) => frame.tags.first().is_some_and(|tag| tag & VLAN_ID == 0),
         _ => false,
     };
     difference.only_reference().is_some() && scenario.steps.iter().any(is_tagged)
@@ -332,7 +339,8 @@ fn no_datagram(scenario: &Scenario, difference: &Difference) -> bool {
         fits
     });
     // What is said of them then is only said by eBPF, too.
-    !sent.is_empty() && !(fits && last) && difference.only_ebpf().is_some()
+    let is_whole = fits && last;
+    !sent.is_empty() && !is_whole && difference.only_ebpf().is_some()
 }
 
 fn options_hairpin(scenario: &Scenario, difference: &Difference) -> bool {

@@ -182,7 +182,7 @@ impl fmt::Display for Finding {
         match self.scenario.steps.len().checked_sub(LISTED) {
             None | Some(0) => {}
             Some(more) => {
-                writeln!(f, "  ... {more} more; --only {} shows all", self.scenario.number)?
+                writeln!(f, "  ... {more} more; --only {} shows all", self.scenario.number)?;
             }
         }
         for difference in &self.differences {

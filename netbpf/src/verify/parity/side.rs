@@ -73,7 +73,8 @@ pub struct Side {
     taps: Vec<(Place, Tap)>,
     echoes: Vec<UdpSocket>,
     /// They listen; whoever connects is left waiting.
-    _listeners: Vec<TcpListener>,
+    #[allow(dead_code, reason = "they are there to be connected to")]
+    listeners: Vec<TcpListener>,
 }
 
 impl Side {
@@ -96,7 +97,7 @@ impl Side {
             late: 0,
             taps: Vec::new(),
             echoes: Vec::new(),
-            _listeners: Vec::new(),
+            listeners: Vec::new(),
             sandbox,
         };
         side.furnish()?;
@@ -142,7 +143,7 @@ impl Side {
                 let at = SocketAddrV4::new(addr, stage::OPEN);
                 let (udp, tcp) = namespace.run(|| (echo(at), listen(at)))?;
                 self.echoes.push(udp.context(what())?);
-                self._listeners.push(tcp.context(what())?);
+                self.listeners.push(tcp.context(what())?);
             }
         }
         Ok(())

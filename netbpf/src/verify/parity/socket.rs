@@ -138,6 +138,7 @@ impl Tap {
     }
 
     /// Everything that has come.
+    #[must_use]
     pub fn captured(&self) -> Vec<Captured> {
         let frames = matches!(self, Self::Frames(_));
         let mut all = Vec::new();
