@@ -46,7 +46,9 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     if !what.is_error() {
         flow::track(seam, &mut entry, &flow, packet, now);
     }
-    what.translate(&mut seam.skb, &flow, packet.header.ttl - 1).ok_or(DropReason::Rewrite)?;
+    // The host sends its own packets, it does not forward them.
+    let hops = u8::from(!seam.skb.is_from_host());
+    what.translate(&mut seam.skb, &flow, packet.header.ttl - hops).ok_or(DropReason::Rewrite)?;
     rewrite::macs(&mut seam.skb, flow.mac, endpoint.gateway_mac).ok_or(DropReason::Rewrite)?;
     Ok(Forward {
         counter: snat::counter(&flow),
@@ -118,7 +120,7 @@ fn deliverable<S: Skb, T, E>(
     packet: &Packet,
     endpoint: &Endpoint,
 ) -> Result<(), Stop> {
-    if packet.header.ttl <= 1 {
+    if packet.header.ttl <= 1 && !seam.skb.is_from_host() {
         return Err(DropReason::TtlExceeded.into());
     }
     // From the host itself, whose loopback device takes 64 KiB, it goes in whole.

@@ -31,7 +31,7 @@ pub mod sim;
 pub mod snat;
 pub mod wire;
 
-use netbpf_common::{Counter, DropReason, EndpointId, Flow, Ipv4};
+use netbpf_common::{Counter, DropReason, EndpointId, Flow, Ipv4, proto};
 
 use crate::{
     parse::Parsed,
@@ -373,7 +373,9 @@ fn is_to_change<S: Skb, T: Tables, E>(seam: &mut Seam<S, T, E>) -> bool {
     }
     match parse::header(&seam.skb).and_then(|header| parse::packet(&seam.skb, header)) {
         Ok(Parsed::Packet(packet)) => host::is_translated(seam, &packet.tuple),
-        Ok(Parsed::Rare) => seam.tables.flow_count(EndpointId::HOST) != 0,
+        Ok(Parsed::Rare) => {
+            header.proto == proto::ICMP || seam.tables.flow_count(EndpointId::HOST) != 0
+        }
         Err(_) => false,
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     wire::{
         icmp,
         ipv4::{self, Header},
-        l4::{self, Tcp, flag},
+        l4::{self, Tcp},
     },
 };
 
@@ -122,7 +122,7 @@ pub fn packet(skb: &impl Skb, header: Header) -> Result<Parsed, DropReason> {
             if tcp.len < l4::TCP_MIN_LEN {
                 return Err(DropReason::BadHeader);
             }
-            may_open = tcp.flags & (flag::FIN | flag::RST) == 0;
+            may_open = tcp.may_open();
             (sport, dport, tcp.len)
         }
         proto::UDP => {

@@ -52,7 +52,9 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     if !what.is_error() {
         flow::track(seam, &mut entry, &flow, packet, now);
     }
-    what.translate(&mut seam.skb, &flow, packet.header.ttl - 1).ok_or(DropReason::Rewrite)?;
+    // What comes in again by the loopback device is forwarded there, if it is not the host's.
+    let hops = u8::from(flow.uplink != Flow::LOOPBACK);
+    what.translate(&mut seam.skb, &flow, packet.header.ttl - hops).ok_or(DropReason::Rewrite)?;
     let verdict = next_hop::send(&mut seam.skb, &flow, &hop)?;
     Ok(Forward { counter: counter(&flow), verdict })
 }

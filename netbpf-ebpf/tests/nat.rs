@@ -380,7 +380,7 @@ fn a_namespace_that_is_gone_gets_nothing() {
 fn what_ends_or_answers_the_unknown_opens_nothing() {
     use packet::tcp_flag::{ACK, FIN, RST};
     let mut sim = warmed_up();
-    for flags in [RST, FIN | ACK, RST | ACK] {
+    for flags in [RST, FIN | ACK, RST | ACK, 0] {
         let segment = Segment { sport: 7, dport: 8080, flags, ..Segment::default() };
         let late = packet::tcp(outward(1, PEER), segment, b"");
         assert_eq!(sim.from_namespace(1, &late), dropped(1, DropReason::NoFlow));

@@ -26,8 +26,8 @@ fn frame(addresses: packet::Addresses, is_request: bool, content: &Content) -> V
     let (ip_proto, sport, dport, flags, data) = content;
     match *ip_proto {
         proto::TCP => {
-            // Neither FIN nor RST: those open nothing.
-            let flags = flags & !5;
+            // Neither FIN nor RST, but an acknowledgement: others open nothing.
+            let flags = flags & !5 | 16;
             let segment = Segment { sport: *sport, dport: *dport, flags, seq: 1, ack: 2 };
             packet::tcp(addresses, segment, data)
         }

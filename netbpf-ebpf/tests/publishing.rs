@@ -108,6 +108,23 @@ fn the_host_reaches_a_published_port_by_localhost() {
     assert_eq!(sim.skb.bytes, own);
 }
 
+/// RFC 1812 section 5.3.1: a router takes one off, and a host that sends or gets
+/// a packet nothing.
+#[test]
+fn the_host_is_one_hop_between_namespaces_and_none_to_itself() {
+    const TTL: usize = 22;
+    let mut sim = network(64);
+    assert_eq!(sim.hairpin(2, &packet::udp(outward(2, HOST.1), 5, 9000, b"")), into(1));
+    assert_eq!(sim.skb.bytes[TTL], 63);
+    let mut asked = packet::udp(local(HOST.1, HOST.1), 6, 9000, b"");
+    asked[TTL] = 1;
+    assert_eq!(sim.from_host(&asked), into(1));
+    assert_eq!(sim.skb.bytes[TTL], 1);
+    let answer = packet::udp(outward(1, HOST.1), 7000, 6, b"");
+    assert_eq!(sim.hairpin(1, &answer).result, Ok(Verdict::Pass));
+    assert_eq!(sim.skb.bytes[TTL], 64);
+}
+
 /// Requirements: nat-14.
 #[test]
 fn what_is_bound_to_localhost_is_for_the_host_alone() {

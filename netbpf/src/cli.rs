@@ -11,7 +11,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::{
-    commands::{bench, down, exec, generate, logs, maps, sandboxed, status, switch, up},
+    commands::{bench, down, exec, generate, logs, maps, sandboxed, status, switch, up, verify},
     error::{Error, Result},
     host::{self, Host},
     mounts,
@@ -129,13 +129,15 @@ pub enum Verb {
     Logs(logs::Args),
     /// Measure how fast it is, beside the kernel's bridge and iptables
     Bench(bench::Args),
+    /// Find out whether a network does what it should
+    Verify(verify::Args),
     /// Write man pages or shell completions
     #[command(hide = true)]
     Generate(generate::Args),
 }
 
 /// Names of the verbs that act somewhere.
-const VERBS: [&str; 7] = ["up", "down", "switch", "status", "exec", "maps", "logs"];
+const VERBS: [&str; 8] = ["up", "down", "switch", "status", "exec", "maps", "logs", "verify"];
 
 impl Verb {
     /// Its name.
@@ -149,6 +151,7 @@ impl Verb {
             Self::Maps(_) => "maps",
             Self::Logs(_) => "logs",
             Self::Bench(_) => "bench",
+            Self::Verify(_) => "verify",
             Self::Generate(_) => "generate",
         }
     }
@@ -164,6 +167,7 @@ impl Verb {
             Self::Maps(args) => args.run(&subject("maps")?, globals.style()),
             Self::Logs(args) => args.run(&subject("logs")?, globals.style()),
             Self::Bench(args) => args.run(globals),
+            Self::Verify(args) => args.run(globals),
             Self::Generate(args) => args.run(),
         }
     }

@@ -27,3 +27,4 @@ pub mod sandbox;
 pub mod session;
 pub mod state;
 pub mod topology;
+pub mod verify;

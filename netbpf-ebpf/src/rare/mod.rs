@@ -297,10 +297,14 @@ fn decide_out_by_stack<S: Skb, T: Tables, E: Env>(
 ) -> Result<Forward, Stop> {
     let header = parse::header(&seam.skb)?;
     if !seam.tables.is_private(header.saddr) {
-        // The host's own, whatever it is.
+        // The host's own, whatever it is; but what it complains of may have been
+        // translated before, and is not to be told as it is then.
         let is_changed = read(seam, header, rare) == Ok(Read::Packet)
-            && !rare.is_error()
-            && host::is_translated(seam, &rare.packet.tuple);
+            && if rare.is_error() {
+                seam.tables.is_private(rare.packet.tuple.saddr)
+            } else {
+                host::is_translated(seam, &rare.packet.tuple)
+            };
         return if is_changed { Err(Stop::Rare) } else { Ok(Forward::PASS) };
     }
     *id = seam.tables.address_owner(header.saddr).unwrap_or(EndpointId::NONE);

@@ -12,7 +12,7 @@ use crate::{
         eth,
         icmp::{self, Query},
         ipv4::Header,
-        l4::{self, Tcp, flag},
+        l4::{self, Tcp},
     },
 };
 
@@ -191,7 +191,7 @@ fn transport(
             if tcp.len > l4_len {
                 return Err(DropReason::Truncated);
             }
-            rare.packet.may_open = tcp.flags & (flag::FIN | flag::RST) == 0;
+            rare.packet.may_open = tcp.may_open();
             rare.packet.tcp = tcp;
             headers_len += tcp.len - l4::UDP_LEN;
         }

@@ -84,4 +84,12 @@ impl Tcp {
             flags,
         })
     }
+
+    /// Whether a segment may be the first that is seen of a connection: not one
+    /// that ends it, nor one that neither begins it nor acknowledges anything.
+    #[must_use]
+    #[inline(always)]
+    pub fn may_open(self) -> bool {
+        self.flags & (flag::FIN | flag::RST) == 0 && self.flags & (flag::SYN | flag::ACK) != 0
+    }
 }

@@ -10,3 +10,4 @@ pub(crate) mod sandboxed;
 pub mod status;
 pub mod switch;
 pub mod up;
+pub mod verify;

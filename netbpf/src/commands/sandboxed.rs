@@ -22,6 +22,8 @@ use crate::{
 pub(crate) fn run(verb: Verb, globals: &Globals) -> Result<ExitCode> {
     match verb {
         Verb::Generate(args) => args.run(),
+        // In sandboxes of its own.
+        verb @ (Verb::Verify(_) | Verb::Bench(_)) => verb.run(globals),
         Verb::Up(args) => bring_up(args, globals),
         Verb::Down(args) if args.takes_all() => take_down(globals),
         verb => {

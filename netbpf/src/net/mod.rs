@@ -6,6 +6,7 @@ pub mod ctnetlink;
 pub mod ethtool;
 mod fdb;
 mod link;
+mod neighbour;
 pub mod netfilter;
 pub mod netns;
 mod route;

@@ -120,4 +120,17 @@ impl Netlink {
         let added = self.handle.route().add(route).replace().execute().await;
         added.or_failed(|| format!("cannot add the default route by {gateway}"))
     }
+
+    /// Adds a route by which packets silently go nowhere.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn add_blackhole(&self, subnet: Subnet) -> Result<()> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(subnet.addr(), subnet.prefix_len())
+            .kind(RouteType::BlackHole)
+            .build();
+        let added = self.handle.route().add(route).replace().execute().await;
+        added.or_failed(|| format!("cannot add a route to nowhere for {subnet}"))
+    }
 }

@@ -239,7 +239,8 @@ fn stacks(world: &Sim, frame: &Frame, header: &Header) -> Expected {
 /// Whether a packet goes into a namespace as it is, `false` if the stack has to
 /// fragment it; or why it does not.
 fn fits(frame: &Frame, packet: &Packet, mtu: u32) -> Result<bool, DropReason> {
-    if packet.header.ttl <= 1 {
+    let is_from_host = is_at_loopback(frame) && !frame.is_hairpin;
+    if packet.header.ttl <= 1 && !is_from_host {
         Err(DropReason::TtlExceeded)
     } else if packet.wire_len <= mtu as usize || is_at_loopback(frame) {
         Ok(true)

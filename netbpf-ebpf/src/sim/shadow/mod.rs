@@ -247,7 +247,11 @@ impl Shadow {
         // A router on the way reports as itself, but none of ours does.
         let is_peers = packet.header.src == comes.src.0 || !session.is_inward(side);
         let reporter = if is_peers { pair.src.0 } else { packet.header.src };
-        let ttl = packet.header.ttl - u8::from(goes != Goes::Stack);
+        // The host is one hop between others, and none from or to itself; what goes
+        // back in is forwarded when it comes in.
+        let is_by_host = session.is_by_host && side == 0;
+        let is_own = is_by_host || matches!(goes, Goes::Stack | Goes::Back(_));
+        let ttl = packet.header.ttl - u8::from(!is_own);
         Onward { packet: *packet, pair, reporter, ttl, goes }
     }
 

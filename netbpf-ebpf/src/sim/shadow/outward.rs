@@ -388,6 +388,10 @@ impl Shadow {
         let is_plain = !header.has_options() && !header.is_fragment();
         let packet = match read::inside(frame, header) {
             Inside::Packet(packet) if !packet.is_error() => packet,
+            // It complains of what was translated before it came to the stack.
+            Inside::Packet(packet) if world::is_private(world, packet.pair.src.0) => {
+                return self.complaint(frame, &packet);
+            }
             Inside::Later if has_own => match self.later(header) {
                 Ok(packet) => packet,
                 Err(_) => return Passed(NOBODY),
@@ -418,6 +422,24 @@ impl Shadow {
             Err(Refusal::ToStack) => Dropped(NOBODY, &[DropReason::PrivateSource]),
             Err(Refusal::Dropped(reason) | Refusal::NoRoom(reason)) => Dropped(NOBODY, one(reason)),
         }
+    }
+
+    /// An error of the host's own about a packet of a session: it is told as that
+    /// packet came.
+    fn complaint(&mut self, frame: &Frame, packet: &Packet) -> Expected {
+        const NOBODY: EndpointId = EndpointId::NONE;
+        let Some((at, side)) = self.find(packet.pair, false) else {
+            return Dropped(NOBODY, &[DropReason::IcmpUnrelated]);
+        };
+        let session = &self.sessions[at];
+        if session.is_inward(side) {
+            return Dropped(NOBODY, &[DropReason::PrivateSource]);
+        }
+        if session.sides[side].way.ifindex == frame.ifindex || session.kind == Kind::Published {
+            return self.by_stack(NOBODY, at, side, packet);
+        }
+        self.sessions.remove(at);
+        Dropped(NOBODY, &[DropReason::IcmpUnrelated])
     }
 
     /// A packet that the stack sends on is translated and goes its way.

@@ -181,7 +181,8 @@ pub(super) fn inside(frame: &Frame, header: &Header) -> Inside {
             }
             headers_len = header.len + data_at;
             packet.tcp = Some(Tcp { flags: payload[13], seq: word(4), ack: word(8) });
-            packet.may_open = payload[13] & 5 == 0;
+            // Neither FIN nor RST; but SYN or ACK.
+            packet.may_open = payload[13] & 5 == 0 && payload[13] & 0x12 != 0;
         }
         proto::ICMP => packet.may_open = matches!(payload[0], 8 | 13),
         _ => {}

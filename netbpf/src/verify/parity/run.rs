@@ -1,0 +1,166 @@
+//! Playing scenarios on both networks at once, frame by frame.
+
+use std::{
+    io,
+    os::fd::BorrowedFd,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+
+use super::{
+    compare::{self, Difference},
+    known::{self, Known},
+    scenario::{Scenario, What},
+    side::Side,
+};
+use crate::error::{Context as _, Result};
+
+/// Packets are moved while the call that sends them lasts; in case the kernel has
+/// put some of that off, nobody must have got anything for this long, in
+/// milliseconds.
+const QUIET: u16 = 1;
+
+/// How long is waited for what one side has and the other has not: rather too
+/// long than to say that it will not come.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long a side is given for what is to be answered.
+const BRIEFLY: Duration = Duration::from_millis(20);
+
+/// The reference, and the datapath that is compared with it.
+#[derive(Debug)]
+pub struct Stage {
+    /// The kernel's bridge and iptables.
+    pub reference: Side,
+    /// The eBPF datapath.
+    pub ebpf: Side,
+}
+
+/// How two datapaths have played a scenario.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Differences that should not be.
+    pub unexplained: Vec<Difference>,
+    /// Differences that are intended, and which they are.
+    pub intended: Vec<(&'static Known, Difference)>,
+    /// Frames that were sent, on each side.
+    pub frames: usize,
+    /// Packets that came out of the eBPF datapath.
+    pub packets: usize,
+}
+
+impl Stage {
+    /// Builds both networks.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub fn build() -> Result<Self> {
+        Ok(Self { reference: Side::build("iptables")?, ebpf: Side::build("ebpf")? })
+    }
+
+    /// Plays a scenario on both, and compares.
+    ///
+    /// # Errors
+    /// A frame cannot be sent at all.
+    pub fn play(&mut self, scenario: &Scenario) -> Result<Verdict> {
+        self.settle(scenario, 0)?;
+        for side in [&mut self.reference, &mut self.ebpf] {
+            side.arrivals.clear();
+        }
+        for step in 0..scenario.steps.len() {
+            self.step(scenario, step)?;
+        }
+        let last = scenario.steps.len().saturating_sub(1);
+        let begin = Instant::now();
+        loop {
+            let verdict = self.compare(scenario);
+            if verdict.unexplained.is_empty() || begin.elapsed() > PATIENCE {
+                return Ok(verdict);
+            }
+            self.settle(scenario, last)?;
+        }
+    }
+
+    /// Sends a frame on both sides, and waits until all has come that comes of it.
+    fn step(&mut self, scenario: &Scenario, step: usize) -> Result<()> {
+        let begin = Instant::now();
+        let mut sent = [false; 2];
+        let depends = matches!(scenario.steps[step].what, What::Answer(_) | What::Error(_));
+        loop {
+            for (side, sent) in [&mut self.reference, &mut self.ebpf].into_iter().zip(&mut sent) {
+                if !*sent {
+                    *sent = match side.send(scenario, step) {
+                        // Kernels refuse what is too long; both do.
+                        Err(error) if is_refusal(&error) => true,
+                        other => other.context(format!(
+                            "cannot send step {} of scenario {} ({})",
+                            step + 1,
+                            scenario.number,
+                            scenario.name
+                        ))?,
+                    };
+                }
+            }
+            self.settle(scenario, step)?;
+            // What is to be answered may be late on one side.
+            if !depends || sent[0] == sent[1] || begin.elapsed() > BRIEFLY {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes what comes until nothing comes any more.
+    fn settle(&mut self, scenario: &Scenario, step: usize) -> Result<()> {
+        loop {
+            let came: usize = [&mut self.reference, &mut self.ebpf]
+                .into_iter()
+                .map(|side| side.collect(scenario.slot, step))
+                .sum();
+            if came == 0 {
+                let sockets = self.reference.sockets().chain(self.ebpf.sockets());
+                if !wait(sockets).context("cannot wait for frames")? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn compare(&self, scenario: &Scenario) -> Verdict {
+        let outcome =
+            |side: &Side| compare::outcome(scenario, &side.stations, side.arrivals.clone());
+        let (reference, ebpf) = (outcome(&self.reference), outcome(&self.ebpf));
+        let mut verdict = Verdict {
+            unexplained: Vec::new(),
+            intended: Vec::new(),
+            frames: scenario.steps.len(),
+            packets: ebpf.len(),
+        };
+        for difference in compare::differences(&reference, &ebpf) {
+            match known::find(scenario, &difference) {
+                Some(known) => verdict.intended.push((known, difference)),
+                None => verdict.unexplained.push(difference),
+            }
+        }
+        verdict
+    }
+}
+
+/// Whether the kernel did not take a frame for what it is.
+fn is_refusal(error: &io::Error) -> bool {
+    let refusals = [Errno::EMSGSIZE, Errno::EINVAL, Errno::EPERM, Errno::EHOSTUNREACH];
+    error.raw_os_error().is_some_and(|code| refusals.contains(&Errno::from_raw(code)))
+}
+
+/// Waits until something has come; not for long.
+fn wait<'a>(sockets: impl Iterator<Item = BorrowedFd<'a>>) -> Result<bool, Errno> {
+    let mut all: Vec<PollFd> =
+        sockets.map(|socket| PollFd::new(socket, PollFlags::POLLIN)).collect();
+    match poll(&mut all, PollTimeout::from(QUIET)) {
+        Err(Errno::EINTR) => Ok(true),
+        other => Ok(other? > 0),
+    }
+}
