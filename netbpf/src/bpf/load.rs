@@ -198,8 +198,8 @@ fn load_maps(dir: &Path, options: LoadOptions) -> Result<Ebpf> {
     let retype = u32::from(probe::must_retype_peers()?);
     let mut loader = EbpfLoader::new();
     loader
-        // Nothing in the object depends on the kernel's own types, of which there
-        // are megabytes to be read.
+        // Nothing in the object depends on the kernel's own types. (`new` has read
+        // their megabytes all the same; nothing else makes a loader.)
         .btf(None)
         .override_global("AYA_LOG_LEVEL", &level, false)
         .override_global("RETYPE_PEER", &retype, false)

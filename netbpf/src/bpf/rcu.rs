@@ -1,9 +1,8 @@
 //! Grace periods in a hurry.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     os::unix::fs::FileExt as _,
-    path::Path,
 };
 
 use nix::fcntl::{Flock, FlockArg};
@@ -12,9 +11,10 @@ use nix::fcntl::{Flock, FlockArg};
 /// price of interrupting all CPUs.
 const SWITCH: &str = "/sys/kernel/rcu_expedited";
 
-/// Is there while the switch is on because of us: a run that is killed leaves
-/// both, and the next one knows whose it is.
-const MARK: &str = "/run/netbpf.rcu_expedited";
+/// What we set it to, unlike anybody else ("netb" as a number): so whoever finds it on
+/// knows whose it is, in a sandbox with a `/run` of its own as well, when the run that
+/// set it was killed.
+const OURS: &str = "1852142690";
 
 /// While it lives, RCU grace periods take microseconds instead of a tick or more.
 ///
@@ -34,19 +34,12 @@ impl ExpeditedRcu {
 
     fn switch_on() -> Option<Flock<File>> {
         let file = lock()?;
-        let mut value = [0; 1];
-        file.read_at(&mut value, 0).ok()?;
-        let is_on = value != *b"0";
-        if is_on {
-            // Somebody else's, unless a run of ours was killed.
-            return Path::new(MARK).exists().then_some(file);
+        match read(&file)?.as_str() {
+            "0" => file.write_at(OURS.as_bytes(), 0).ok().map(|_| file),
+            // A run of ours was killed.
+            OURS => Some(file),
+            _ => None,
         }
-        File::create(MARK).ok()?;
-        if file.write_at(b"1", 0).is_err() {
-            drop(fs::remove_file(MARK));
-            return None;
-        }
-        Some(file)
     }
 }
 
@@ -56,14 +49,22 @@ fn lock() -> Option<Flock<File>> {
     Flock::lock(file, FlockArg::LockExclusive).ok()
 }
 
+/// What it is set to.
+fn read(file: &File) -> Option<String> {
+    let mut text = [0; 16];
+    let len = file.read_at(&mut text, 0).ok()?;
+    Some(str::from_utf8(text.get(..len)?).ok()?.trim().to_owned())
+}
+
 /// Switches it off if a run of ours that was killed has left it on.
 pub fn put_back() {
-    if !Path::new(MARK).exists() {
+    // Without the lock first: hardly ever there is anything to wait for.
+    let is_ours = |file: &File| read(file).is_some_and(|value| value == OURS);
+    if !File::open(SWITCH).is_ok_and(|file| is_ours(&file)) {
         return;
     }
-    let Some(file) = lock() else { return };
     // Another run may have had it on, and have put it back while we waited.
-    if Path::new(MARK).exists() {
+    if let Some(file) = lock().filter(|file| is_ours(file)) {
         switch_off(&file);
     }
 }
@@ -71,9 +72,7 @@ pub fn put_back() {
 /// It took a write a moment ago; if it does not now, there is nothing left to
 /// try and nothing broken but CPU time.
 fn switch_off(file: &File) {
-    if file.write_at(b"0", 0).is_ok() {
-        drop(fs::remove_file(MARK));
-    }
+    let _ = file.write_at(b"0", 0);
 }
 
 impl Drop for ExpeditedRcu {
