@@ -116,6 +116,6 @@ proptest! {
         circumstances in any::<u8>(),
         events in vec(event(), 1..60),
     ) {
-        Script { circumstances, events }.play();
+        Script { circumstances, events }.play_beside_shadow();
     }
 }

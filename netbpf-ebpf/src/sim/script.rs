@@ -115,12 +115,24 @@ impl Script {
     /// # Panics
     /// If an invariant does not hold.
     pub fn play(&self) {
+        self.play_beside(None);
+    }
+
+    /// Lets it happen beside the shadow NAT, which says what has to come of it.
+    ///
+    /// # Panics
+    /// If an invariant does not hold, or the shadow expects something else.
+    pub fn play_beside_shadow(&self) {
+        self.play_beside(Some(Shadow::new));
+    }
+
+    fn play_beside(&self, shadow: Option<fn(Ticks) -> Shadow>) {
         thread_local! {
             static QUIET: Sim = network();
         }
         let mut sim = QUIET.with(Sim::clone);
         set_up(&mut sim, self.circumstances);
-        let shadow = Shadow::new(sim.env.now);
+        let shadow = shadow.map(|begin| begin(sim.env.now));
         let mut stage = Stage { sim, shadow, answerable: VecDeque::new() };
         for event in &self.events {
             stage.play(event);
@@ -181,7 +193,7 @@ struct Answerable {
 
 struct Stage {
     sim: Sim,
-    shadow: Shadow,
+    shadow: Option<Shadow>,
     answerable: VecDeque<Answerable>,
 }
 
@@ -204,7 +216,9 @@ impl Stage {
             Event::Wait(span) => self.wait(*span),
             Event::Sweep => {
                 invariants::sweep(&mut self.sim);
-                self.shadow.sweep(&self.sim);
+                if let Some(shadow) = &mut self.shadow {
+                    shadow.sweep(&self.sim);
+                }
             }
             Event::Flush(id) => self.flush(*id),
             Event::Publish(entries) => self.sim.tables.publish(entries.iter().copied()),
@@ -222,7 +236,9 @@ impl Stage {
             self.tick();
         }
         let outcome = invariants::run(&mut self.sim, program, frame);
-        self.shadow.see(&self.sim, program, frame, outcome);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.see(&self.sim, program, frame, outcome);
+        }
         if program == Program::ToUplink {
             self.tick();
         }
@@ -274,7 +290,9 @@ impl Stage {
 
     fn wait(&mut self, span: Ticks) {
         self.sim.env.now = Ticks(self.sim.env.now.0.wrapping_add(span.0));
-        self.shadow.wait(span);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.wait(span);
+        }
     }
 
     /// As the control plane does it.
@@ -288,7 +306,9 @@ impl Stage {
         }
         assert_eq!(self.sim.tables.flow_count(id), 0);
         check_tables(&self.sim);
-        self.shadow.flush(&self.sim, id);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.flush(&self.sim, id);
+        }
         self.tick();
     }
 
@@ -299,7 +319,9 @@ impl Stage {
         tables.addresses.remove(&addr);
         tables.fdb.remove(&mac);
         tables.learnt.retain(|_, entry| entry.endpoint != endpoint_id(n));
-        self.shadow.remove(endpoint_id(n));
+        if let Some(shadow) = &mut self.shadow {
+            shadow.remove(endpoint_id(n));
+        }
     }
 
     fn add(&mut self, n: u8, guard: u8) {

@@ -147,7 +147,7 @@ impl Shadow {
         if !packet.is_error() {
             self.sessions[at].packet(side, packet.tcp, self.now);
         }
-        Translated(owner, self.onward(packet, at, side, goes))
+        Translated(owner, self.onward(packet, at, side, goes, is_from_host(frame)))
     }
 
     /// A packet that belongs to no session: it may be for a published port.
@@ -236,11 +236,15 @@ fn stacks(world: &Sim, frame: &Frame, header: &Header) -> Expected {
     }
 }
 
+/// Whether the host itself has sent it.
+fn is_from_host(frame: &Frame) -> bool {
+    is_at_loopback(frame) && !frame.is_hairpin
+}
+
 /// Whether a packet goes into a namespace as it is, `false` if the stack has to
 /// fragment it; or why it does not.
 fn fits(frame: &Frame, packet: &Packet, mtu: u32) -> Result<bool, DropReason> {
-    let is_from_host = is_at_loopback(frame) && !frame.is_hairpin;
-    if packet.header.ttl <= 1 && !is_from_host {
+    if packet.header.ttl <= 1 && !is_from_host(frame) {
         Err(DropReason::TtlExceeded)
     } else if packet.wire_len <= mtu as usize || is_at_loopback(frame) {
         Ok(true)

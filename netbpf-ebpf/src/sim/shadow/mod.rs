@@ -240,8 +240,16 @@ impl Shadow {
         core::mem::take(&mut datagram.held)
     }
 
-    /// What a session makes of a packet of one of its sides.
-    fn onward(&self, packet: &Packet, at: usize, side: usize, goes: Goes) -> Onward {
+    /// What a session makes of a packet of one of its sides; of one that the host
+    /// itself sends, or not.
+    fn onward(
+        &self,
+        packet: &Packet,
+        at: usize,
+        side: usize,
+        goes: Goes,
+        is_by_host: bool,
+    ) -> Onward {
         let session = &self.sessions[at];
         let (comes, pair) = (session.comes(side), session.goes(side));
         // A router on the way reports as itself, but none of ours does.
@@ -249,7 +257,6 @@ impl Shadow {
         let reporter = if is_peers { pair.src.0 } else { packet.header.src };
         // The host is one hop between others, and none from or to itself; what goes
         // back in is forwarded when it comes in.
-        let is_by_host = session.is_by_host && side == 0;
         let is_own = is_by_host || matches!(goes, Goes::Stack | Goes::Back(_));
         let ttl = packet.header.ttl - u8::from(!is_own);
         Onward { packet: *packet, pair, reporter, ttl, goes }

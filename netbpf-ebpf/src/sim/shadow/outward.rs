@@ -208,7 +208,7 @@ impl Shadow {
         if !packet.is_error() {
             self.sessions[at].packet(side, packet.tcp, self.now);
         }
-        Translated(id, self.onward(packet, at, side, goes))
+        Translated(id, self.onward(packet, at, side, goes, false))
     }
 
     /// The session that a namespace's packet opens.
@@ -453,7 +453,7 @@ impl Shadow {
         if !packet.is_error() {
             self.sessions[at].packet(side, packet.tcp, self.now);
         }
-        Translated(id, self.onward(packet, at, side, Goes::Stack))
+        Translated(id, self.onward(packet, at, side, Goes::Stack, false))
     }
 
     /// The session that a packet of the host's own opens.
