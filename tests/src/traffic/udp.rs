@@ -1,6 +1,6 @@
 //! UDP: a server that echoes and remembers who asked, and a client.
 
-use crate::Netns;
+use crate::{Netns, wait};
 use std::{
     collections::BTreeSet,
     io,
@@ -87,9 +87,15 @@ impl UdpClient {
     }
 
     /// A socket inside `ns` on this address.
+    ///
+    /// One that was just closed may live on for a moment, in a child that another test
+    /// has forked and that has not started its program yet.
     pub fn bound(ns: &Netns, address: SocketAddrV4) -> Self {
-        let socket = ns.run(|| UdpSocket::bind(address));
-        let socket = socket.unwrap_or_else(|e| panic!("UDP {address} in {}: {e}", ns.name()));
+        let what = format!("UDP {address} in {} is free", ns.name());
+        let socket = wait::until(&what, || match ns.run(|| UdpSocket::bind(address)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+            other => Some(other.unwrap_or_else(|e| panic!("UDP {address} in {}: {e}", ns.name()))),
+        });
         socket.set_read_timeout(Some(TICK)).expect("a time-out");
         Self { socket }
     }
