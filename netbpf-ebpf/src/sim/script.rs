@@ -115,7 +115,7 @@ impl Script {
     /// # Panics
     /// If an invariant does not hold.
     pub fn play(&self) {
-        self.play_beside(None);
+        self.play_out(false);
     }
 
     /// Lets it happen beside the shadow NAT, which says what has to come of it.
@@ -123,16 +123,16 @@ impl Script {
     /// # Panics
     /// If an invariant does not hold, or the shadow expects something else.
     pub fn play_beside_shadow(&self) {
-        self.play_beside(Some(Shadow::new));
+        self.play_out(true);
     }
 
-    fn play_beside(&self, shadow: Option<fn(Ticks) -> Shadow>) {
+    fn play_out(&self, has_shadow: bool) {
         thread_local! {
             static QUIET: Sim = network();
         }
         let mut sim = QUIET.with(Sim::clone);
         set_up(&mut sim, self.circumstances);
-        let shadow = shadow.map(|begin| begin(sim.env.now));
+        let shadow = has_shadow.then(|| Shadow::new(sim.env.now));
         let mut stage = Stage { sim, shadow, answerable: VecDeque::new() };
         for event in &self.events {
             stage.play(event);
