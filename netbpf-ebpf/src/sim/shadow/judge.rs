@@ -155,7 +155,7 @@ impl Shadow {
         };
         let is_question = |bytes: &[u8]| {
             let is_query = bytes[23] != proto::ICMP
-                || bytes.len() >= 42 && matches!(bytes[34], 0 | 8 | 13 | 14);
+                || bytes.len() >= 42 && matches!(bytes[34], 0 | 8 | 13..=18);
             let is_first = u16::from_be_bytes([bytes[20], bytes[21]]) << 3 == 0;
             bytes[12..15] == [8, 0, 0x45] && is_query && is_first && bytes[0] & 1 == 0
         };
