@@ -78,8 +78,8 @@ pub struct HeldFragment {
 impl HeldFragment {
     /// Number of slots, a power of two.
     pub const SLOTS: u32 = 1024;
-    /// Longest frame that is held.
-    pub const LEN: usize = 1536;
+    /// Longest frame that is held: of uplinks with jumbo frames, too.
+    pub const LEN: usize = 9216;
     /// A free slot.
     pub const FREE: Self = Self {
         key: FragmentKey { saddr: Ipv4::ANY, daddr: Ipv4::ANY, id: 0, proto: 0, pad: 0 },

@@ -2,8 +2,9 @@
 //!
 //! Only the first fragment of a datagram has its ports. Once it has been seen,
 //! the others follow its flow. Those that come before it are held, and sent
-//! behind it when it comes. Nothing is put together: the receiver does that, and
-//! judges overlaps and gaps.
+//! behind it when it comes; where only the stack can send it they come in once more,
+//! to go the same way. Nothing is put together: the receiver does that, and judges
+//! overlaps and gaps.
 
 use netbpf_common::{
     Counter, DropReason, EndpointId, Flow, FragmentKey, Fragments, MacAddr, NextHop,
@@ -81,28 +82,11 @@ pub fn hold<S: Skb, T: Tables, E: Env>(
     rare: &Rare,
 ) -> bool {
     let key = rare.fragment_key();
-    let len = seam.skb.l3_len() + eth::HEADER_LEN;
     let Some(mut entry) = seam.tables.fragments(&key, seam.env.now()) else {
         return false;
     };
     let ticket = seam.tables.next_ticket();
-    let Seam { skb, tables, .. } = seam;
-    let mut displaced = EndpointId::NONE;
-    let saved = tables.with_held(ticket, |slot| {
-        if slot.ticket != 0 {
-            displaced = slot.endpoint;
-        }
-        slot.ticket = 0;
-        slot.key = key;
-        slot.len = len;
-        slot.endpoint = id;
-        skb.save(&mut slot.frame, len)
-    });
-    // The oldest of all waits no longer. (One from outside the stack has, too.)
-    if displaced != EndpointId::NONE {
-        seam.tables.count_drop(displaced, DropReason::Fragment);
-    }
-    if saved.flatten().is_none() {
+    if !save(seam, &key, ticket, id) {
         return false;
     }
     let mut attempt = 0;
@@ -118,6 +102,123 @@ pub fn hold<S: Skb, T: Tables, E: Env>(
         }
     }
     false
+}
+
+/// Copies the frame in hand into a ticket's slot; whether it fits. It is nobody's
+/// there before the slot has its ticket.
+#[inline(always)]
+fn save<S: Skb, T: Tables, E>(
+    seam: &mut Seam<S, T, E>,
+    key: &FragmentKey,
+    ticket: u32,
+    id: EndpointId,
+) -> bool {
+    let len = seam.skb.l3_len() + eth::HEADER_LEN;
+    let Seam { skb, tables, .. } = seam;
+    let mut displaced = EndpointId::NONE;
+    let saved = tables.with_held(ticket, |slot| {
+        if slot.ticket != 0 {
+            displaced = slot.endpoint;
+        }
+        slot.ticket = 0;
+        slot.key = *key;
+        slot.len = len;
+        slot.endpoint = id;
+        skb.save(&mut slot.frame, len)
+    });
+    // The oldest of all waits no longer. (One from outside the stack has, too.)
+    if displaced != EndpointId::NONE {
+        seam.tables.count_drop(displaced, DropReason::Fragment);
+    }
+    saved.flatten().is_some()
+}
+
+/// Makes the frame in hand the one that waits with that ticket, if it still does;
+/// returns the ticket before it, and whose it is.
+#[inline(always)]
+fn restore<S: Skb, T: Tables, E>(
+    seam: &mut Seam<S, T, E>,
+    key: &FragmentKey,
+    ticket: u32,
+) -> Option<(u32, EndpointId)> {
+    let Seam { skb, tables, .. } = seam;
+    tables.with_held(ticket, |slot| {
+        if slot.ticket != ticket || slot.key != *key {
+            return None;
+        }
+        slot.ticket = 0;
+        skb.restore(&slot.frame, slot.len)?;
+        Some((slot.previous, slot.endpoint))
+    })?
+}
+
+/// Whether [`release`] can send copies of a packet that goes this way: what the
+/// kernel's neighbour output would find out has to be known.
+#[inline(always)]
+pub fn is_copyable<S, T: Tables, E>(seam: &Seam<S, T, E>, verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Neighbour { ifindex, next_hop } if ifindex != Flow::LOOPBACK => {
+            let next = seam.tables.next_hop(NextHop::slot(next_hop, ifindex));
+            next.is(next_hop, ifindex) && next.mac != MacAddr::ZERO
+        }
+        Verdict::Pass => false,
+        _ => true,
+    }
+}
+
+/// Has the fragments of a datagram that have waited for its first come in again,
+/// where it is known now how they go on. What is in hand stays as it is; whether it
+/// could.
+#[inline(never)]
+pub fn readmit<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &Rare) -> bool {
+    let key = rare.fragment_key();
+    let Some(chain) = take_chain(seam, &key) else {
+        return true;
+    };
+    // Others take the frame's place meanwhile.
+    let aside = seam.tables.next_ticket();
+    if !save(seam, &key, aside, EndpointId::NONE) {
+        return true;
+    }
+    seam.tables.with_held(aside, |slot| slot.ticket = aside);
+    let device = seam.skb.ifindex();
+    let mut ticket = chain;
+    E::repeat(MOST_HELD, |_| match readmit_held(seam, &key, ticket, device) {
+        Some(previous) => {
+            ticket = previous;
+            ticket != 0
+        }
+        None => false,
+    });
+    restore(seam, &key, aside).is_some()
+}
+
+/// Has the held fragment with that ticket come in again where it came from: from its
+/// namespace, or by `device`; returns the one before it.
+#[inline(always)]
+fn readmit_held<S: Skb, T: Tables, E>(
+    seam: &mut Seam<S, T, E>,
+    key: &FragmentKey,
+    ticket: u32,
+    device: u32,
+) -> Option<u32> {
+    let (previous, id) = restore(seam, key, ticket)?;
+    let ifindex = match id {
+        EndpointId::NONE => device,
+        id => seam.tables.endpoint(id)?.ifindex,
+    };
+    if !seam.skb.come_in_again(ifindex) {
+        seam.tables.count_drop(id, DropReason::Fragment);
+    }
+    Some(previous)
+}
+
+/// Forgets the fragments that have waited for the first of a datagram.
+///
+/// Not inlined, nor is [`announce`]: behind who calls them [`release`] needs the stack.
+#[inline(never)]
+pub fn forget<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &Rare) {
+    take_chain(seam, &rare.fragment_key());
 }
 
 /// Sends the fragments of a datagram that have waited for its first: behind the
@@ -162,7 +263,7 @@ pub fn release<S: Skb, T: Tables, E: Env>(
 }
 
 /// Tells the fragments of a datagram whose first has come where they belong.
-#[inline(always)]
+#[inline(never)]
 pub fn announce<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &Rare, state: u32) {
     let key = rare.fragment_key();
     if known(seam, &key).is_none() {
@@ -171,10 +272,6 @@ pub fn announce<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &Rare, sta
     let now = seam.env.now();
     if let Some(mut entry) = seam.tables.fragments(&key, now) {
         entry.announce(rare.packet.tuple.sport, rare.packet.tuple.dport, state);
-    }
-    // The stack has had those from outside all along.
-    if state == Fragments::TO_STACK {
-        take_chain(seam, &key);
     }
 }
 
@@ -197,8 +294,7 @@ fn take_chain<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, key: &FragmentKey)
     None
 }
 
-/// The way that copies of a packet take: what the kernel's neighbour output
-/// would find out has to be known.
+/// The way that copies of a packet take, if it [`is_copyable`].
 #[inline(always)]
 fn copyable<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
@@ -233,15 +329,7 @@ fn send_held<S: Skb, T: Tables, E>(
     macs: &[u8; MACS],
     counter: Counter,
 ) -> Option<u32> {
-    let Seam { skb, tables, .. } = seam;
-    let previous = tables.with_held(ticket, |slot| {
-        if slot.ticket != ticket || slot.key != *key {
-            return None;
-        }
-        slot.ticket = 0;
-        skb.restore(&slot.frame, slot.len)?;
-        Some(slot.previous)
-    })??;
+    let (previous, _) = restore(seam, key, ticket)?;
     let header = Header::load(&seam.skb)?;
     if header.ttl <= 1 {
         seam.tables.count_drop(flow.endpoint, DropReason::TtlExceeded);

@@ -14,6 +14,7 @@ const RECHECK_AFTER: Ticks = Ticks(8);
 /// Largest packet of the loopback device: none is too large.
 const LOOPBACK_MTU: u32 = u32::MAX;
 /// Where an uplink has no MACs, these stand for "resolved". Nobody sees them.
+/// As the source of a next hop that is not resolved: the stack has had a packet.
 const NO_MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 0]);
 
 /// The way on from here.
@@ -21,7 +22,7 @@ const NO_MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 0]);
 pub struct Hop {
     /// The next hop as the cache has it.
     pub next: NextHop,
-    /// Largest IP packet that the uplink takes.
+    /// Largest IP packet that the uplink takes; 0 if the packet is to go by the stack.
     pub mtu: u32,
     /// Whether the frame goes by the kernel's neighbour output.
     by_kernel: bool,
@@ -29,11 +30,14 @@ pub struct Hop {
 
 /// The way to a flow's next hop.
 ///
-/// As a rule its MACs come from the cache that all flows share. Now and then,
-/// and while the next hop is unresolved, one packet goes by the kernel's
-/// neighbour output instead: that keeps the kernel's entry in use, so that it
-/// probes a neighbour that fell silent and resolves an unknown one, with the
-/// packet queued meanwhile.
+/// As a rule its MACs come from the cache that all flows share. Now and then one
+/// packet goes by the kernel's neighbour output instead: that keeps the kernel's
+/// entry in use, so that it probes a neighbour that fell silent.
+///
+/// While the next hop is unresolved, packets go by the stack, which keeps them
+/// until it is resolved, and tells their sender that the host is unreachable if it
+/// never is; every other one by the neighbour output, which resolves it where
+/// somebody's rules let the stack forward nothing.
 #[inline(always)]
 pub fn find<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, flow: &Flow, now: Ticks) -> Hop {
     let slot = NextHop::slot(flow.next_hop, flow.uplink);
@@ -45,12 +49,21 @@ pub fn find<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, flow: &Flow, now: Ti
     if flow.uplink == Flow::LOOPBACK {
         return Hop { next, mtu: LOOPBACK_MTU, by_kernel: true };
     }
-    recheck(seam, flow.uplink, flow.next_hop, now);
+    let was_left = next.is(flow.next_hop, flow.uplink) && is_left_to_stack(&next);
+    recheck(seam, flow.uplink, flow.next_hop, was_left, now);
     let next = seam.tables.next_hop(slot);
-    Hop { next, mtu: next.mtu, by_kernel: true }
+    let mtu = if is_left_to_stack(&next) { 0 } else { next.mtu };
+    Hop { next, mtu, by_kernel: true }
 }
 
-/// Asks the kernel for a next hop and puts the answer into the cache.
+/// Whether a next hop is unresolved, and the packet that asked for it was the stack's.
+#[inline(always)]
+fn is_left_to_stack(next: &NextHop) -> bool {
+    next.mac == MacAddr::ZERO && next.source_mac == NO_MAC
+}
+
+/// Asks the kernel for a next hop and puts the answer into the cache; `was_left` if
+/// the stack has had the packet before.
 ///
 /// Not inlined, as it is rare.
 #[inline(never)]
@@ -58,6 +71,7 @@ fn recheck<S, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     ifindex: u32,
     next_hop: Ipv4,
+    was_left: bool,
     now: Ticks,
 ) {
     let slot = NextHop::slot(next_hop, ifindex);
@@ -72,7 +86,13 @@ fn recheck<S, T: Tables, E: Env>(
     if found.mtu != 0 {
         mtu = found.mtu;
     }
-    let macs = if has_ethernet { (found.mac, found.source_mac) } else { (NO_MAC, NO_MAC) };
+    let macs = if !has_ethernet {
+        (NO_MAC, NO_MAC)
+    } else if found.mac == MacAddr::ZERO {
+        (MacAddr::ZERO, if was_left { MacAddr::ZERO } else { NO_MAC })
+    } else {
+        (found.mac, found.source_mac)
+    };
     let next = NextHop::new((next_hop, ifindex), macs, now, mtu);
     seam.tables.set_next_hop(slot, next);
 }

@@ -88,6 +88,9 @@ pub trait Skb {
     fn restore(&mut self, from: &[u8; HeldFragment::LEN], len: u32) -> Option<()>;
     /// Sends a copy of the frame as it is now; whether it could be.
     fn send_copy(&mut self, verdict: Verdict) -> bool;
+    /// Has a copy of the frame as it is now come in again, later, by the device with
+    /// this interface index; whether it could.
+    fn come_in_again(&mut self, ifindex: u32) -> bool;
     /// Adds `delta` (RFC 1624, as the CPU loads it) to the TCP or UDP checksum
     /// at `offset`.
     ///

@@ -45,7 +45,8 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
         return Err(Stop::NeedsRoute);
     }
     let hop = next_hop::find(seam, &flow, now);
-    // The stack fragments it or answers with "fragmentation needed".
+    // The stack fragments it or answers with "fragmentation needed", or resolves the
+    // next hop.
     if packet.wire_len > hop.mtu {
         return Ok(Forward::PASS);
     }

@@ -227,3 +227,84 @@ fn a_first_fragment_that_is_too_small_goes_nowhere() {
     let outcome = sim.from_namespace(2, &whole);
     assert!(outcome.result.is_ok(), "{outcome:?}");
 }
+
+/// What waits for a first that the stack is to send on comes in once more, and goes
+/// the same way: here the next hop is unresolved.
+///
+/// Requirements: 4787-14, nat-10.
+#[test]
+fn fragments_that_wait_for_one_of_the_stacks_come_in_again() {
+    let mut sim = network(64);
+    sim.env.neighbours.clear();
+    let pieces = pieces(&sent());
+    for piece in pieces[1..].iter().rev() {
+        assert_eq!(sim.from_namespace(2, piece), went(2, Verdict::Held));
+    }
+    assert_eq!(sim.from_namespace(2, &pieces[0]), went(2, Verdict::Pass));
+    assert_eq!(sim.skb.bytes, pieces[0], "it stays as it is");
+    let again: Vec<_> = pieces[1..].iter().map(|piece| (port(2), piece.clone())).collect();
+    assert_eq!(sim.skb.again, again);
+    for (_, piece) in again {
+        assert_eq!(sim.from_namespace(2, &piece), went(2, Verdict::Pass));
+        assert_eq!(sim.skb.bytes, piece);
+    }
+    let mut got = Vec::new();
+    for piece in &pieces {
+        assert_eq!(sim.from_stack(piece).result, Ok(Verdict::Pass));
+        got.push(sim.skb.bytes.clone());
+    }
+    let whole = whole(got);
+    assert_eq!(packet::ends(&whole), (HOST.1, 40000, PEER, 53));
+    assert!(has_right_checksums(&whole));
+}
+
+/// Options go with the first fragment alone (RFC 791): it is the stack's, the others
+/// are not.
+///
+/// Requirements: 4787-14, nat-10.
+#[test]
+fn fragments_that_wait_for_one_with_options_follow_it() {
+    let record_route = [7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut sim = bed();
+    let out = pieces(&sent());
+    assert_eq!(sim.from_namespace(2, &out[1]), went(2, Verdict::Held));
+    let first = packet::with_options(&out[0], &record_route);
+    assert_eq!(sim.from_namespace(2, &first), went(2, Verdict::Pass));
+    assert_eq!(sim.from_stack(&first).result, Ok(Verdict::Pass));
+    assert_eq!(sim.skb.again, [(port(2), out[1].clone())]);
+    assert_eq!(sim.from_namespace(2, &out[1]), went(2, OUT));
+
+    let answer = pieces(&packet::udp(inward(PEER), 53, 40000, &[0xa5; 53]));
+    assert_eq!(sim.from_outside(&answer[1]).result, Ok(Verdict::Pass));
+    let first = packet::with_options(&answer[0], &record_route);
+    assert_eq!(sim.from_outside(&first), went(1, Verdict::Pass));
+    assert_eq!(packet::ends(&sim.skb.bytes), (PEER, 53, namespace(1).1, 40000));
+    assert_eq!(sim.skb.again, [(UPLINK, answer[1].clone())]);
+    assert_eq!(sim.from_outside(&answer[1]), went(1, into(1)));
+}
+
+/// Uplinks with jumbo frames have fragments of nine thousand bytes.
+///
+/// Requirements: 4787-14.
+#[test]
+fn large_fragments_wait_as_well() {
+    let mut sim = bed();
+    for uplink in sim.tables.uplinks.values_mut() {
+        uplink.mtu = 9000;
+    }
+    for neighbour in sim.env.neighbours.values_mut() {
+        neighbour.mtu = 9000;
+    }
+    for (_, _, route) in &mut sim.env.routes {
+        route.mtu = 9000;
+    }
+    sim.wait(1);
+    let frame = packet::udp(outward(2, PEER), 40000, 53, &[0x5a; 16000]);
+    let (first, later) =
+        (packet::fragment(&frame, 0..8976), packet::fragment(&frame, 8976..frame.len() - 34));
+    assert_eq!(sim.from_namespace(2, &later), went(2, Verdict::Held));
+    let outcome = sim.from_namespace(2, &first);
+    let whole = whole(left(&sim, outcome));
+    assert_eq!(packet::ends(&whole).0, HOST.1);
+    assert!(has_right_checksums(&whole));
+}

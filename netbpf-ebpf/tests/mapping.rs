@@ -7,7 +7,7 @@ use netbpf_ebpf::{
     seam::Tables as _,
     sim::{
         Sim, packet,
-        testbed::{HOST, PEER, endpoint_id, network, outward},
+        testbed::{HOST, PEER, endpoint_id, inward, namespace, network, outward},
     },
 };
 
@@ -113,6 +113,29 @@ fn identifiers_are_mapped_like_ports() {
     let other = id(2, PEERS[1]);
     assert_ne!(other, 77);
     assert_eq!(id(2, PEER), other);
+}
+
+/// Timestamp, information and address mask are asked for as echoes are, and answered
+/// by the next type.
+///
+/// Requirements: 5508-1.
+#[test]
+fn every_sort_of_query_is_translated() {
+    for kind in [8, 13, 15, 17] {
+        let mut sim = network(64);
+        let query = |addresses, kind| {
+            let mut frame = packet::echo(addresses, true, 77, &[0; 12]);
+            frame[34] = kind;
+            packet::fix_checksums(&mut frame);
+            frame
+        };
+        sim.from_namespace(1, &query(outward(1, PEER), kind)).result.unwrap();
+        assert_eq!(packet::ends(&sim.skb.bytes).0, HOST.1, "{kind}");
+        assert!(packet::has_right_checksums(&sim.skb.bytes));
+        let answer = if kind == 8 { 0 } else { kind + 1 };
+        sim.from_outside(&query(inward(PEER), answer)).result.unwrap();
+        assert_eq!(packet::ends(&sim.skb.bytes).2, namespace(1).1, "{kind}");
+    }
 }
 
 /// In another run the choice is another: it follows from the secret.

@@ -27,7 +27,7 @@ fn bed() -> Sim {
     sim
 }
 
-/// Sends a datagram: by which uplink and next hop it leaves, and from where.
+/// Sends a datagram: by which uplink it leaves, and from where.
 fn way(sim: &mut Sim) -> (u32, Ipv4) {
     let frame = packet::udp(outward(1, PEER), 40000, 53, b"");
     let from = |sim: &Sim| packet::ends(&sim.skb.bytes).0;
@@ -43,6 +43,8 @@ fn by_other_uplink(sim: &mut Sim) {
     let route =
         Route { source: OTHER_ADDRESS, ..Route::of(OTHER_UPLINK, Ipv4::new([198, 18, 0, 2])) };
     sim.env.routes.insert(0, (PEER, Ipv4::mask(32), route));
+    let neighbour = Neighbour { mac: OTHER_MAC, source_mac: OTHER_MAC, mtu: 0 };
+    sim.env.neighbours.insert(route.next_hop, neighbour);
 }
 
 #[test]

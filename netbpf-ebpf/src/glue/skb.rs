@@ -358,6 +358,14 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
     }
 
     #[inline(always)]
+    fn come_in_again(&mut self, ifindex: u32) -> bool {
+        // A frame with an Ethernet header does not fit into a packet without.
+        // SAFETY: a plain helper call on the program's own context.
+        HAS_ETHERNET
+            && unsafe { bpf_clone_redirect(self.0, ifindex, u64::from(BPF_F_INGRESS)) == 0 }
+    }
+
+    #[inline(always)]
     fn fix_l4_checksum(
         &mut self,
         offset: usize,

@@ -86,6 +86,13 @@ impl Decided {
         self.stop != 0 && self.stop != DROPPED
     }
 
+    /// Whether the stack gets the packet as it came.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_left_as_it_is(&self) -> bool {
+        self.stop == TO_STACK || self.stop == 0 && self.verdict == PASS
+    }
+
     /// Counts the packet of so many bytes, once.
     #[inline(always)]
     pub fn count<S, T: Tables, E>(&self, seam: &mut Seam<S, T, E>, id: EndpointId, bytes: u32) {

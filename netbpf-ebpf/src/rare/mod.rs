@@ -52,6 +52,9 @@ pub fn from_endpoint<S: Skb, T: Tables, E: Env>(
             S::take_step(seam, Step::OutwardByFlow, id, rare);
         }
     }
+    if rare.is_first_fragment && rare.decided().is_left_as_it_is() {
+        rare.is_awaited = is_out(seam, id, &rare.packet.header);
+    }
     S::take_step(seam, Step::Finish, id, rare);
     rare.decided().outcome(id)
 }
@@ -371,28 +374,29 @@ fn with_fragments<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     rare: &Rare,
 ) -> Result<Forward, Stop> {
-    let decision = rare.decided().into();
+    let decision: Result<Forward, Stop> = rare.decided().into();
+    let is_flows = match decision {
+        Ok(forward) => forward != Forward::PASS,
+        Err(Stop::ToStack) => false,
+        Err(_) => return decision,
+    };
+    if rare.is_first_fragment {
+        let state = if is_flows { Fragments::IN_FLOW } else { Fragments::TO_STACK };
+        fragment::announce(seam, rare, state);
+    }
+    // Else the stack has had them already.
+    if !is_flows && !rare.is_awaited {
+        fragment::forget(seam, rare);
+        return decision;
+    }
     match decision {
-        Ok(forward) if forward.verdict != Verdict::Pass => {
-            if rare.is_first_fragment {
-                fragment::announce(seam, rare, Fragments::IN_FLOW);
-            }
+        Ok(forward) if fragment::is_copyable(seam, forward.verdict) => {
             let verdict = fragment::release(seam, rare, forward);
             Ok(Forward { verdict, ..forward })
         }
-        // Translated, and then the stack's to send; or the stack's altogether.
-        Ok(forward) => {
-            if rare.is_first_fragment {
-                let is_flows = forward != Forward::PASS;
-                let state = if is_flows { Fragments::IN_FLOW } else { Fragments::TO_STACK };
-                fragment::announce(seam, rare, state);
-            }
-            Ok(forward)
-        }
-        Err(Stop::ToStack) if rare.is_first_fragment => {
-            fragment::announce(seam, rare, Fragments::TO_STACK);
-            decision
-        }
-        Err(_) => decision,
+        _ if !fragment::readmit(seam, rare) => Err(DropReason::Fragment.into()),
+        // It comes in again with the others.
+        Ok(forward) if rare.is_held => Ok(Forward { verdict: Verdict::Held, ..forward }),
+        _ => decision,
     }
 }

@@ -41,6 +41,9 @@ pub struct Rare {
     pub is_first_fragment: bool,
     /// Whether it is a fragment that is held, with others, and that goes with them.
     pub is_held: bool,
+    /// Whether it is the first fragment of a datagram that the stack is to send on, and
+    /// of which it has not had the others that came before.
+    pub is_awaited: bool,
     decided: Decided,
 }
 
@@ -52,6 +55,7 @@ impl Default for Rare {
             offset: 0,
             is_first_fragment: false,
             is_held: false,
+            is_awaited: false,
             decided: Err(Stop::ToStack).into(),
         }
     }

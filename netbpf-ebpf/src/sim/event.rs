@@ -261,6 +261,7 @@ impl Content {
             is_checksum_partial: twist.has(Twist::PARTIAL),
             is_hairpin: false,
             copies: Vec::new(),
+            again: Vec::new(),
         }
     }
 }

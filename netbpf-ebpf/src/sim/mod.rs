@@ -55,6 +55,8 @@ pub struct Frame {
     pub is_hairpin: bool,
     /// Copies of it that were sent, as they were then, and where to.
     pub copies: Vec<(Verdict, Vec<u8>)>,
+    /// Copies of it that come in again, and by which device.
+    pub again: Vec<(u32, Vec<u8>)>,
 }
 
 impl Frame {
@@ -155,6 +157,11 @@ impl Skb for Frame {
 
     fn send_copy(&mut self, verdict: Verdict) -> bool {
         self.copies.push((verdict, self.bytes.clone()));
+        true
+    }
+
+    fn come_in_again(&mut self, ifindex: u32) -> bool {
+        self.again.push((ifindex, self.bytes.clone()));
         true
     }
 

@@ -20,7 +20,7 @@ use super::{
     },
 };
 use crate::{
-    Verdict, flow,
+    Outcome, Verdict, flow,
     seam::{Neighbour, Route, Tables as _},
 };
 
@@ -58,6 +58,7 @@ pub fn play_packet(bytes: &[u8]) {
         is_checksum_partial: how >> 7 != 0,
         is_hairpin: false,
         copies: Vec::new(),
+        again: Vec::new(),
     };
     invariants::run(&mut sim, Program::FromEndpoint, &frame);
     for (program, ifindex) in [
@@ -231,7 +232,7 @@ impl Stage {
         }
     }
 
-    fn send(&mut self, program: Program, frame: &Frame) {
+    fn send(&mut self, program: Program, frame: &Frame) -> Outcome {
         if program == Program::ToUplink {
             self.tick();
         }
@@ -242,7 +243,7 @@ impl Stage {
         if program == Program::ToUplink {
             self.tick();
         }
-        let Frame { bytes, copies, .. } = self.sim.skb.clone();
+        let Frame { bytes, copies, again, .. } = self.sim.skb.clone();
         match outcome.result {
             Ok(Verdict::Sent | Verdict::Held) => {
                 for (verdict, bytes) in copies {
@@ -252,6 +253,16 @@ impl Stage {
             Ok(verdict) => self.follow(verdict, Frame { bytes, ..frame.clone() }),
             Err(_) => {}
         }
+        // They wait no longer, so that each comes in again once.
+        for (ifindex, bytes) in again {
+            let is_port = self.sim.tables.endpoint_id(ifindex).is_some();
+            let program = if is_port { Program::FromEndpoint } else { Program::FromUplink };
+            let is_hairpin = frame.is_hairpin;
+            let frame = Frame { bytes, ifindex, is_hairpin, ..Frame::default() };
+            let result = self.send(program, &frame).result;
+            assert_ne!(result, Ok(Verdict::Held), "known, and held");
+        }
+        outcome
     }
 
     /// Where a frame goes on to, it may be answered; from the loopback device it
@@ -265,7 +276,8 @@ impl Stage {
                 }
                 let ifindex = Flow::LOOPBACK;
                 let frame = Frame { ifindex, is_hairpin: true, is_to_other: false, ..frame };
-                return self.send(Program::FromUplink, &frame);
+                self.send(Program::FromUplink, &frame);
+                return;
             }
             Verdict::Peer { ifindex } => (Program::FromEndpoint, ifindex),
             Verdict::Uplink { ifindex } | Verdict::Neighbour { ifindex, .. } => {

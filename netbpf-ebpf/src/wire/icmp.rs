@@ -37,6 +37,14 @@ pub mod kind {
     pub const TIMESTAMP: u8 = 13;
     /// Timestamp reply.
     pub const TIMESTAMP_REPLY: u8 = 14;
+    /// Information request.
+    pub const INFORMATION: u8 = 15;
+    /// Information reply.
+    pub const INFORMATION_REPLY: u8 = 16;
+    /// Address mask request (RFC 950).
+    pub const ADDRESS_MASK: u8 = 17;
+    /// Address mask reply.
+    pub const ADDRESS_MASK_REPLY: u8 = 18;
 }
 
 /// Codes of [`kind::UNREACHABLE`].
@@ -62,8 +70,13 @@ impl Query {
     #[must_use]
     pub const fn of(kind: u8, id: Port) -> Option<Self> {
         match kind {
-            kind::ECHO_REQUEST | kind::TIMESTAMP => Some(Self { is_request: true, id }),
-            kind::ECHO_REPLY | kind::TIMESTAMP_REPLY => Some(Self { is_request: false, id }),
+            kind::ECHO_REQUEST | kind::TIMESTAMP | kind::INFORMATION | kind::ADDRESS_MASK => {
+                Some(Self { is_request: true, id })
+            }
+            kind::ECHO_REPLY
+            | kind::TIMESTAMP_REPLY
+            | kind::INFORMATION_REPLY
+            | kind::ADDRESS_MASK_REPLY => Some(Self { is_request: false, id }),
             _ => None,
         }
     }

@@ -133,7 +133,7 @@ pub(super) fn check_answer(sim: &Sim, reason: DropReason, sent: &Frame, verdict:
     assert_eq!([&new[..6], &new[6..12]], [&old[6..12], &old[..6]], "its MACs");
     assert_eq!(new[30..34], old[26..30], "its receiver");
     assert_eq!(new[14..24], [0x45, 0xc0, 0, 56, 0, 0, 0, 0, 64, proto::ICMP]);
-    let is_query = old[23] != proto::ICMP || matches!(old[34], 0 | 8 | 13 | 14);
+    let is_query = old[23] != proto::ICMP || matches!(old[34], 0 | 8 | 13..=18);
     assert!(is_query && fragment_offset(old, 14) == 0 && !mac(old, 0).is_multicast());
     assert!(old[14] == 0x45 && sent.gso_size == 0 && !addr(old, 26).is_martian());
     let message = match (is_from_namespace, reason) {

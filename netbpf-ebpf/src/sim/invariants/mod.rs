@@ -50,7 +50,8 @@ impl Before {
     }
 }
 
-/// Gives a frame to a program. It is left in `sim.skb` as it goes on.
+/// Gives a frame to a program. It is left in `sim.skb` as it goes on, with the frames
+/// that come in again behind it.
 ///
 /// # Panics
 /// If something does not hold that always has to.
@@ -62,6 +63,10 @@ pub fn run(sim: &mut Sim, program: Program, sent: &Frame) -> Outcome {
     };
     sim.skb = sent.clone();
     let outcome = sim.decide(program);
+    let again = std::mem::take(&mut sim.skb.again);
+    if outcome.result != Ok(Verdict::Sent) {
+        check_again(sim, &before, &again);
+    }
     assert_ne!(outcome.result, Err(DropReason::Rewrite), "no store fails here");
     let counter = counters::check(sim, &before, program, outcome);
     let is_translated = matches!(counter, Some(Counter::Snat | Counter::Dnat));
@@ -106,7 +111,15 @@ pub fn run(sim: &mut Sim, program: Program, sent: &Frame) -> Outcome {
         _ => {}
     }
     tables::check_changes(sim, &before.flows, (program, sent), reading.as_ref(), is_translated);
+    sim.skb.again = again;
     outcome
+}
+
+/// Fragments that have waited, and that are not sent, come in again as they were.
+fn check_again(sim: &Sim, before: &Before, again: &[(u32, Vec<u8>)]) {
+    let waited = before.released(sim).into_iter().map(|held| &held.frame[..held.len as usize]);
+    let come = again.iter().map(|(_, frame)| &**frame);
+    assert!(come.eq(waited), "what has waited does not come in again");
 }
 
 /// The frame in hand and those that have waited for it are what their flow says.
@@ -120,7 +133,7 @@ fn check_translated(
     let released = before.released(sim);
     if verdict != Verdict::Sent {
         let goes = (verdict, &*sim.skb.bytes);
-        assert!(released.is_empty() && sim.skb.copies.is_empty(), "released, and not sent");
+        assert!(sim.skb.copies.is_empty(), "released, and not sent");
         return translation::check(sim, &before.flows, reading, sent, goes);
     }
     let ((verdict, first), others) = sim.skb.copies.split_first().expect("sent, and nowhere");

@@ -114,8 +114,8 @@ fn least_len(ip_proto: u8) -> Option<usize> {
 pub(super) fn ports(ip_proto: u8, l4: &[u8]) -> Option<(Port, Port)> {
     let port = |at: usize| Port::from_bytes([l4[at], l4[at + 1]]);
     match (ip_proto, l4.first()?) {
-        (proto::ICMP, 8 | 13) => Some((port(4), Port::default())),
-        (proto::ICMP, 0 | 14) => Some((Port::default(), port(4))),
+        (proto::ICMP, 8 | 13 | 15 | 17) => Some((port(4), Port::default())),
+        (proto::ICMP, 0 | 14 | 16 | 18) => Some((Port::default(), port(4))),
         (proto::ICMP, _) => None,
         _ if least_len(ip_proto).is_none() => Some((Port::default(), Port::default())),
         _ => Some((port(0), port(2))),

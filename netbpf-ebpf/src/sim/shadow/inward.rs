@@ -52,7 +52,7 @@ impl Shadow {
                 Err(first) => {
                     // The stack gets it in any case: the datagram may be its own.
                     if first == First::Missing {
-                        self.hold(&header, frame);
+                        self.hold(NOBODY, &header, frame);
                     }
                     return stacks(world, frame, &header);
                 }

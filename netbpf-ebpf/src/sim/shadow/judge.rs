@@ -127,6 +127,7 @@ impl Shadow {
             }
             Expected::Opens(..) | Expected::NoRoom(..) => unreachable!("seen to"),
         };
+        self.check_again(sim, sent);
         assert_eq!(endpoint, whose, "somebody else's");
         assert_eq!(sim.env.answered, answer, "answer to {result:?}");
     }
@@ -155,7 +156,7 @@ impl Shadow {
         };
         let is_question = |bytes: &[u8]| {
             let is_query = bytes[23] != proto::ICMP
-                || bytes.len() >= 42 && matches!(bytes[34], 0 | 8 | 13 | 14);
+                || bytes.len() >= 42 && matches!(bytes[34], 0 | 8 | 13..=18);
             let is_first = u16::from_be_bytes([bytes[20], bytes[21]]) << 3 == 0;
             bytes[12..15] == [8, 0, 0x45] && is_query && is_first && bytes[0] & 1 == 0
         };
@@ -200,22 +201,20 @@ impl Shadow {
         let mut waited = Vec::new();
         if onward.packet.is_first_fragment() {
             let (sport, dport) = (onward.packet.pair.src.1, onward.packet.pair.dst.1);
-            let first = First::InSession(sport, dport);
-            if onward.goes == Goes::Stack {
-                // Those wait on: it is the stack that sends.
-                self.datagram(&onward.packet.header).first = first;
-            } else {
-                waited = self.announce(&onward.packet, first);
-            }
+            waited = self.announce(&onward.packet, First::InSession(sport, dport));
         }
-        // Copies cannot go by the kernel, and wait in vain if it has to ask first.
-        if let (Goes::ByKernel(Way { ifindex, next_hop }), false) = (onward.goes, waited.is_empty())
-        {
-            let (dst, src) = self.hop(sim, next_hop, ifindex).0.macs;
-            if dst == netbpf_common::MacAddr::ZERO {
-                waited.clear();
-            } else {
-                onward.goes = Goes::Out(ifindex, dst, src);
+        // Copies cannot go by the kernel: if that has to ask first, or is who sends,
+        // the others come in again.
+        if !waited.is_empty() {
+            match onward.goes {
+                Goes::ByKernel(Way { ifindex, next_hop }) => {
+                    match self.resolved(next_hop, ifindex) {
+                        Some((dst, src)) => onward.goes = Goes::Out(ifindex, dst, src),
+                        None => self.again = core::mem::take(&mut waited),
+                    }
+                }
+                Goes::Stack => self.again = core::mem::take(&mut waited),
+                Goes::In(..) | Goes::Out(..) | Goes::Back(_) => {}
             }
         }
         let verdict = match onward.goes {
@@ -234,7 +233,7 @@ impl Shadow {
         assert_eq!(*goes, verdict, "where it goes");
         check_bytes(&onward, &sent.bytes, first);
         let mut others = others.iter();
-        for held in waited.iter().rev().filter(|held| held[22] > 1) {
+        for (_, held) in waited.iter().rev().filter(|(_, held)| held[22] > 1) {
             let (goes, copy) = others.next().expect("each that has waited is sent");
             assert_eq!(*goes, verdict, "where a fragment goes");
             let mut packet = onward.packet;
@@ -242,6 +241,17 @@ impl Shadow {
             check_bytes(&Onward { packet, ttl: held[22] - 1, ..onward }, held, copy);
         }
         assert!(others.next().is_none(), "a fragment too many");
+    }
+
+    /// What has waited comes in again as it was, the last one first, each from where
+    /// it came.
+    fn check_again(&mut self, sim: &Sim, sent: &Frame) {
+        let waited = core::mem::take(&mut self.again);
+        let again = waited.into_iter().rev().map(|(from, bytes)| {
+            let endpoint = world::endpoint(sim, from);
+            (endpoint.map_or(sent.ifindex, |endpoint| endpoint.ifindex), bytes)
+        });
+        assert_eq!(sim.skb.again, again.collect::<Vec<_>>(), "what comes in again");
     }
 
     /// The flow table has these sessions and no others, and they live as long.

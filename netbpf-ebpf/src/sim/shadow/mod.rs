@@ -95,8 +95,8 @@ struct Datagram {
     since: u64,
     /// What the first fragment has told.
     first: First,
-    /// Those that wait for it.
-    held: Vec<Vec<u8>>,
+    /// Those that wait for it, and from whom.
+    held: Vec<(EndpointId, Vec<u8>)>,
 }
 
 /// What is known of a datagram's first fragment.
@@ -118,6 +118,8 @@ pub struct Shadow {
     /// MACs that were seen, where, and when last.
     macs: Vec<(MacAddr, EndpointId, u64)>,
     hops: Vec<Hop>,
+    /// Fragments that come in again, as the stack sends on what they have waited for.
+    again: Vec<(EndpointId, Vec<u8>)>,
     /// ICMP errors sent to whom, since when, and how many.
     errors: Vec<(EndpointId, u64, u32)>,
 }
@@ -234,7 +236,7 @@ impl Shadow {
 
     /// What the first fragment of a datagram tells the others; those that have
     /// waited for it.
-    fn announce(&mut self, packet: &Packet, first: First) -> Vec<Vec<u8>> {
+    fn announce(&mut self, packet: &Packet, first: First) -> Vec<(EndpointId, Vec<u8>)> {
         let datagram = self.datagram(&packet.header);
         datagram.first = first;
         core::mem::take(&mut datagram.held)

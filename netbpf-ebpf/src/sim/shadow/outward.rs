@@ -74,13 +74,13 @@ impl Shadow {
         if header.has_options() {
             return Passed(id);
         }
-        let is_out = world::uplink(world, world::route(world, header.dst).ifindex).is_some();
+        let is_out = is_out(world, header);
         let packet = match read::inside(frame, header) {
             Inside::Packet(packet) => packet,
             Inside::Later => match self.later(header) {
                 Ok(packet) => packet,
                 Err(First::Missing) => {
-                    let is_kept = self.hold(header, frame);
+                    let is_kept = self.hold(id, header, frame);
                     return match (is_out, is_kept) {
                         (true, true) => Held(id),
                         (true, false) => Dropped(id, &[DropReason::Fragment]),
@@ -91,7 +91,7 @@ impl Shadow {
             },
             Inside::OtherIcmp => {
                 // Whatever it is, it is the stack's, and so is the rest of it.
-                self.leave_rest_to_stack(header);
+                self.leave_rest_to_stack(world, header);
                 return Passed(id);
             }
             Inside::BadQuote => {
@@ -106,12 +106,12 @@ impl Shadow {
             }
         };
         if header.ttl <= 1 {
-            return self.leave_to_stack(id, &packet);
+            return self.leave_to_stack(world, id, &packet);
         }
         if let Some((at, side)) = self.find(packet.pair, false) {
             let session = &self.sessions[at];
             if session.is_inward(side) {
-                return self.leave_to_stack(id, &packet);
+                return self.leave_to_stack(world, id, &packet);
             }
             if session.owner != id {
                 return Dropped(id, &[DropReason::SourceAddress]);
@@ -122,7 +122,7 @@ impl Shadow {
             match self.ask_way(world, at, side) {
                 Some(true) => return self.leave(world, id, at, side, &packet),
                 Some(false) => {}
-                None => return self.leave_to_stack(id, &packet),
+                None => return self.leave_to_stack(world, id, &packet),
             }
         }
         if packet.is_error() {
@@ -130,31 +130,35 @@ impl Shadow {
         }
         match self.plan_out(world, id, endpoint, frame, &packet) {
             Ok((session, rule)) => Opens(id, Box::new(session), rule, packet),
-            Err(Refusal::ToStack) => self.leave_to_stack(id, &packet),
+            Err(Refusal::ToStack) => self.leave_to_stack(world, id, &packet),
             Err(Refusal::Dropped(reason)) => Dropped(id, one(reason)),
             Err(Refusal::NoRoom(reason)) => NoRoom(id, reason),
         }
     }
 
     /// A packet that the stack gets as it is, and with it the rest of its datagram.
-    fn leave_to_stack(&mut self, id: EndpointId, packet: &Packet) -> Expected {
-        self.leave_rest_to_stack(&packet.header);
+    fn leave_to_stack(&mut self, world: &Sim, id: EndpointId, packet: &Packet) -> Expected {
+        self.leave_rest_to_stack(world, &packet.header);
         Passed(id)
     }
 
-    fn leave_rest_to_stack(&mut self, header: &Header) {
+    /// What has waited comes in again if it leaves; else the stack has had it already.
+    fn leave_rest_to_stack(&mut self, world: &Sim, header: &Header) {
         if header.has_more && header.fragment_offset == 0 {
             let datagram = self.datagram(header);
             datagram.first = First::ToStack;
-            datagram.held.clear();
+            let waited = core::mem::take(&mut datagram.held);
+            if is_out(world, header) {
+                self.again = waited;
+            }
         }
     }
 
     /// Keeps a fragment until its datagram's first comes; whether it is short enough.
-    pub(super) fn hold(&mut self, header: &Header, frame: &Frame) -> bool {
-        let is_kept = frame.bytes.len() <= 1522;
+    pub(super) fn hold(&mut self, from: EndpointId, header: &Header, frame: &Frame) -> bool {
+        let is_kept = frame.bytes.len() <= 9202;
         if is_kept {
-            self.datagram(header).held.push(frame.bytes.clone());
+            self.datagram(header).held.push((from, frame.bytes.clone()));
         }
         is_kept
     }
@@ -199,8 +203,9 @@ impl Shadow {
             Goes::Back(way.next_hop)
         } else {
             let (hop, is_asked) = self.hop(world, way.next_hop, way.ifindex);
-            if packet.wire_len > hop.mtu {
-                return self.leave_to_stack(id, packet);
+            // The stack resolves it, and tells if it cannot.
+            if packet.wire_len > hop.mtu || hop.is_left_to_stack {
+                return self.leave_to_stack(world, id, packet);
             }
             let (dst, src) = hop.macs;
             if is_asked { Goes::ByKernel(way) } else { Goes::Out(way.ifindex, dst, src) }
@@ -474,6 +479,11 @@ impl Shadow {
         let session = self.new_session(Kind::Host, EndpointId::HOST, packet.pair, way);
         self.with_port(world, session, (source, true))
     }
+}
+
+/// Whether a packet of a namespace leaves by an uplink.
+fn is_out(world: &Sim, header: &Header) -> bool {
+    world::uplink(world, world::route(world, header.dst).ifindex).is_some()
 }
 
 /// A reason alone.

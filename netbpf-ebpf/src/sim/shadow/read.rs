@@ -136,8 +136,8 @@ fn least(ip_proto: u8) -> Option<usize> {
 pub(super) fn ports(ip_proto: u8, l4: &[u8]) -> Option<(u16, u16)> {
     let port = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
     match (ip_proto, l4[0]) {
-        (proto::ICMP, 8 | 13) => Some((port(4), 0)),
-        (proto::ICMP, 0 | 14) => Some((0, port(4))),
+        (proto::ICMP, 8 | 13 | 15 | 17) => Some((port(4), 0)),
+        (proto::ICMP, 0 | 14 | 16 | 18) => Some((0, port(4))),
         (proto::ICMP, _) => None,
         _ if least(ip_proto).is_none() => Some((0, 0)),
         _ => Some((port(0), port(2))),
@@ -184,7 +184,7 @@ pub(super) fn inside(frame: &Frame, header: &Header) -> Inside {
             // Neither FIN nor RST; but SYN or ACK.
             packet.may_open = payload[13] & 5 == 0 && payload[13] & 0x12 != 0;
         }
-        proto::ICMP => packet.may_open = matches!(payload[0], 8 | 13),
+        proto::ICMP => packet.may_open = matches!(payload[0], 8 | 13 | 15 | 17),
         _ => {}
     }
     if frame.gso_size != 0 && (is_plain || header.proto != proto::ICMP) {

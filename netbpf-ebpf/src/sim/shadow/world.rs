@@ -14,6 +14,8 @@ pub(super) struct Hop {
     /// Its MAC and the uplink's; zero if unknown.
     pub(super) macs: (MacAddr, MacAddr),
     pub(super) mtu: usize,
+    /// Whether it is unresolved, and the stack gets the packet: every other one.
+    pub(super) is_left_to_stack: bool,
 }
 
 /// What the routing table says.
@@ -92,7 +94,8 @@ impl Shadow {
     /// the kernel that sends the packet on. Answers are good for half a second.
     pub(super) fn hop(&mut self, world: &Sim, addr: Ipv4, ifindex: u32) -> (Hop, bool) {
         let is_it = |hop: &&Hop| (hop.addr, hop.ifindex) == (addr, ifindex);
-        if let Some(hop) = self.hops.iter().find(is_it)
+        let old = self.hops.iter().find(is_it);
+        if let Some(hop) = old
             && self.now - hop.asked < 8
             && hop.macs.0 != MacAddr::ZERO
         {
@@ -106,12 +109,21 @@ impl Shadow {
             Some(_) => ((known.mac, known.source_mac), known.mtu),
             None => Default::default(),
         };
-        let hop = Hop { addr, ifindex, asked: self.now, macs, mtu: mtu as usize };
+        let was_left = old.is_some_and(|hop| hop.is_left_to_stack);
+        let is_left_to_stack = uplink.is_some() && macs.0 == MacAddr::ZERO && !was_left;
+        let mtu = mtu as usize;
+        let hop = Hop { addr, ifindex, asked: self.now, macs, mtu, is_left_to_stack };
         // There is a place for each, but some have the same one.
         let slot = NextHop::slot(addr, ifindex);
         self.hops.retain(|hop| NextHop::slot(hop.addr, hop.ifindex) != slot);
         self.hops.push(hop);
         (hop, true)
+    }
+
+    /// The MACs of a next hop that has just been asked for, and the uplink's, if known.
+    pub(super) fn resolved(&self, addr: Ipv4, ifindex: u32) -> Option<(MacAddr, MacAddr)> {
+        let hop = self.hops.iter().find(|hop| (hop.addr, hop.ifindex) == (addr, ifindex))?;
+        (hop.macs.0 != MacAddr::ZERO).then_some(hop.macs)
     }
 
     /// The namespace behind which a MAC is: where it belongs, or where it was last
