@@ -71,6 +71,27 @@ fn hand_over(ctx: &TcContext, program: RareProgram) -> i32 {
     TCX_DROP
 }
 
+/// Where a packet has come by. It is left to the program that goes on with it: there is
+/// one for all of them, as the verifier looks at all that is rare in each that has it.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Entry {
+    FromEndpoint,
+    FromUplink,
+    ToUplink,
+}
+
+/// Hands over what is rare.
+#[inline(always)]
+fn go_on<const HAS_ETHERNET: bool>(
+    ctx: &TcContext,
+    skb: Packet<HAS_ETHERNET>,
+    entry: Entry,
+) -> i32 {
+    skb.leave((entry as u32, 0));
+    hand_over(ctx, if HAS_ETHERNET { RareProgram::Rare } else { RareProgram::RareL3 })
+}
+
 /// Does what was decided, and says so if anybody listens. What is rare goes on in
 /// another program.
 #[inline(always)]
@@ -78,7 +99,7 @@ fn apply<const HAS_ETHERNET: bool>(
     ctx: &TcContext,
     skb: Packet<HAS_ETHERNET>,
     outcome: Outcome,
-    rare: RareProgram,
+    entry: Entry,
 ) -> i32 {
     let endpoint = outcome.endpoint.0;
     match outcome.result {
@@ -114,7 +135,7 @@ fn apply<const HAS_ETHERNET: bool>(
             skb.set_mark(TRANSLATED);
             redirect_neigh(ifindex, next_hop)
         }
-        Ok(Verdict::Rare) => hand_over(ctx, rare),
+        Ok(Verdict::Rare) => go_on(ctx, skb, entry),
         Ok(Verdict::Held | Verdict::Sent) => TCX_DROP,
         Err(reason) => {
             match reason {
@@ -148,7 +169,7 @@ fn redirect_neigh(ifindex: u32, next_hop: Ipv4) -> i32 {
 pub fn from_endpoint(ctx: TcContext) -> i32 {
     let mut seam = seam(Frame::new(&ctx));
     let outcome = netbpf_ebpf::from_endpoint(&mut seam);
-    apply(&ctx, seam.skb, outcome, RareProgram::FromEndpoint)
+    apply(&ctx, seam.skb, outcome, Entry::FromEndpoint)
 }
 
 /// Frames from outside, or from the host itself: tc ingress of the uplinks and
@@ -161,7 +182,7 @@ pub fn from_uplink(ctx: TcContext) -> i32 {
         return TCX_NEXT;
     }
     let outcome = netbpf_ebpf::from_uplink(&mut seam);
-    apply(&ctx, seam.skb, outcome, RareProgram::FromUplink)
+    apply(&ctx, seam.skb, outcome, Entry::FromUplink)
 }
 
 /// The same of an uplink without Ethernet headers.
@@ -172,78 +193,61 @@ pub fn from_uplink_l3(ctx: TcContext) -> i32 {
     };
     let mut seam = seam(frame);
     let outcome = netbpf_ebpf::from_uplink(&mut seam);
-    apply(&ctx, seam.skb, outcome, RareProgram::FromUplink)
+    apply(&ctx, seam.skb, outcome, Entry::FromUplink)
 }
 
 /// Frames to the outside: tc egress of the uplink.
 #[classifier]
 pub fn to_uplink(ctx: TcContext) -> i32 {
-    out(&ctx, Frame::new(&ctx), RareProgram::ToUplink)
+    out(&ctx, Frame::new(&ctx))
 }
 
 /// The same of an uplink without Ethernet headers.
 #[classifier]
 pub fn to_uplink_l3(ctx: TcContext) -> i32 {
-    out(&ctx, L3Packet::new(&ctx), RareProgram::ToUplinkL3)
+    out(&ctx, L3Packet::new(&ctx))
 }
 
 #[inline(always)]
-fn out<const HAS_ETHERNET: bool>(
-    ctx: &TcContext,
-    skb: Packet<HAS_ETHERNET>,
-    rare: RareProgram,
-) -> i32 {
+fn out<const HAS_ETHERNET: bool>(ctx: &TcContext, skb: Packet<HAS_ETHERNET>) -> i32 {
     if skb.mark() == TRANSLATED {
         skb.set_mark(0);
         return TCX_NEXT;
     }
     let mut seam = seam(skb);
     let outcome = netbpf_ebpf::to_uplink(&mut seam);
-    apply(ctx, skb, outcome, rare)
+    apply(ctx, skb, outcome, Entry::ToUplink)
 }
 
-/// Goes on for `from_endpoint`.
+/// Goes on for `from_endpoint`, `from_uplink`, `from_uplink_l3` and `to_uplink`.
 #[classifier]
-pub fn rare_from_endpoint(ctx: TcContext) -> i32 {
+pub fn rare(ctx: TcContext) -> i32 {
     let mut seam = seam(Frame::new(&ctx));
     let Some(place) = maps::rare() else {
         return TCX_DROP;
     };
-    let outcome = rare::from_endpoint(&mut seam, place);
-    apply(&ctx, seam.skb, outcome, RareProgram::FromEndpoint)
-}
-
-/// Goes on for `from_uplink`.
-#[classifier]
-pub fn rare_from_uplink(ctx: TcContext) -> i32 {
-    let mut seam = seam(Frame::new(&ctx));
-    let Some(place) = maps::rare() else {
-        return TCX_DROP;
-    };
-    let outcome = rare::from_uplink(&mut seam, place);
-    apply(&ctx, seam.skb, outcome, RareProgram::FromUplink)
-}
-
-/// Goes on for `to_uplink`.
-#[classifier]
-pub fn rare_to_uplink(ctx: TcContext) -> i32 {
-    let mut seam = seam(Frame::new(&ctx));
-    let Some(place) = maps::rare() else {
-        return TCX_DROP;
-    };
-    let outcome = rare::to_uplink(&mut seam, place);
-    apply(&ctx, seam.skb, outcome, RareProgram::ToUplink)
+    let (entry, _) = seam.skb.left();
+    if entry == Entry::FromEndpoint as u32 {
+        let outcome = rare::from_endpoint(&mut seam, place);
+        apply(&ctx, seam.skb, outcome, Entry::FromEndpoint)
+    } else if entry == Entry::FromUplink as u32 {
+        let outcome = rare::from_uplink(&mut seam, place);
+        apply(&ctx, seam.skb, outcome, Entry::FromUplink)
+    } else {
+        let outcome = rare::to_uplink(&mut seam, place);
+        apply(&ctx, seam.skb, outcome, Entry::ToUplink)
+    }
 }
 
 /// Goes on for `to_uplink_l3`.
 #[classifier]
-pub fn rare_to_uplink_l3(ctx: TcContext) -> i32 {
+pub fn rare_l3(ctx: TcContext) -> i32 {
     let mut seam = seam(L3Packet::new(&ctx));
     let Some(place) = maps::rare() else {
         return TCX_DROP;
     };
     let outcome = rare::to_uplink(&mut seam, place);
-    apply(&ctx, seam.skb, outcome, RareProgram::ToUplinkL3)
+    apply(&ctx, seam.skb, outcome, Entry::ToUplink)
 }
 
 /// Answers a packet that another program has dropped, if an answer is due.
@@ -258,7 +262,7 @@ pub fn send_error(ctx: TcContext) -> i32 {
     match answer::dropped(&mut seam, EndpointId(endpoint as u16), *reason) {
         Some(verdict) => {
             let outcome = Outcome { endpoint: EndpointId(endpoint as u16), result: Ok(verdict) };
-            apply(&ctx, seam.skb, outcome, RareProgram::SendError)
+            apply(&ctx, seam.skb, outcome, Entry::ToUplink)
         }
         None => TCX_DROP,
     }

@@ -98,7 +98,7 @@ fn programs_and_commands_are_measured() {
     }
     for metric in [Metric::Instructions, Metric::StackBytes] {
         let programs = cases(metric);
-        for program in ["from_endpoint", "from_uplink", "to_uplink", "rare_from_endpoint"] {
+        for program in ["from_endpoint", "from_uplink", "to_uplink", "rare"] {
             assert!(programs.contains(program), "{program} is not among {programs:?}");
         }
     }

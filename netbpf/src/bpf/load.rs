@@ -7,7 +7,7 @@ use std::{
     panic::resume_unwind,
     path::Path,
     sync::{Mutex, PoisonError},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use aya::{
@@ -120,7 +120,7 @@ fn make(dir: &Path, options: LoadOptions) -> Result<()> {
 /// The programs that only uplinks without Ethernet header need: [`Datapath::attach`]
 /// loads them for the first of those.
 const ON_DEMAND: [&str; 3] =
-    [Hook::FromUplinkL3.program(), Hook::ToUplinkL3.program(), RareProgram::ToUplinkL3.name()];
+    [Hook::FromUplinkL3.program(), Hook::ToUplinkL3.program(), RareProgram::RareL3.name()];
 
 /// Loads and pins the programs that are wanted, as many at a time as there are
 /// CPUs: nearly all of their time goes into the kernel's verifier, which takes
@@ -192,14 +192,35 @@ fn cannot_pin(path: &Path, error: &io::Error) -> Error {
         .hint("a BPF file system must be mounted on /sys/fs/bpf, writable by this user")
 }
 
+/// A loader that is being made.
+static LOADER: Mutex<Option<JoinHandle<EbpfLoader<'static>>>> = Mutex::new(None);
+
+/// Begins to make a loader, for whoever is going to [`Datapath::load`] soon.
+///
+/// All that makes one has it read the kernel's types, megabytes that nothing in the
+/// object depends on: a fifth of all that `up` takes, unless another CPU does it while
+/// this one looks at the host.
+pub fn expect_to_load() {
+    let mut expected = LOADER.lock().unwrap_or_else(PoisonError::into_inner);
+    if expected.is_none() && !OBJECT.is_empty() {
+        // Without a thread it is made when it is needed.
+        *expected = thread::Builder::new().spawn(EbpfLoader::new).ok();
+    }
+}
+
+/// The loader that is being made, or one that is made now.
+fn loader() -> EbpfLoader<'static> {
+    let expected = LOADER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    expected.and_then(|made| made.join().ok()).unwrap_or_default()
+}
+
 /// Makes the maps, pinned, and reads the programs.
 fn load_maps(dir: &Path, options: LoadOptions) -> Result<Ebpf> {
     let level = options.log_level.number();
     let retype = u32::from(probe::must_retype_peers()?);
-    let mut loader = EbpfLoader::new();
+    let mut loader: EbpfLoader<'_> = loader();
     loader
-        // Nothing in the object depends on the kernel's own types. (`new` has read
-        // their megabytes all the same; nothing else makes a loader.)
+        // Nothing in the object depends on the kernel's own types.
         .btf(None)
         .override_global("AYA_LOG_LEVEL", &level, false)
         .override_global("RETYPE_PEER", &retype, false)

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{
-    bpf::{LogLevel, put_back_grace_periods},
+    bpf::{LogLevel, expect_to_load, put_back_grace_periods},
     cli::Globals,
     commands::status::{self, firewall_warnings},
     datapath::{Datapath as _, Kind},
@@ -309,6 +309,9 @@ fn choose(session: &Session, request: &Request, observed: &Observed) -> Result<R
 async fn build(request: &Request, globals: &Globals) -> Result<()> {
     crate::interrupt::catch()?;
     let host = Host::here()?;
+    if !request.direct && request.datapath != Some(Kind::Iptables) && !host.pins.exists() {
+        expect_to_load();
+    }
     let _lock = host.store.lock()?;
     put_back_grace_periods();
     host.store.forget_earlier_boots()?;
