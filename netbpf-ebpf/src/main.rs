@@ -222,32 +222,52 @@ fn out<const HAS_ETHERNET: bool>(ctx: &TcContext, skb: Packet<HAS_ETHERNET>) -> 
 /// Goes on for `from_endpoint`, `from_uplink`, `from_uplink_l3` and `to_uplink`.
 #[classifier]
 pub fn rare(ctx: TcContext) -> i32 {
-    let mut seam = seam(Frame::new(&ctx));
-    let Some(place) = maps::rare() else {
-        return TCX_DROP;
-    };
-    let (entry, _) = seam.skb.left();
+    let (entry, _) = Frame::new(&ctx).left();
     if entry == Entry::FromEndpoint as u32 {
-        let outcome = rare::from_endpoint(&mut seam, place);
-        apply(&ctx, seam.skb, outcome, Entry::FromEndpoint)
+        rare_from_endpoint(&ctx)
     } else if entry == Entry::FromUplink as u32 {
-        let outcome = rare::from_uplink(&mut seam, place);
-        apply(&ctx, seam.skb, outcome, Entry::FromUplink)
+        rare_from_uplink(&ctx)
     } else {
-        let outcome = rare::to_uplink(&mut seam, place);
-        apply(&ctx, seam.skb, outcome, Entry::ToUplink)
+        rare_to_uplink::<true>(&ctx)
     }
 }
 
 /// Goes on for `to_uplink_l3`.
 #[classifier]
 pub fn rare_l3(ctx: TcContext) -> i32 {
-    let mut seam = seam(L3Packet::new(&ctx));
+    rare_to_uplink::<false>(&ctx)
+}
+
+// Not inlined, so that the stack of one is not there in another.
+
+#[inline(never)]
+fn rare_from_endpoint(ctx: &TcContext) -> i32 {
+    let mut seam = seam(Frame::new(ctx));
+    let Some(place) = maps::rare() else {
+        return TCX_DROP;
+    };
+    let outcome = rare::from_endpoint(&mut seam, place);
+    apply(ctx, seam.skb, outcome, Entry::FromEndpoint)
+}
+
+#[inline(never)]
+fn rare_from_uplink(ctx: &TcContext) -> i32 {
+    let mut seam = seam(Frame::new(ctx));
+    let Some(place) = maps::rare() else {
+        return TCX_DROP;
+    };
+    let outcome = rare::from_uplink(&mut seam, place);
+    apply(ctx, seam.skb, outcome, Entry::FromUplink)
+}
+
+#[inline(never)]
+fn rare_to_uplink<const HAS_ETHERNET: bool>(ctx: &TcContext) -> i32 {
+    let mut seam = seam(Packet::<HAS_ETHERNET>::new(ctx));
     let Some(place) = maps::rare() else {
         return TCX_DROP;
     };
     let outcome = rare::to_uplink(&mut seam, place);
-    apply(&ctx, seam.skb, outcome, Entry::ToUplink)
+    apply(ctx, seam.skb, outcome, Entry::ToUplink)
 }
 
 /// Answers a packet that another program has dropped, if an answer is due.
