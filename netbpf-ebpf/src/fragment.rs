@@ -194,7 +194,7 @@ pub fn readmit<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &Rare)
 }
 
 /// Has the held fragment with that ticket come in again where it came from: from its
-/// namespace, or by `device`; returns the one before it.
+/// namespace, which may be gone meanwhile, or by `device`; returns the one before it.
 #[inline(always)]
 fn readmit_held<S: Skb, T: Tables, E>(
     seam: &mut Seam<S, T, E>,
@@ -203,9 +203,13 @@ fn readmit_held<S: Skb, T: Tables, E>(
     device: u32,
 ) -> Option<u32> {
     let (previous, id) = restore(seam, key, ticket)?;
-    let ifindex = match id {
-        EndpointId::NONE => device,
-        id => seam.tables.endpoint(id)?.ifindex,
+    let ifindex = if id == EndpointId::NONE {
+        device
+    } else if let Some(endpoint) = seam.tables.endpoint(id) {
+        endpoint.ifindex
+    } else {
+        seam.tables.count_drop(id, DropReason::EndpointGone);
+        return Some(previous);
     };
     if !seam.skb.come_in_again(ifindex) {
         seam.tables.count_drop(id, DropReason::Fragment);

@@ -88,7 +88,11 @@ pub fn translate(skb: &mut impl Skb, rare: &Rare, flow: &Flow, ttl: u8) -> Optio
         let old = u16::from_ne_bytes(skb.read(check_at)?);
         // Zero: a datagram without checksum.
         if old != 0 || rare.packet.tuple.proto != proto::UDP {
-            let new = checksum::apply(old, u32::from(addr_delta) + u32::from(flow.port_delta));
+            let mut new = checksum::apply(old, u32::from(addr_delta) + u32::from(flow.port_delta));
+            // Zero would say that there is none (RFC 768).
+            if new == 0 && rare.packet.tuple.proto == proto::UDP {
+                new = 0xffff;
+            }
             skb.write(check_at, new.to_ne_bytes())?;
             delta += checksum::word_delta(old, new);
         }

@@ -373,8 +373,9 @@ fn is_to_change<S: Skb, T: Tables, E>(seam: &mut Seam<S, T, E>) -> bool {
     }
     match parse::header(&seam.skb).and_then(|header| parse::packet(&seam.skb, header)) {
         Ok(Parsed::Packet(packet)) => host::is_translated(seam, &packet.tuple),
+        // Where there are no flows, none has its tuple.
         Ok(Parsed::Rare) => {
-            header.proto == proto::ICMP || seam.tables.flow_count(EndpointId::HOST) != 0
+            header.proto == proto::ICMP || seam.tables.flow_count(EndpointId::NONE) != 0
         }
         Err(_) => false,
     }

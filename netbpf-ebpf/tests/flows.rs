@@ -6,12 +6,13 @@ use netbpf_ebpf::{
     seam::FlowEntry as _,
     seam::Tables as _,
     sim::{
-        Sim,
+        Frame, Sim,
+        invariants::Program,
         packet::{
             self, Segment,
             tcp_flag::{ACK, FIN, RST, SYN},
         },
-        testbed::{HOST, PEER, endpoint_id, inward, namespace, network, outward},
+        testbed::{HOST, PEER, endpoint_id, inward, namespace, network, outward, port},
     },
 };
 
@@ -376,6 +377,25 @@ fn a_full_table_lets_go_of_closed_connections_early() {
     datagram(&mut sim, 2, 2).unwrap();
     assert_eq!(state(&mut sim), None);
     assert_eq!(datagram(&mut sim, 2, 3), Err(DropReason::FlowTableFull));
+}
+
+/// When room is made, all is decided again, by the way of what is rare: a train is no
+/// longer there than elsewhere.
+#[test]
+fn a_train_fits_as_well_when_room_has_been_made_for_it() {
+    let mut sim = network(1);
+    let train = Frame {
+        bytes: packet::echo(outward(1, PEER), true, 7, &[0; 3000]),
+        ifindex: port(1),
+        gso_size: 1400,
+        ..Frame::default()
+    };
+    client(&mut sim, SYN, 100, 0).unwrap();
+    server(&mut sim, RST | ACK, 0, 101).unwrap();
+    sim.skb = train;
+    let result = sim.decide(Program::FromEndpoint).result;
+    assert!(matches!(result, Ok(Verdict::Uplink { .. })), "{result:?}");
+    assert_eq!(flows(&sim), 1);
 }
 
 /// Requirements: nat-3, nat-1.

@@ -1,6 +1,6 @@
 //! Fragments: in any order, both ways, and once each.
 
-use netbpf_common::{Counter, DropReason, EndpointId, HeldFragment};
+use netbpf_common::{Counter, DropReason, EndpointId, HeldFragment, SourceGuard};
 use netbpf_ebpf::{
     Outcome, Verdict,
     sim::{
@@ -256,6 +256,29 @@ fn fragments_that_wait_for_one_of_the_stacks_come_in_again() {
     let whole = whole(got);
     assert_eq!(packet::ends(&whole), (HOST.1, 40000, PEER, 53));
     assert!(has_right_checksums(&whole));
+}
+
+/// Of a namespace that is gone meanwhile none comes in again, and the others do all the
+/// same.
+///
+/// Requirements: 4787-14.
+#[test]
+fn fragments_that_wait_outlive_the_namespace_of_one_of_them() {
+    let mut sim = network(64);
+    sim.env.neighbours.clear();
+    // The third speaks for the second.
+    sim.tables.endpoints.get_mut(&endpoint_id(3)).unwrap().guard = SourceGuard::Off as u8;
+    let pieces = pieces(&sent());
+    for (n, piece) in [(2, &pieces[1]), (3, &pieces[2]), (2, &pieces[3])] {
+        assert_eq!(sim.from_namespace(n, piece), went(n, Verdict::Held));
+    }
+    sim.tables.endpoints.remove(&endpoint_id(3));
+    assert_eq!(sim.from_namespace(2, &pieces[0]), went(2, Verdict::Pass));
+    assert_eq!(sim.skb.bytes, pieces[0], "it stays as it is");
+    let again = [&pieces[3], &pieces[1]].map(|piece| (port(2), piece.clone()));
+    assert_eq!(sim.skb.again, again);
+    let drops = |n| sim.tables.counters(endpoint_id(n)).dropped(DropReason::EndpointGone);
+    assert_eq!([drops(2), drops(3)], [0, 1]);
 }
 
 /// Options go with the first fragment alone (RFC 791): it is the stack's, the others

@@ -1,6 +1,6 @@
 //! The host's own connections beside those of its namespaces.
 
-use netbpf_common::{EndpointId, proto};
+use netbpf_common::{DropReason, EndpointId, proto};
 use netbpf_ebpf::{
     Outcome, Verdict,
     seam::Tables as _,
@@ -55,6 +55,37 @@ fn a_host_connection_opened_later_on_a_flows_tuple_works_beside_it() {
     assert!(has_right_checksums(&sim.skb.bytes));
     assert_eq!(sim.tables.flow_count(EndpointId::HOST), 1);
     namespaces(&mut sim);
+}
+
+/// What is rare about its packets changes nothing of that, the first of them or not:
+/// options, fragments, another protocol (of which ports stay, so that it clashes).
+///
+/// Requirements: nat-4, nat-17.
+#[test]
+fn a_rare_packet_of_the_host_on_a_flows_tuple_is_no_exception() {
+    let own = Addresses { from: HOST, to: (ROUTER.0, PEER) };
+    let whole = packet::udp(own, 5353, 53, &[0x5a; 24]);
+    let optioned = packet::with_options(&whole, &[7, 7, 4, 0, 0, 0, 0, 0]);
+    let first = packet::fragment(&whole, 0..16);
+    for frame in [&optioned, &first] {
+        let mut sim = network(64);
+        namespaces(&mut sim);
+        assert_eq!(sim.from_stack(frame), TO_HOST);
+        let (from, sport, to, dport) = packet::ends(&sim.skb.bytes);
+        assert_eq!((from, to, dport), (HOST.1, PEER, 53));
+        assert_ne!(sport, 5353, "the namespace's");
+        assert_eq!(sim.from_outside(&answer(sport)), TO_HOST);
+        assert_eq!(packet::ends(&sim.skb.bytes), (PEER, 53, HOST.1, 5353));
+        assert_eq!(sim.from_outside(&answer(5353)), into(1));
+    }
+
+    let mut sim = network(64);
+    sim.from_namespace(1, &packet::sctp(outward(1, PEER), 5353, 53, b"")).result.unwrap();
+    let clash = sim.from_stack(&packet::sctp(own, 5353, 53, b""));
+    assert_eq!(clash, Outcome { result: Err(DropReason::Protocol), ..TO_HOST });
+    let frame = packet::sctp(own, 5354, 53, b"");
+    assert_eq!(sim.from_stack(&frame), TO_HOST);
+    assert_eq!(sim.skb.bytes, frame, "another's tuple");
 }
 
 /// Requirements: nat-4.

@@ -92,6 +92,24 @@ fn an_error_from_outside_quotes_what_the_namespace_has_sent() {
     }
 }
 
+/// Of the two forms of zero a datagram's checksum has the one that does not say that there
+/// is none (RFC 768): in a quote as well.
+///
+/// Requirements: 5508-4, nat-8.
+#[test]
+fn a_quoted_checksum_does_not_become_none() {
+    let frame = |word: u16| packet::udp(outward(2, PEER), 40000, 53, &word.to_be_bytes());
+    let mut all = (0..=u16::MAX).map(frame);
+    let sent = all.find(|frame| frame[40..42] == [0xff; 2]).unwrap();
+    let mut sim = crowded();
+    goes_out(sim.from_namespace(2, &sent));
+    let outside = sim.skb.bytes.clone();
+    let error = packet::error(inward(TRANSIT), Complaint::TIME_EXCEEDED, &outside[14..]);
+    assert_eq!(sim.from_outside(&error), into(2));
+    assert!(has_right_checksums(&sim.skb.bytes));
+    assert_eq!(sim.skb.bytes[42..], aged(sent)[14..]);
+}
+
 /// Requirements: 5508-5, 4787-12, nat-8.
 #[test]
 fn an_error_from_inside_quotes_what_came_from_outside() {

@@ -6,7 +6,10 @@ use netbpf_ebpf::{
     Outcome, Verdict,
     sim::{
         Sim,
-        packet::{self, Addresses, Segment, has_right_checksums, tcp_flag::SYN},
+        packet::{
+            self, Addresses, Segment, has_right_checksums,
+            tcp_flag::{ACK, FIN, RST, SYN},
+        },
         testbed::{
             GATEWAY, HOST, PEER, endpoint_id, inward, namespace, network, outward, port, publish,
         },
@@ -88,6 +91,33 @@ fn the_host_reaches_a_published_port_by_its_own_address() {
     // There is nobody but the host who gets it.
     assert_eq!(sim.hairpin(1, &answer).result, Ok(Verdict::Pass));
     assert_eq!(ends(&sim), (HOST.1, 9005, HOST.1, 5555));
+}
+
+/// A namespace has come by the host's address: what the host itself sends from the same
+/// port to the same is not its, whatever it is. To end what it has not opened is the
+/// stack's to refuse.
+///
+/// Requirements: nat-14.
+#[test]
+fn the_host_does_not_speak_for_a_namespace_that_came_by_its_address() {
+    let mut sim = network(64);
+    let segment = |flags| Segment { sport: 9000, dport: 8080, flags, seq: 1, ack: 1 };
+    assert_eq!(sim.hairpin(2, &packet::tcp(outward(2, HOST.1), segment(SYN), b"")), into(1));
+    assert_eq!(ends(&sim), (HOST.1, 9000, namespace(1).1, 80));
+    let flows =
+        |sim: &Sim| sim.tables.flows.values().map(|flow| *flow.borrow()).collect::<Vec<_>>();
+    let before = flows(&sim);
+
+    let own = local(HOST.1, HOST.1);
+    for flags in [FIN | ACK, RST, RST | ACK] {
+        let frame = packet::tcp(own, segment(flags), b"");
+        assert_eq!(sim.from_host(&frame).result, Ok(Verdict::Pass));
+        assert_eq!(sim.skb.bytes, frame);
+        assert_eq!(flows(&sim), before, "not its");
+    }
+    // What it opens comes from the gateway's address, so that both work.
+    assert_eq!(sim.from_host(&packet::tcp(own, segment(SYN), b"")), into(1));
+    assert_eq!(ends(&sim).0, GATEWAY.1);
 }
 
 /// Requirements: nat-14.

@@ -175,7 +175,7 @@ fn transport(
     }
     let first: [u8; 8] = skb.read(offset).ok_or(DropReason::Truncated)?;
     let [a, b, c, d, id_high, id_low, ..] = first;
-    let ports = (Port::from_bytes([a, b]), Port::from_bytes([c, d]));
+    let mut ports = (Port::from_bytes([a, b]), Port::from_bytes([c, d]));
     let mut headers_len = rare.packet.header.header_len() + l4::UDP_LEN;
     match ip_proto {
         proto::ICMP => {
@@ -184,7 +184,7 @@ fn transport(
                 return Ok(None);
             };
             rare.packet.may_open = query.is_request;
-            return Ok(Some(query.ports()));
+            ports = query.ports();
         }
         proto::TCP => {
             let header: [u8; 20] = skb.read(offset).ok_or(DropReason::Truncated)?;

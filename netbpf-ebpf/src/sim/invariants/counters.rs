@@ -1,21 +1,28 @@
 //! What holds for the counters.
 
-use netbpf_common::{Counter, Counters, DropReason};
+use netbpf_common::{Counter, Counters, DropReason, EndpointId};
 
 use super::{Before, Program};
 use crate::{Outcome, Verdict, sim::Sim};
 
 /// Counted once, in the row that fits the outcome, and nowhere else; and so is
-/// each fragment that has waited for this one. Returns how the frame was counted
-/// if it was not dropped.
+/// each fragment that has waited for this one, `lost` ones for whose they were. Returns
+/// how the frame was counted if it was not dropped.
 pub(super) fn check(
     sim: &Sim,
     before: &Before,
     program: Program,
     outcome: Outcome,
+    lost: &[EndpointId],
 ) -> Option<Counter> {
+    let as_before = |id: EndpointId| {
+        let mut counters = before.stats.get(&id).copied().unwrap_or_default();
+        let its = lost.iter().filter(|whose| **whose == id).count();
+        counters.0[Counters::drop_row(DropReason::EndpointGone)] += its as u64;
+        counters
+    };
     let after = sim.tables.counters(outcome.endpoint);
-    let mut expected = before.stats.get(&outcome.endpoint).copied().unwrap_or_default();
+    let mut expected = as_before(outcome.endpoint);
     let counted = |counter: &Counter| after.of(*counter).0 != expected.of(*counter).0;
     let counter = match outcome.result {
         Err(reason) => {
@@ -45,7 +52,7 @@ pub(super) fn check(
     }
     assert_eq!(after, expected, "counted wrongly: {outcome:?}");
     for (id, counters) in &sim.tables.stats {
-        let is_as_before = *counters == before.stats.get(id).copied().unwrap_or_default();
+        let is_as_before = *counters == as_before(*id);
         assert!(*id == outcome.endpoint || is_as_before, "counted for {id:?} too: {outcome:?}");
     }
     counter

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Verdict,
-    seam::Tables as _,
+    seam::{Skb as _, Tables as _},
     sim::{Frame, Sim, packet},
 };
 
@@ -79,13 +79,13 @@ pub(super) fn check_passed_in(sim: &Sim, before: &Flows, frame: &Frame) {
     {
         return;
     }
-    let is_from_host = frame.ifindex == Flow::LOOPBACK;
-    if !is_from_host {
+    let is_at_loopback = frame.ifindex == Flow::LOOPBACK;
+    if !is_at_loopback {
         assert!(!sim.tables.is_private(addr(bytes, 26)), "a private source comes in");
         assert!(!sim.tables.is_private(addr(bytes, 30)), "for a private address, and comes in");
     }
     // What stays on the loopback device for want of a published port needs no flow.
-    let is_hosts_own = is_from_host && addr(bytes, 26).is_loopback();
+    let is_hosts_own = is_at_loopback && addr(bytes, 26).is_loopback();
     let Some(reading) = read(sim, frame).filter(|_| !frame.is_to_other && !is_hosts_own) else {
         return;
     };
@@ -94,9 +94,12 @@ pub(super) fn check_passed_in(sim: &Sim, before: &Flows, frame: &Frame) {
     if bytes[23] == proto::TCP && reading.part == Part::Transport && data_at > reading.end {
         return;
     }
-    // Who comes by an uplink is not the host, whatever address he says is his.
+    // Who comes by an uplink is not the host, whatever address he says is his; and what a
+    // namespace has opened by the host's address, the host answers, but does not open.
     let is_its = |flow: &&Flow| {
-        flow.kind.is_to_endpoint() && (is_from_host || flow.uplink != Flow::LOOPBACK)
+        let is_elsewhere = !is_at_loopback && flow.uplink == Flow::LOOPBACK;
+        let is_hosts = flow.kind.is_from_host() || flow.kind.is_reply();
+        flow.kind.is_to_endpoint() && !is_elsewhere && (!frame.is_from_host() || is_hosts)
     };
     let flow = before.get(&reading.key).filter(is_its);
     assert!(flow.is_none(), "{flow:?} is passed up, at {}", frame.ifindex);

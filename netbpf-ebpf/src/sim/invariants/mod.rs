@@ -64,11 +64,12 @@ pub fn run(sim: &mut Sim, program: Program, sent: &Frame) -> Outcome {
     sim.skb = sent.clone();
     let outcome = sim.decide(program);
     let again = std::mem::take(&mut sim.skb.again);
+    let mut lost = Vec::new();
     if outcome.result != Ok(Verdict::Sent) {
-        check_again(sim, &before, &again);
+        lost = check_again(sim, &before, &again);
     }
     assert_ne!(outcome.result, Err(DropReason::Rewrite), "no store fails here");
-    let counter = counters::check(sim, &before, program, outcome);
+    let counter = counters::check(sim, &before, program, outcome, &lost);
     let is_translated = matches!(counter, Some(Counter::Snat | Counter::Dnat));
     let reading = read::read(sim, sent);
     match outcome.result {
@@ -115,11 +116,16 @@ pub fn run(sim: &mut Sim, program: Program, sent: &Frame) -> Outcome {
     outcome
 }
 
-/// Fragments that have waited, and that are not sent, come in again as they were.
-fn check_again(sim: &Sim, before: &Before, again: &[(u32, Vec<u8>)]) {
-    let waited = before.released(sim).into_iter().map(|held| &held.frame[..held.len as usize]);
+/// Fragments that have waited, and that are not sent, come in again as they were, but
+/// for those of namespaces that are gone: whose these were.
+fn check_again(sim: &Sim, before: &Before, again: &[(u32, Vec<u8>)]) -> Vec<EndpointId> {
+    let is_gone = |id: EndpointId| id != EndpointId::NONE && sim.tables.endpoint(id).is_none();
+    let (lost, waited): (Vec<&HeldFragment>, Vec<_>) =
+        before.released(sim).into_iter().partition(|held| is_gone(held.endpoint));
+    let waited = waited.into_iter().map(|held| &held.frame[..held.len as usize]);
     let come = again.iter().map(|(_, frame)| &**frame);
     assert!(come.eq(waited), "what has waited does not come in again");
+    lost.into_iter().map(|held| held.endpoint).collect()
 }
 
 /// The frame in hand and those that have waited for it are what their flow says.

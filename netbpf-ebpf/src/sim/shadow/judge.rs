@@ -244,12 +244,12 @@ impl Shadow {
     }
 
     /// What has waited comes in again as it was, the last one first, each from where
-    /// it came.
+    /// it came, if that still is there.
     fn check_again(&mut self, sim: &Sim, sent: &Frame) {
         let waited = core::mem::take(&mut self.again);
-        let again = waited.into_iter().rev().map(|(from, bytes)| {
-            let endpoint = world::endpoint(sim, from);
-            (endpoint.map_or(sent.ifindex, |endpoint| endpoint.ifindex), bytes)
+        let again = waited.into_iter().rev().filter_map(|(from, bytes)| match from {
+            EndpointId::NONE => Some((sent.ifindex, bytes)),
+            id => Some((world::endpoint(sim, id)?.ifindex, bytes)),
         });
         assert_eq!(sim.skb.again, again.collect::<Vec<_>>(), "what comes in again");
     }

@@ -16,6 +16,7 @@
 mod guard;
 mod inward;
 mod judge;
+mod leaving;
 mod outward;
 mod ports;
 mod read;

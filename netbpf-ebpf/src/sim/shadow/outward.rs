@@ -1,9 +1,9 @@
-//! What a namespace, or the host, sends.
+//! What a namespace sends.
 
 use netbpf_common::{DropReason, Endpoint, EndpointId, Flow, Ipv4};
 
 use super::{
-    Expected, First, Goes, Refusal, Shadow, guard,
+    Expected, First, Goes, Refusal, Shadow,
     ports::{Rule, is_published},
     read::{self, Header, Inside, Packet},
     session::{Kind, Pair, Session, Side, Way},
@@ -217,7 +217,7 @@ impl Shadow {
     }
 
     /// The session that a namespace's packet opens.
-    fn plan_out(
+    pub(super) fn plan_out(
         &self,
         world: &Sim,
         id: EndpointId,
@@ -295,189 +295,6 @@ impl Shadow {
             mac: netbpf_common::MacAddr::ZERO,
             sides: [side; 2],
         }
-    }
-
-    /// A frame that the host sends by an uplink.
-    pub(super) fn leaving(&mut self, world: &Sim, frame: &Frame) -> Expected {
-        const NOBODY: EndpointId = EndpointId::NONE;
-        let bytes = &frame.bytes;
-        match bytes.get(12..14) {
-            Some([8, 6]) => {
-                let sender = guard::arp_sender(bytes).map(|(_, addr)| addr);
-                match sender.filter(|addr| world::is_private(world, *addr)) {
-                    Some(addr) => {
-                        let whose = world::owner(world, addr).unwrap_or(NOBODY);
-                        return Dropped(whose, &[DropReason::PrivateSource]);
-                    }
-                    None => return Passed(NOBODY),
-                }
-            }
-            Some([8, 0]) if bytes.len() >= 34 => {}
-            _ => return Passed(NOBODY),
-        }
-        let is_private = world::is_private(world, read::addr(bytes, 26));
-        let Some(header) = Header::of(frame) else {
-            return if is_private {
-                Dropped(NOBODY, &[DropReason::Truncated, DropReason::BadHeader])
-            } else {
-                Passed(NOBODY)
-            };
-        };
-        if is_private {
-            self.private_out(world, frame, &header)
-        } else {
-            self.own_out(world, frame, &header)
-        }
-    }
-
-    /// What the stack has forwarded for a namespace.
-    fn private_out(&mut self, world: &Sim, frame: &Frame, header: &Header) -> Expected {
-        let owner = world::owner(world, header.src);
-        let id = owner.unwrap_or(EndpointId::NONE);
-        let packet = match read::inside(frame, header) {
-            Inside::Packet(packet) => packet,
-            Inside::Later => match self.later(header) {
-                Ok(packet) => packet,
-                Err(First::Missing) => return Dropped(id, &[DropReason::Fragment]),
-                Err(_) => return Dropped(id, &[DropReason::PrivateSource]),
-            },
-            Inside::OtherIcmp => return Dropped(id, &[DropReason::PrivateSource]),
-            Inside::BadQuote => {
-                return Dropped(id, &[DropReason::IcmpUnrelated, DropReason::Truncated]);
-            }
-            Inside::BadChecksum => return Dropped(id, &[DropReason::BadChecksum]),
-            Inside::Malformed if header.is_fragment() => {
-                return Dropped(id, &[DropReason::Fragment]);
-            }
-            Inside::Malformed => {
-                return Dropped(id, &[DropReason::Truncated, DropReason::BadHeader]);
-            }
-        };
-        if let Some((at, side)) = self.find(packet.pair, false) {
-            let session = &self.sessions[at];
-            if session.is_inward(side) {
-                return Dropped(id, &[DropReason::PrivateSource]);
-            }
-            if session.sides[side].way.ifindex == frame.ifindex || session.kind == Kind::Published {
-                return self.by_stack(id, at, side, &packet);
-            }
-            // The stack's way is the newer one.
-            self.sessions.remove(at);
-        }
-        if packet.is_error() {
-            return Dropped(id, &[DropReason::IcmpUnrelated]);
-        }
-        let planned = if owner == Some(EndpointId::NONE) {
-            self.plan_host(world, frame, &packet)
-        } else if let Some(endpoint) = world::endpoint(world, id) {
-            self.plan_out(world, id, endpoint, frame, &packet)
-        } else {
-            return Dropped(id, &[DropReason::PrivateSource]);
-        };
-        match planned {
-            // It goes another way than the routing table says.
-            Ok((session, _)) if session.sides[0].way.ifindex != frame.ifindex => {
-                Dropped(id, &[DropReason::PrivateSource])
-            }
-            Ok((session, rule)) => Opens(id, Box::new(session), rule, packet),
-            Err(Refusal::ToStack) => Dropped(id, &[DropReason::PrivateSource]),
-            // Nothing is ended for it here.
-            Err(Refusal::Dropped(reason) | Refusal::NoRoom(reason)) => Dropped(id, one(reason)),
-        }
-    }
-
-    /// What the host sends of its own: as it is, unless a namespace has its port.
-    fn own_out(&mut self, world: &Sim, frame: &Frame, header: &Header) -> Expected {
-        const NOBODY: EndpointId = EndpointId::NONE;
-        let has_own = self.sessions.iter().any(|session| session.kind == Kind::Host);
-        let is_plain = !header.has_options() && !header.is_fragment();
-        let packet = match read::inside(frame, header) {
-            Inside::Packet(packet) if !packet.is_error() => packet,
-            // It complains of what was translated before it came to the stack.
-            Inside::Packet(packet) if world::is_private(world, packet.pair.src.0) => {
-                return self.complaint(frame, &packet);
-            }
-            Inside::Later if has_own => match self.later(header) {
-                Ok(packet) => packet,
-                Err(_) => return Passed(NOBODY),
-            },
-            _ => return Passed(NOBODY),
-        };
-        let is_common =
-            is_plain && packet.sort == read::Sort::Transport && matches!(header.proto, 1 | 6 | 17);
-        let is_its = has_own && self.find(packet.pair, false).is_some();
-        let clash = self.find(packet.pair.turned(), false);
-        let is_clash =
-            clash.is_some_and(|(at, side)| side == 1 && self.sessions[at].kind == Kind::Out);
-        if !(is_common || has_own) || !(is_its || is_clash) {
-            return Passed(NOBODY);
-        }
-        if let Some((at, side)) = self.find(packet.pair, false) {
-            let session = &self.sessions[at];
-            if session.is_inward(side) {
-                return Dropped(NOBODY, &[DropReason::PrivateSource]);
-            }
-            if session.sides[side].way.ifindex == frame.ifindex || session.kind == Kind::Published {
-                return self.by_stack(NOBODY, at, side, &packet);
-            }
-            self.sessions.remove(at);
-        }
-        match self.plan_host(world, frame, &packet) {
-            Ok((session, rule)) => Opens(NOBODY, Box::new(session), rule, packet),
-            Err(Refusal::ToStack) => Dropped(NOBODY, &[DropReason::PrivateSource]),
-            Err(Refusal::Dropped(reason) | Refusal::NoRoom(reason)) => Dropped(NOBODY, one(reason)),
-        }
-    }
-
-    /// An error of the host's own about a packet of a session: it is told as that
-    /// packet came.
-    fn complaint(&mut self, frame: &Frame, packet: &Packet) -> Expected {
-        const NOBODY: EndpointId = EndpointId::NONE;
-        let Some((at, side)) = self.find(packet.pair, false) else {
-            return Dropped(NOBODY, &[DropReason::IcmpUnrelated]);
-        };
-        let session = &self.sessions[at];
-        if session.is_inward(side) {
-            return Dropped(NOBODY, &[DropReason::PrivateSource]);
-        }
-        if session.sides[side].way.ifindex == frame.ifindex || session.kind == Kind::Published {
-            return self.by_stack(NOBODY, at, side, packet);
-        }
-        self.sessions.remove(at);
-        Dropped(NOBODY, &[DropReason::IcmpUnrelated])
-    }
-
-    /// A packet that the stack sends on is translated and goes its way.
-    pub(super) fn by_stack(
-        &mut self,
-        id: EndpointId,
-        at: usize,
-        side: usize,
-        packet: &Packet,
-    ) -> Expected {
-        if !packet.is_error() {
-            self.sessions[at].packet(side, packet.tcp, self.now);
-        }
-        Translated(id, self.onward(packet, at, side, Goes::Stack, false))
-    }
-
-    /// The session that a packet of the host's own opens.
-    fn plan_host(
-        &self,
-        world: &Sim,
-        frame: &Frame,
-        packet: &Packet,
-    ) -> Result<(Session, Rule), Refusal> {
-        let uplink = world::uplink(world, frame.ifindex)
-            .ok_or(Refusal::Dropped(DropReason::PrivateSource))?;
-        if self.sessions.len() >= world.tables.config.max_flows as usize {
-            return Err(Refusal::Dropped(DropReason::FlowTableFull));
-        }
-        let own = packet.pair.src.0;
-        let source = if world::is_private(world, own) { uplink.addr } else { own };
-        let way = Way { ifindex: frame.ifindex, next_hop: Ipv4::ANY };
-        let session = self.new_session(Kind::Host, EndpointId::HOST, packet.pair, way);
-        self.with_port(world, session, (source, true))
     }
 }
 

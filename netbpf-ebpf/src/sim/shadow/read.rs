@@ -169,7 +169,6 @@ pub(super) fn inside(frame: &Frame, header: &Header) -> Inside {
         return error(frame, header);
     };
     let mut packet = found(Sort::Transport, ports);
-    let is_plain = !header.has_options() && !header.is_fragment();
     let mut headers_len = header.len + least;
     match header.proto {
         proto::TCP => {
@@ -187,7 +186,7 @@ pub(super) fn inside(frame: &Frame, header: &Header) -> Inside {
         proto::ICMP => packet.may_open = matches!(payload[0], 8 | 13 | 15 | 17),
         _ => {}
     }
-    if frame.gso_size != 0 && (is_plain || header.proto != proto::ICMP) {
+    if frame.gso_size != 0 {
         packet.wire_len = headers_len + frame.gso_size as usize;
     }
     Inside::Packet(packet)
