@@ -1,4 +1,5 @@
-//! Any history of a network: frames, time, and what the control plane does.
+//! Any history of a network: frames, time, and what the control plane does, beside the
+//! shadow NAT that says what has to come of it.
 
 #![no_main]
 

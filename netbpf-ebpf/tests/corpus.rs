@@ -31,5 +31,5 @@ fn any_frame_keeps_the_invariants() {
 
 #[test]
 fn any_history_keeps_the_invariants() {
-    replay("sequence", |bytes| Script::decode(bytes).play_beside_shadow());
+    replay("sequence", |bytes| Script::decode(bytes).play());
 }

@@ -19,16 +19,7 @@ type Target = (&'static str, u32);
 
 /// A script of 300 bytes has some forty events: what goes wrong goes wrong soon, and
 /// short ones are many.
-const TARGETS: [Target; 3] = [("packet", 4096), ("sequence", 300), ("shadow", 300)];
-
-/// The targets that `test` runs. Of rare histories the shadow NAT still says something
-/// else than the datapath does: its target is for whoever looks into them.
-const TESTED: [&str; 2] = ["packet", "sequence"];
-
-/// Inputs that are known: the shadow's are the scripts of the other.
-fn corpus_of(target: &str) -> &str {
-    if target == "shadow" { "sequence" } else { target }
-}
+const TARGETS: [Target; 2] = [("packet", 4096), ("sequence", 300)];
 
 const CARGO_FUZZ_VERSION: &str = "0.13.2";
 
@@ -71,7 +62,7 @@ impl Fuzz {
 pub(crate) fn run_all(seconds: u32, mut report: impl FnMut(bool)) -> Result<u64> {
     install()?;
     let (mut executions, mut result) = (0, Ok(()));
-    for target in TARGETS.into_iter().filter(|(name, _)| TESTED.contains(name)) {
+    for target in TARGETS {
         match run_target(target, Bound { seconds: Some(seconds), runs: None }) {
             Ok(more) => {
                 println!("{}: {more} executions, nothing found", target.0);
@@ -101,7 +92,7 @@ fn run_target((target, max_len): Target, bound: Bound) -> Result<u64> {
     // The first folder gets what is found; the others are only read.
     let found = fuzz.join("target/found").join(target);
     fs::create_dir_all(&found).with_context(|| format!("cannot make {}", found.display()))?;
-    let known = ["corpus", "crashes"].map(|folder| fuzz.join(folder).join(corpus_of(target)));
+    let known = ["corpus", "crashes"].map(|folder| fuzz.join(folder).join(target));
 
     let mut command = cargo("fuzz");
     // All of it is safe Rust: sanitizers would find nothing, take half the speed, and

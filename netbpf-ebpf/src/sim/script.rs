@@ -111,29 +111,17 @@ impl Script {
         Self { circumstances, events }
     }
 
-    /// Lets it happen.
-    ///
-    /// # Panics
-    /// If an invariant does not hold.
-    pub fn play(&self) {
-        self.play_out(false);
-    }
-
     /// Lets it happen beside the shadow NAT, which says what has to come of it.
     ///
     /// # Panics
     /// If an invariant does not hold, or the shadow expects something else.
-    pub fn play_beside_shadow(&self) {
-        self.play_out(true);
-    }
-
-    fn play_out(&self, has_shadow: bool) {
+    pub fn play(&self) {
         thread_local! {
             static QUIET: Sim = network();
         }
         let mut sim = QUIET.with(Sim::clone);
         set_up(&mut sim, self.circumstances);
-        let shadow = has_shadow.then(|| Shadow::new(sim.env.now));
+        let shadow = Shadow::new(sim.env.now);
         let mut stage = Stage { sim, shadow, answerable: VecDeque::new() };
         for event in &self.events {
             stage.play(event);
@@ -194,7 +182,7 @@ struct Answerable {
 
 struct Stage {
     sim: Sim,
-    shadow: Option<Shadow>,
+    shadow: Shadow,
     answerable: VecDeque<Answerable>,
 }
 
@@ -217,9 +205,7 @@ impl Stage {
             Event::Wait(span) => self.wait(*span),
             Event::Sweep => {
                 invariants::sweep(&mut self.sim);
-                if let Some(shadow) = &mut self.shadow {
-                    shadow.sweep(&self.sim);
-                }
+                self.shadow.sweep(&self.sim);
             }
             Event::Flush(id) => self.flush(*id),
             Event::Publish(entries) => self.sim.tables.publish(entries.iter().copied()),
@@ -237,9 +223,7 @@ impl Stage {
             self.tick();
         }
         let outcome = invariants::run(&mut self.sim, program, frame);
-        if let Some(shadow) = &mut self.shadow {
-            shadow.see(&self.sim, program, frame, outcome);
-        }
+        self.shadow.see(&self.sim, program, frame, outcome);
         if program == Program::ToUplink {
             self.tick();
         }
@@ -302,9 +286,7 @@ impl Stage {
 
     fn wait(&mut self, span: Ticks) {
         self.sim.env.now = Ticks(self.sim.env.now.0.wrapping_add(span.0));
-        if let Some(shadow) = &mut self.shadow {
-            shadow.wait(span);
-        }
+        self.shadow.wait(span);
     }
 
     /// As the control plane does it.
@@ -318,9 +300,7 @@ impl Stage {
         }
         assert_eq!(self.sim.tables.flow_count(id), 0);
         check_tables(&self.sim);
-        if let Some(shadow) = &mut self.shadow {
-            shadow.flush(&self.sim, id);
-        }
+        self.shadow.flush(&self.sim, id);
         self.tick();
     }
 
@@ -331,9 +311,7 @@ impl Stage {
         tables.addresses.remove(&addr);
         tables.fdb.remove(&mac);
         tables.learnt.retain(|_, entry| entry.endpoint != endpoint_id(n));
-        if let Some(shadow) = &mut self.shadow {
-            shadow.remove(endpoint_id(n));
-        }
+        self.shadow.remove(endpoint_id(n));
     }
 
     fn add(&mut self, n: u8, guard: u8) {
@@ -368,6 +346,7 @@ impl Stage {
             uplinks.remove(&OTHER_UPLINK);
         }
     }
+
     fn reroute(&mut self, is_moved: bool) {
         let routes = &mut self.sim.env.routes;
         routes.retain(|(addr, ..)| *addr != PEER);
