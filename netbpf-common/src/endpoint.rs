@@ -23,6 +23,37 @@ impl EndpointId {
     }
 }
 
+/// Which endpoint is behind a bridge port: value of the `BRIDGE_PORTS` array, a
+/// direct-mapped short cut past the hash `ENDPOINT_IDS`, which costs a packet as much as
+/// all of its parsing. Interface indexes are given in turn, so that ports rarely meet in
+/// a slot; one that finds it taken is in the hash alone.
+///
+/// The datapath reads it as one word.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct BridgePort {
+    /// Interface index of the port, the veth's host side. 0: slot free.
+    pub ifindex: u32,
+    /// The endpoint behind it.
+    pub endpoint: EndpointId,
+    /// Zero.
+    pub pad: u16,
+}
+
+const _: () = assert!(size_of::<BridgePort>() == 8);
+
+impl BridgePort {
+    /// Number of slots, a power of two.
+    pub const SLOTS: u32 = 1 << 14;
+
+    /// The slot of an interface.
+    #[must_use]
+    #[inline(always)]
+    pub const fn slot(ifindex: u32) -> u32 {
+        ifindex & (Self::SLOTS - 1)
+    }
+}
+
 /// What an endpoint may send (`Endpoint::guard`).
 ///
 /// The purpose is that no namespace can impersonate another, the gateway or

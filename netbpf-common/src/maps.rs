@@ -2,9 +2,9 @@
 //! spells a map's name, but for the datapath's statics, which a test compares.
 
 use crate::{
-    Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit, FragmentKey, Fragments,
-    HeldFragment, Ipv4, LearnCount, MacAddr, NextHop, PortOwner, PublishEntry, RareProgram, Tuple,
-    Uplink,
+    BridgePort, Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit, FragmentKey,
+    Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop, PortOwner, PublishEntry,
+    RareProgram, Tuple, Uplink,
 };
 
 /// Flows that the table holds unless `--max-flows` says otherwise.
@@ -54,6 +54,8 @@ maps! {
     Endpoints "ENDPOINTS": u32 => Endpoint, 4096, "namespaces on the bridge";
     /// Hash: interface index of the host-side veth to [`crate::EndpointId`] (as u32).
     EndpointIds "ENDPOINT_IDS": u32 => u32, 4096, "bridge port to endpoint";
+    /// Array, index [`BridgePort::slot`]: most of the same.
+    BridgePorts "BRIDGE_PORTS": u32 => BridgePort, BridgePort::SLOTS, "the same, at hand";
     /// Hash: an endpoint's address to its [`crate::EndpointId`] (as u32); the
     /// gateway's to 0, so that nobody else can use it.
     Addresses "ADDRESSES": Ipv4 => u32, 8192, "address to endpoint";

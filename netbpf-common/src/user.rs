@@ -1,8 +1,8 @@
 //! What the control plane needs to put these types into maps.
 
 use crate::{
-    Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit, FragmentKey, Fragments,
-    HeldFragment, Ipv4, LearnCount, NextHop, PortOwner, PublishEntry, Tuple, Uplink,
+    BridgePort, Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit, FragmentKey,
+    Fragments, HeldFragment, Ipv4, LearnCount, NextHop, PortOwner, PublishEntry, Tuple, Uplink,
     bench::{Arrivals, Generator},
     maps::{MacKey, SubnetKey},
 };
@@ -19,6 +19,7 @@ macro_rules! pod {
 }
 
 pod!(
+    BridgePort,
     Arrivals,
     Config,
     Counters,

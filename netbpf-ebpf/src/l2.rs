@@ -45,8 +45,9 @@ pub fn forward<S: Skb, T: Tables, E: Env>(
     if target.bridge_ifindex != endpoint.bridge_ifindex {
         return Ok(Forward::PASS);
     }
-    // As the kernel's is_skb_forwardable(): trains are cut later.
-    if seam.skb.gso_size() == 0 && seam.skb.l3_len() > target.mtu {
+    // As the kernel's is_skb_forwardable(): trains are cut later. (Asked last, as it is
+    // told behind the packet's bytes.)
+    if seam.skb.l3_len() > target.mtu && seam.skb.gso_size() == 0 {
         return Err(DropReason::TooBig.into());
     }
     Ok(Forward { counter: Counter::Forwarded, verdict: Verdict::Peer { ifindex: target.ifindex } })

@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use netbpf::bpf::{Attachment, Datapath, Hook, LoadOptions, LogLevel, has_bpffs};
 use netbpf_common::{
-    Config, Endpoint, EndpointId, FdbEntry, Flow, FlowKind, Ipv4, MacAddr, Port, PublishEntry,
-    Ticks, Translation, Tuple, Uplink,
+    BridgePort, Config, Endpoint, EndpointId, FdbEntry, Flow, FlowKind, Ipv4, MacAddr, Port,
+    PublishEntry, Ticks, Translation, Tuple, Uplink,
     maps::{self, ConfigMap, FdbLearnt, FlowCounts, Flows},
     proto,
 };
@@ -352,9 +352,32 @@ fn an_endpoint_number_changes_hands_cleanly() {
         let ports = loaded.map::<maps::EndpointIds>().expect("the ports");
         assert_eq!(ports.get(&11).expect("get"), None);
         assert_eq!(ports.get(&12).expect("get"), Some(5));
+        let at_hand = loaded.map::<maps::BridgePorts>().expect("the ports at hand");
+        let slot = |ifindex| at_hand.get(&BridgePort::slot(ifindex)).expect("get").unwrap();
+        assert_eq!(slot(11), BridgePort::default());
+        assert_eq!((slot(12).ifindex, slot(12).endpoint), (12, id));
         let addresses = loaded.map::<maps::Addresses>().expect("the addresses");
         assert_eq!(addresses.get(&Ipv4::new([172, 19, 0, 2])).expect("get"), None);
         assert_eq!(addresses.get(&Ipv4::new([172, 19, 0, 3])).expect("get"), Some(5));
+    });
+}
+
+#[test]
+fn ports_that_meet_in_a_slot_are_both_known() {
+    with_datapath(|loaded| {
+        let (one, two) = (EndpointId(1), EndpointId(2));
+        let far = 12 + BridgePort::SLOTS;
+        loaded.set_endpoint(one, &endpoint(12, 2)).expect("set");
+        loaded.set_endpoint(two, &endpoint(far, 3)).expect("set");
+        let at_hand = loaded.map::<maps::BridgePorts>().expect("the ports at hand");
+        let slot = || at_hand.get(&BridgePort::slot(far)).expect("get").unwrap();
+        assert_eq!((slot().ifindex, slot().endpoint), (12, one));
+        let ports = loaded.map::<maps::EndpointIds>().expect("the ports");
+        assert_eq!(ports.get(&far).expect("get"), Some(2));
+        loaded.clear_endpoint(two).expect("clear");
+        assert_eq!((slot().ifindex, slot().endpoint), (12, one), "another's stays");
+        loaded.clear_endpoint(one).expect("clear");
+        assert_eq!(slot(), BridgePort::default());
     });
 }
 

@@ -202,6 +202,7 @@ fn the_maps_are_those_that_are_defined() {
         check_own::<maps::ConfigMap>();
         check_own::<maps::Endpoints>();
         check_own::<maps::EndpointIds>();
+        check_own::<maps::BridgePorts>();
         check_own::<maps::Addresses>();
         check_own::<maps::Fdb>();
         check_own::<maps::FdbLearnt>();

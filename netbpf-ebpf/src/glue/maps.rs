@@ -3,7 +3,11 @@
 //! Each static's name and sizes are those of its definition in
 //! [`netbpf_common::maps`]; a test compares them in the loaded object.
 
-use core::{mem::size_of, ops::Deref, ptr::NonNull};
+use core::{
+    mem::{size_of, transmute},
+    ops::Deref,
+    ptr::NonNull,
+};
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
@@ -13,9 +17,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use netbpf_common::{
-    Config, Counter, Counters, DropReason, Endpoint, EndpointId, ErrorCount, FdbEntry, Flow,
-    FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop, Port,
-    PortOwner, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
+    BridgePort, Config, Counter, Counters, DropReason, Endpoint, EndpointId, ErrorCount, FdbEntry,
+    Flow, FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop,
+    Port, PortOwner, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
     maps::{self, MacKey, MapDef},
 };
 use netbpf_ebpf::{
@@ -37,6 +41,8 @@ static ENDPOINTS: Array<Endpoint, { maps::Endpoints::MAX_ENTRIES as usize }> = A
 #[btf_map]
 static ENDPOINT_IDS: HashMap<u32, u32, { maps::EndpointIds::MAX_ENTRIES as usize }, SPARSE> =
     HashMap::new();
+#[btf_map]
+static BRIDGE_PORTS: Array<u64, { maps::BridgePorts::MAX_ENTRIES as usize }> = Array::new();
 #[btf_map]
 static ADDRESSES: HashMap<Ipv4, u32, { maps::Addresses::MAX_ENTRIES as usize }, SPARSE> =
     HashMap::new();
@@ -270,6 +276,13 @@ impl Tables for KernelMaps {
 
     #[inline(always)]
     fn endpoint_id(&self, ifindex: u32) -> Option<EndpointId> {
+        if let Some(word) = found(BRIDGE_PORTS.get_ptr(BridgePort::slot(ifindex))) {
+            // SAFETY: integers of the same size, of which any bytes are values.
+            let port: BridgePort = unsafe { transmute(*word) };
+            if port.ifindex == ifindex {
+                return Some(port.endpoint);
+            }
+        }
         found(ENDPOINT_IDS.get_ptr(ifindex)).map(|id| EndpointId(*id as u16))
     }
 

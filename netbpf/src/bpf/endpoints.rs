@@ -1,10 +1,10 @@
 //! What the datapath is told of namespaces, gateways, subnets and uplinks.
 
 use netbpf_common::{
-    Counters, Endpoint, EndpointId, FdbEntry, Ipv4, MacAddr, Uplink,
+    BridgePort, Counters, Endpoint, EndpointId, FdbEntry, Ipv4, MacAddr, Uplink,
     maps::{
-        Addresses, EndpointIds, Endpoints, Fdb, FdbLearnt, MacKey, Stats, SubnetKey, Subnets,
-        Uplinks,
+        Addresses, BridgePorts, EndpointIds, Endpoints, Fdb, FdbLearnt, MacKey, Stats, SubnetKey,
+        Subnets, Uplinks,
     },
 };
 
@@ -35,7 +35,14 @@ impl Datapath {
         self.map::<Addresses>()?.set(&endpoint.addr, &id.index())?;
         self.map::<Fdb>()?.set(&MacKey::from(endpoint.mac), &fixed(id))?;
         // Last, because this is where a packet's way begins.
-        self.map::<EndpointIds>()?.set(&endpoint.ifindex, &id.index())
+        self.map::<EndpointIds>()?.set(&endpoint.ifindex, &id.index())?;
+        let ports = self.map::<BridgePorts>()?;
+        let slot = BridgePort::slot(endpoint.ifindex);
+        if ports.get(&slot)?.is_none_or(|port| port.ifindex == 0) {
+            let port = BridgePort { ifindex: endpoint.ifindex, endpoint: id, pad: 0 };
+            ports.set(&slot, &port)?;
+        }
+        Ok(())
     }
 
     /// Makes the datapath forget an endpoint and ends its flows; returns how
@@ -47,6 +54,10 @@ impl Datapath {
         let endpoints = self.map::<Endpoints>()?;
         let old = endpoints.get(&id.index())?.unwrap_or_default();
         if old.ifindex != 0 {
+            let (ports, slot) = (self.map::<BridgePorts>()?, BridgePort::slot(old.ifindex));
+            if ports.get(&slot)?.is_some_and(|port| port.ifindex == old.ifindex) {
+                ports.set(&slot, &BridgePort::default())?;
+            }
             self.map::<EndpointIds>()?.remove(&old.ifindex)?;
             endpoints.set(&id.index(), &Endpoint::default())?;
             self.forget(id, old.addr, old.mac)?;
