@@ -100,6 +100,8 @@ fn run_target((target, max_len): Target, bound: Bound) -> Result<u64> {
     command.args(["run", "--sanitizer", "none", "--no-trace-compares", target]).arg(&found);
     command.args(known.iter().filter(|folder| folder.is_dir()));
     command.args(["--", "-verbosity=0", "-print_final_stats=1", &format!("-max_len={max_len}")]);
+    // Nobody else finds anything: the folders need not be read again and again.
+    command.arg("-reload=0");
     command.args(bound.seconds.map(|seconds| format!("-max_total_time={seconds}")));
     command.args(bound.runs.map(|runs| format!("-runs={runs}")));
     let path = env::var_os("PATH").unwrap_or_default();
