@@ -127,7 +127,7 @@ fn deliverable<S: Skb, T, E>(
     if packet.wire_len <= endpoint.mtu || seam.skb.ifindex() == Flow::LOOPBACK {
         return Ok(());
     }
-    if packet.header.may_be_fragmented() && seam.skb.gso_size() == 0 {
+    if packet.header.may_be_fragmented() {
         return Err(Stop::Rare);
     }
     Err(DropReason::TooBig.into())
@@ -318,10 +318,11 @@ fn plan<S: Skb, T: Tables, E: Env>(
         }
         way
     };
-    // Asked here too: what is dropped makes no flow.
+    // Asked here too: what is dropped makes no flow. (With options it is the stack
+    // that judges, once it is translated.)
     match deliverable(seam, &packet, &endpoint) {
-        Ok(()) | Err(Stop::Rare) => {}
-        Err(stop) => return Err(stop),
+        Err(stop @ Stop::Dropped(_)) if !packet.header.has_options() => return Err(stop),
+        _ => {}
     }
     flow::admit(seam, *id, &endpoint)?;
     let from_host = if is_from_host { FlowKind::FROM_HOST } else { 0 };
