@@ -295,7 +295,7 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
         let mut sum = 0_i64;
         let mut is_whole = true;
         let skb = self.0;
-        Kernel::repeat(MOST_SUMMED / CHUNK as u32, |_| {
+        Kernel::repeat(MOST_SUMMED.div_ceil(CHUNK as u32), |_| {
             let mut chunk = [0_u32; CHUNK / size_of::<u32>()];
             let some = left.min(CHUNK as u32);
             if some == 0 {
