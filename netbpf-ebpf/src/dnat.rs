@@ -46,6 +46,7 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     if !what.is_error() {
         flow::track(seam, &mut entry, &flow, packet, now);
     }
+    rewrite::trim(&mut seam.skb, packet.len).ok_or(DropReason::Rewrite)?;
     // The host sends its own packets, it does not forward them.
     let hops = u8::from(!seam.skb.is_from_host());
     what.translate(&mut seam.skb, &flow, packet.header.ttl - hops).ok_or(DropReason::Rewrite)?;

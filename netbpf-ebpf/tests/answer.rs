@@ -188,6 +188,7 @@ fn some_packets_are_never_answered() {
     let later = packet::fragment(&asked, 24..48);
     for mut frame in [error, later] {
         frame[22] = 1;
+        packet::fix_header_checksum(&mut frame);
         assert_eq!(sim.from_outside(&frame).result, Err(DropReason::TtlExceeded));
         assert_eq!((sim.env.answered, &sim.skb.bytes), (None, &frame));
     }

@@ -46,7 +46,11 @@ pub(super) fn check(
         assert!(new[22] != 0 || sent.is_from_host(), "its time to live was over");
     }
 
+    // Straight on goes no padding; the stack cuts that off itself.
     let mut expected = old.clone();
+    if verdict != Verdict::Pass && sent.gso_size == 0 {
+        expected.truncate(reading.end);
+    }
     let mut changes = Vec::from([0..12, 22..23, 24..26, 26..34]);
     match reading.part {
         Part::Opaque => {}

@@ -42,7 +42,8 @@ impl Shadow {
                 return Passed(NOBODY);
             }
         }
-        if frame.is_to_other {
+        // The stack drops what was damaged.
+        if frame.is_to_other || !header.is_intact {
             return stacks(world, frame, &header);
         }
         let packet = match read::inside(frame, &header) {
