@@ -99,7 +99,7 @@ drop_reasons! {
     PriorityTag = 20, "priority_tag";
     /// The endpoint has shown more new MACs than it may in a while.
     LearnLimit = 21, "learn_limit";
-    /// An ICMP error whose checksum is wrong.
+    /// A wrong checksum: an ICMP error's, or that of an IPv4 header to be translated.
     BadChecksum = 22, "bad_checksum";
 }
 

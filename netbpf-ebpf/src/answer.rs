@@ -60,12 +60,11 @@ pub fn dropped<S: Skb, T: Tables, E: Env>(
     let ifindex = seam.skb.ifindex();
     let eth = Eth::load(&seam.skb)?;
     let header = Header::load(&seam.skb)?;
-    // RFC 1122 section 3.2.2, and what has options or is a train is left alone.
+    // RFC 1122 section 3.2.2, and what has options is left alone.
     let is_askers = header.version_ihl == 0x45
         && !header.is_later_fragment()
         && !header.saddr.is_martian()
         && !eth.dst.is_multicast()
-        && seam.skb.gso_size() == 0
         && eth.ethertype == eth::IPV4;
     if !is_askers || header.proto == proto::ICMP && !is_query(&seam.skb)? {
         return None;
@@ -114,7 +113,7 @@ fn write(
     message: Message,
 ) -> Option<()> {
     let quote: [u8; QUOTE] = skb.read(eth::LEN)?;
-    skb.resize(eth::HEADER_LEN + u32::from(PACKET))?;
+    skb.start_afresh(eth::HEADER_LEN + u32::from(PACKET))?;
     eth::store_macs(skb, dst, src)?;
 
     let [len_high, len_low] = PACKET.to_be_bytes();

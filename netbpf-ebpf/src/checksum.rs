@@ -24,6 +24,20 @@ pub const fn fold(sum: u32) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
+/// The folded sum of words of 32 bits, of which the halves count alike.
+#[must_use]
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "one fold leaves little more than 16 bits")]
+pub const fn sum<const N: usize>(words: [u32; N]) -> u16 {
+    let mut sum: u64 = 0;
+    let mut at = 0;
+    while at < N {
+        sum += words[at] as u64;
+        at += 1;
+    }
+    fold(((sum & 0xffff) + (sum >> 16)) as u32)
+}
+
 /// The difference that a word's change makes, unfolded: to be added to others.
 #[must_use]
 #[inline(always)]
@@ -74,6 +88,18 @@ mod tests {
     #[test]
     fn rfc_1624_example() {
         assert_eq!(apply(0xdd2f, word_delta(0x5555, 0x3285)), 0x0000);
+    }
+
+    #[test]
+    fn halves_of_words_count_alike_whatever_is_carried() {
+        let bytes = |word: u32| word.to_ne_bytes();
+        for words in [[0; 5], [u32::MAX; 5], [0xffff, 1, 0x8000_0000, 0x0001_ffff, 0xfffe_0001]] {
+            let halves = words.into_iter().flat_map(|word| {
+                let [a, b, c, d] = bytes(word);
+                [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
+            });
+            assert_eq!(sum(words), fold(halves.map(u32::from).sum()), "{words:x?}");
+        }
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     if !what.is_error() {
         flow::track(seam, &mut entry, &flow, packet, now);
     }
+    rewrite::trim(&mut seam.skb, packet.len).ok_or(DropReason::Rewrite)?;
     // The host sends its own packets, it does not forward them.
     let hops = u8::from(!seam.skb.is_from_host());
     what.translate(&mut seam.skb, &flow, packet.header.ttl - hops).ok_or(DropReason::Rewrite)?;
@@ -127,7 +128,7 @@ fn deliverable<S: Skb, T, E>(
     if packet.wire_len <= endpoint.mtu || seam.skb.ifindex() == Flow::LOOPBACK {
         return Ok(());
     }
-    if packet.header.may_be_fragmented() && seam.skb.gso_size() == 0 {
+    if packet.header.may_be_fragmented() {
         return Err(Stop::Rare);
     }
     Err(DropReason::TooBig.into())
@@ -318,10 +319,11 @@ fn plan<S: Skb, T: Tables, E: Env>(
         }
         way
     };
-    // Asked here too: what is dropped makes no flow.
+    // Asked here too: what is dropped makes no flow. (With options it is the stack
+    // that judges, once it is translated.)
     match deliverable(seam, &packet, &endpoint) {
-        Ok(()) | Err(Stop::Rare) => {}
-        Err(stop) => return Err(stop),
+        Err(stop @ Stop::Dropped(_)) if !packet.header.has_options() => return Err(stop),
+        _ => {}
     }
     flow::admit(seam, *id, &endpoint)?;
     let from_host = if is_from_host { FlowKind::FROM_HOST } else { 0 };

@@ -86,7 +86,8 @@ pub fn hold<S: Skb, T: Tables, E: Env>(
         return false;
     };
     let ticket = seam.tables.next_ticket();
-    if !save(seam, &key, ticket, id) {
+    // Without padding: what goes on later is the packet.
+    if !save(seam, &key, ticket, id, rare.packet.len) {
         return false;
     }
     let mut attempt = 0;
@@ -104,16 +105,17 @@ pub fn hold<S: Skb, T: Tables, E: Env>(
     false
 }
 
-/// Copies the frame in hand into a ticket's slot; whether it fits. It is nobody's
-/// there before the slot has its ticket.
+/// Copies the frame in hand, `len` bytes behind its Ethernet header, into a ticket's
+/// slot; whether it fits. It is nobody's there before the slot has its ticket.
 #[inline(always)]
 fn save<S: Skb, T: Tables, E>(
     seam: &mut Seam<S, T, E>,
     key: &FragmentKey,
     ticket: u32,
     id: EndpointId,
+    len: u32,
 ) -> bool {
-    let len = seam.skb.l3_len() + eth::HEADER_LEN;
+    let len = len + eth::HEADER_LEN;
     let Seam { skb, tables, .. } = seam;
     let mut displaced = EndpointId::NONE;
     let saved = tables.with_held(ticket, |slot| {
@@ -177,7 +179,8 @@ pub fn readmit<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &Rare)
     };
     // Others take the frame's place meanwhile.
     let aside = seam.tables.next_ticket();
-    if !save(seam, &key, aside, EndpointId::NONE) {
+    let len = seam.skb.l3_len();
+    if !save(seam, &key, aside, EndpointId::NONE, len) {
         return true;
     }
     seam.tables.with_held(aside, |slot| slot.ticket = aside);

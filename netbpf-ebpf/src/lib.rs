@@ -346,6 +346,10 @@ pub fn to_uplink<S: Skb, T: Tables, E>(seam: &mut Seam<S, T, E>) -> Outcome {
     let Some(eth) = Eth::load(&seam.skb) else {
         return nobodys(Ok(Verdict::Pass));
     };
+    // By this device, but to another network.
+    if seam.skb.vlan_id().is_some_and(|id| id != 0) {
+        return nobodys(Ok(Verdict::Pass));
+    }
     if eth.ethertype == eth::ARP {
         let sender = wire::arp::sender(&seam.skb).map(|sender| sender.addr);
         let Some(sender) = sender.filter(|addr| seam.tables.is_private(*addr)) else {

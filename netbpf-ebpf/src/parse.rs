@@ -6,7 +6,7 @@ use crate::{
     Stop, rewrite,
     seam::Skb,
     wire::{
-        icmp,
+        eth, icmp,
         ipv4::{self, Header},
         l4::{self, Tcp},
     },
@@ -71,8 +71,8 @@ pub enum Parsed {
 }
 
 /// Reads the IPv4 header and checks it against the frame (RFC 1812 section
-/// 5.2.2). The header's checksum is left to the receiver: translation changes
-/// it by a difference, so a wrong one stays wrong.
+/// 5.2.2). Its checksum is judged where a router would: see [`packet`] and
+/// [`is_intact`].
 ///
 /// # Errors
 /// [`DropReason::Truncated`] or [`DropReason::BadHeader`].
@@ -93,6 +93,16 @@ pub fn header(skb: &impl Skb) -> Result<Header, DropReason> {
     Ok(header)
 }
 
+/// Whether the checksum of an IPv4 header is right, options included.
+#[inline(always)]
+pub fn is_intact(skb: &impl Skb, header: &Header) -> bool {
+    if header.has_options() {
+        skb.sum(eth::LEN, header.header_len()) == Some(0xffff)
+    } else {
+        header.adds_up
+    }
+}
+
 /// Length of the IP packet in bytes. Ethernet pads short frames; what counts is
 /// the packet's own length.
 #[inline(always)]
@@ -103,13 +113,23 @@ pub fn len(skb: &impl Skb, header: &Header) -> u32 {
     }
 }
 
-/// Reads the transport header of a packet whose IPv4 header is `header`.
+/// Reads the transport header of a packet whose IPv4 header is `header`. Options
+/// are left to whoever reads on: so is the checksum that covers them.
 ///
 /// # Errors
-/// [`DropReason::Truncated`] if the packet ends within its headers.
+/// [`DropReason::BadChecksum`] if the header's is wrong (RFC 1812 section 5.2.2,
+/// `ip_rcv_core()`): a difference added to it would be a lie about the rest.
+/// [`DropReason::Truncated`] or [`DropReason::BadHeader`] if the packet ends within
+/// its headers.
 #[inline(always)]
 pub fn packet(skb: &impl Skb, header: Header) -> Result<Parsed, DropReason> {
-    if header.has_options() || header.is_fragment() {
+    if header.has_options() {
+        return Ok(Parsed::Rare);
+    }
+    if !header.adds_up {
+        return Err(DropReason::BadChecksum);
+    }
+    if header.is_fragment() {
         return Ok(Parsed::Rare);
     }
     let len = len(skb, &header);

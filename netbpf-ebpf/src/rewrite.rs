@@ -16,6 +16,20 @@ use crate::{
     },
 };
 
+/// Cuts off what a frame has behind its IP packet of `len` bytes, as `ip_rcv_core()`
+/// does: Ethernet pads short ones, and padding is nobody's to forward.
+#[inline(always)]
+pub fn trim(skb: &mut impl Skb, len: u32) -> Option<()> {
+    if skb.l3_len() == len { Some(()) } else { cut(skb, len) }
+}
+
+/// Not inlined, as it is rare.
+#[inline(never)]
+fn cut(skb: &mut impl Skb, len: u32) -> Option<()> {
+    // A train would be none any more.
+    if skb.gso_size() != 0 { Some(()) } else { skb.resize(eth::HEADER_LEN + len) }
+}
+
 /// Translates the ports of a packet without IP options, and every checksum in
 /// the transport header. To be called before [`ip_header`], because the helper
 /// behind it may move the packet.

@@ -79,10 +79,12 @@ pub trait Skb {
     /// The one's-complement sum of `len` bytes, an odd one padded with a zero,
     /// as the CPU loads its words; `None` if the frame ends before.
     fn sum(&self, offset: usize, len: u32) -> Option<u16>;
-    /// Cuts the frame off, or fills it up with zeros, to `len` bytes. What is
-    /// longer than the wire takes in one piece cannot be.
+    /// Cuts the frame off, or fills it up with zeros, to `len` bytes.
     fn resize(&mut self, len: u32) -> Option<()>;
-    /// Copies the whole frame, of `len` bytes, to where it is held.
+    /// Makes the frame one of zeros behind its MACs, of `len` bytes, for which no device
+    /// has anything left to do: neither a checksum to finish nor segments to cut.
+    fn start_afresh(&mut self, len: u32) -> Option<()>;
+    /// Copies the frame's first `len` bytes to where they are held.
     fn save(&self, into: &mut [u8; HeldFragment::LEN], len: u32) -> Option<()>;
     /// Makes the frame one that was held, of `len` bytes.
     fn restore(&mut self, from: &[u8; HeldFragment::LEN], len: u32) -> Option<()>;

@@ -10,7 +10,7 @@ use crate::{
     flow::NewFlow,
     next_hop,
     parse::{self, Packet, Translate},
-    ports,
+    ports, rewrite,
     seam::{Env, FlowEntry, Seam, Skb, Tables},
     wire::eth::Eth,
 };
@@ -53,6 +53,7 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     if !what.is_error() {
         flow::track(seam, &mut entry, &flow, packet, now);
     }
+    rewrite::trim(&mut seam.skb, packet.len).ok_or(DropReason::Rewrite)?;
     // What comes in again by the loopback device is forwarded there, if it is not the host's.
     let hops = u8::from(flow.uplink != Flow::LOOPBACK);
     what.translate(&mut seam.skb, &flow, packet.header.ttl - hops).ok_or(DropReason::Rewrite)?;

@@ -4,7 +4,8 @@ use netbpf_common::{DropReason, ErrorCount};
 use netbpf_ebpf::{
     Verdict,
     sim::{
-        Sim,
+        Frame, Sim,
+        invariants::Program,
         packet::{self, Complaint, has_right_checksums},
         testbed::{
             GATEWAY, HOST, PEER, ROUTER, UPLINK, endpoint_id, inward, namespace, network, outward,
@@ -59,6 +60,74 @@ fn a_packet_too_big_for_the_namespace_is_answered_with_its_mtu() {
     assert_eq!(sim.from_outside(&asked).result, Ok(Verdict::Pass));
     assert_eq!(packet::ends(&sim.skb.bytes), (PEER, 1234, namespace(1).1, 7000));
     assert!(has_right_checksums(&sim.skb.bytes));
+}
+
+/// A checksum that a device would finish, or a train's, would be written into what
+/// is quoted.
+///
+/// Requirements: nat-9, nat-11.
+#[test]
+fn no_device_has_anything_left_to_do_for_an_answer() {
+    let mut sim = network(64);
+    let mut asked = packet::udp(inward(PEER), 1234, 9000, &[0; 4000]);
+    asked[22] = 1;
+    packet::fix_checksums(&mut asked);
+    let mut train = packet::udp(inward(PEER), 1234, 9000, &[0; 4000]);
+    train[18] = 7;
+    packet::fix_checksums(&mut train);
+    for (frame, reason, complaint) in [
+        (asked, DropReason::TtlExceeded, Complaint::TIME_EXCEEDED),
+        (train, DropReason::TooBig, Complaint::fragmentation_needed(1500)),
+    ] {
+        let (gso_size, is_checksum_partial) = (1473, true);
+        let (bytes, ifindex) = (frame.clone(), UPLINK);
+        sim.skb = Frame { bytes, ifindex, gso_size, is_checksum_partial, ..Frame::default() };
+        assert_eq!(sim.decide(Program::FromUplink).result, Err(reason));
+        assert_eq!(sim.env.answered, Some(Verdict::Uplink { ifindex: UPLINK }));
+        let bytes = expected(back_outside(), complaint, &frame);
+        assert_eq!(sim.skb, Frame { bytes, ifindex, ..Frame::default() });
+    }
+}
+
+/// Requirements: 4787-13, nat-9.
+#[test]
+fn a_train_too_long_for_the_namespace_that_may_be_cut_up_is_the_stacks() {
+    let mut sim = network(64);
+    let mut asked = packet::udp(inward(PEER), 1234, 9000, &[0; 4000]);
+    asked[20] = 0;
+    packet::fix_checksums(&mut asked);
+    for (gso_size, verdict) in [(1473, Verdict::Pass), (1472, Verdict::Peer { ifindex: port(1) })] {
+        let (bytes, ifindex) = (asked.clone(), UPLINK);
+        sim.skb = Frame { bytes, ifindex, gso_size, ..Frame::default() };
+        assert_eq!(sim.decide(Program::FromUplink).result, Ok(verdict));
+        assert_eq!(packet::ends(&sim.skb.bytes), (PEER, 1234, namespace(1).1, 7000));
+        assert_eq!((sim.skb.gso_size, sim.skb.bytes.len()), (gso_size, asked.len()));
+    }
+}
+
+/// With IP options the stack answers, about a packet that is translated already; and
+/// that is not told.
+///
+/// Requirements: 5508-10, nat-9, nat-15.
+#[test]
+fn with_options_the_stack_answers_and_tells_nothing_of_the_inside() {
+    let mut sim = network(64);
+    let mut asked = packet::udp(inward(PEER), 1234, 9000, b"hello");
+    asked[22] = 1;
+    let asked = packet::with_options(&asked, &[1, 1, 1, 1]);
+    // The first packet of its flow, and another.
+    for _ in 0..2 {
+        assert_eq!(sim.from_outside(&asked).result, Ok(Verdict::Pass));
+        let inside = sim.skb.bytes.clone();
+        assert_eq!(inside[30..34], namespace(1).1.octets());
+        assert!(has_right_checksums(&inside));
+        let back = packet::Addresses { from: HOST, to: (ROUTER.0, PEER) };
+        let quote = packet::quote(&inside, 8);
+        let error = packet::error(back, Complaint::TIME_EXCEEDED, quote);
+        assert_eq!(sim.from_stack(&error).result, Ok(Verdict::Pass));
+        assert!(has_right_checksums(&sim.skb.bytes));
+        assert_eq!(&sim.skb.bytes[42..], packet::quote(&asked, 8));
+    }
 }
 
 fn refused(sim: &mut Sim, sport: u16) -> Vec<u8> {
@@ -119,6 +188,7 @@ fn some_packets_are_never_answered() {
     let later = packet::fragment(&asked, 24..48);
     for mut frame in [error, later] {
         frame[22] = 1;
+        packet::fix_header_checksum(&mut frame);
         assert_eq!(sim.from_outside(&frame).result, Err(DropReason::TtlExceeded));
         assert_eq!((sim.env.answered, &sim.skb.bytes), (None, &frame));
     }

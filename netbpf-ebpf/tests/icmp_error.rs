@@ -5,7 +5,7 @@ use netbpf_ebpf::{
     Outcome, Verdict,
     sim::{
         Sim,
-        packet::{self, Complaint, Segment, has_right_checksums, tcp_flag::SYN},
+        packet::{self, Addresses, Complaint, Segment, has_right_checksums, tcp_flag::SYN},
         testbed::{HOST, PEER, UPLINK, endpoint_id, inward, namespace, network, outward, port},
     },
 };
@@ -108,6 +108,28 @@ fn a_quoted_checksum_does_not_become_none() {
     assert_eq!(sim.from_outside(&error), into(2));
     assert!(has_right_checksums(&sim.skb.bytes));
     assert_eq!(sim.skb.bytes[42..], aged(sent)[14..]);
+}
+
+/// Linux quotes 548 bytes; others all there is (RFC 1812 section 4.3.2.3, RFC 4884).
+///
+/// Requirements: 5508-4, nat-8.
+#[test]
+fn an_error_may_quote_all_of_a_long_packet() {
+    let mut sim = network(64);
+    for endpoint in sim.tables.endpoints.values_mut() {
+        endpoint.mtu = 65_535;
+    }
+    goes_out(sim.from_namespace(2, &frames(2)[0]));
+    let long = vec![0xa5; 60_001];
+    let outside = packet::udp(Addresses { from: HOST, ..outward(2, PEER) }, 40000, 53, &long);
+    let complaint = Complaint::TIME_EXCEEDED;
+    let mut error = packet::error(inward(TRANSIT), complaint, packet::quote(&outside, 60_009));
+    assert_eq!(sim.from_outside(&error), into(2));
+    assert!(has_right_checksums(&sim.skb.bytes));
+    let sent = packet::udp(outward(2, PEER), 40000, 53, &long);
+    assert_eq!(sim.skb.bytes[42..], *packet::quote(&sent, 60_009));
+    *error.last_mut().unwrap() ^= 1;
+    assert_eq!(sim.from_outside(&error), dropped(0, DropReason::BadChecksum));
 }
 
 /// Requirements: 5508-5, 4787-12, nat-8.

@@ -5,7 +5,8 @@ use netbpf_ebpf::{
     Outcome, Verdict,
     seam::{Neighbour, Route},
     sim::{
-        Sim,
+        Frame, Sim,
+        invariants::Program,
         packet::{
             self, Addresses, Segment, has_right_checksums,
             tcp_flag::{self, SYN},
@@ -265,6 +266,75 @@ fn namespaces_are_not_reachable_by_their_own_addresses() {
     assert!(sim.tables.flows.is_empty());
 }
 
+/// RFC 1812 section 5.2.2: a router drops what was damaged. A bridge does not look.
+///
+/// Requirements: nat-11, nat-17.
+#[test]
+fn a_wrong_header_checksum_goes_nowhere_and_makes_no_flow() {
+    let mut sim = network(64);
+    let damaged = |frame: Vec<u8>| {
+        let mut frame = frame;
+        frame[25] ^= 1;
+        frame
+    };
+    let options = |frame: Vec<u8>| packet::with_options(&frame, &[7, 7, 4, 0, 0, 0, 0, 0]);
+    let udp = packet::udp(outward(1, PEER), 40000, 53, &[0; 32]);
+    for frame in [udp.clone(), packet::fragment(&udp, 0..16), packet::fragment(&udp, 16..40)] {
+        let outcome = sim.from_namespace(1, &damaged(frame));
+        assert_eq!(outcome, dropped(1, DropReason::BadChecksum));
+    }
+    // The stack drops its own: options, and all that comes from outside.
+    let frame = damaged(options(udp.clone()));
+    assert_eq!(sim.from_namespace(1, &frame), went(1, Verdict::Pass));
+    let asked = packet::udp(inward(PEER), 40000, 9000, b"hello");
+    for frame in [damaged(asked.clone()), damaged(options(asked.clone()))] {
+        let outcome = Outcome { endpoint: EndpointId::NONE, result: Ok(Verdict::Pass) };
+        assert_eq!(sim.from_outside(&frame), outcome);
+        assert_eq!(sim.skb.bytes, frame, "as it came");
+    }
+    let leak = Addresses { from: (HOST.0, namespace(2).1), to: (ROUTER.0, PEER) };
+    for frame in [packet::udp(leak, 1, 2, b""), options(packet::udp(leak, 1, 2, b""))] {
+        assert_eq!(sim.from_stack(&damaged(frame)), dropped(2, DropReason::BadChecksum));
+    }
+    assert!(sim.tables.flows.is_empty());
+    let across = packet::udp(netbpf_ebpf::sim::testbed::across(1, 2), 1, 2, b"");
+    assert_eq!(sim.from_namespace(1, &damaged(across)), went(1, peer(2)));
+}
+
+/// As `ip_rcv_core()` trims it.
+///
+/// Requirements: 4787-10.
+#[test]
+fn padding_of_a_frame_is_not_forwarded_nor_counted() {
+    let mut sim = warmed_up();
+    let padded = |frame: &[u8], by: usize| [frame, &vec![0x5a; by]].concat();
+    let out_again = packet::udp(outward(1, PEER), 40000, 53, b"odd");
+    // As much as would not fit the uplink, too.
+    for by in [1, 15, 1500] {
+        assert_eq!(sim.from_namespace(1, &padded(&out_again, by)), went(1, out()));
+        assert_eq!(sim.skb.bytes.len(), out_again.len());
+        assert!(has_right_checksums(&sim.skb.bytes));
+    }
+    let answer = packet::udp(inward(PEER), 53, 40000, b"odd");
+    assert_eq!(sim.from_outside(&padded(&answer, 15)), went(1, peer(1)));
+    assert_eq!(sim.skb.bytes.len(), answer.len());
+    assert!(has_right_checksums(&sim.skb.bytes));
+    let counters = sim.tables.counters(endpoint_id(1));
+    assert_eq!(counters.of(Counter::Snat), (5, 28 + 4 * 31));
+}
+
+/// What the stack sends into a VLAN beside the uplink leaves by another interface.
+#[test]
+fn a_vlan_beside_the_uplink_is_another_network() {
+    let mut sim = network(64);
+    let frame = packet::udp(outward(2, PEER), 1, 2, b"");
+    for (vlan_id, source) in [(Some(5), namespace(2).1), (Some(0), HOST.1), (None, HOST.1)] {
+        sim.skb = Frame { bytes: frame.clone(), ifindex: UPLINK, vlan_id, ..Frame::default() };
+        assert_eq!(sim.decide(Program::ToUplink).result, Ok(Verdict::Pass));
+        assert_eq!(seen(&sim).0, source, "{vlan_id:?}");
+    }
+}
+
 #[test]
 fn outsiders_cannot_use_the_inside_of_a_flow() {
     let mut sim = warmed_up();
@@ -312,6 +382,7 @@ fn what_cannot_be_translated_is_left_to_the_stack() {
     for ttl in [0, 1] {
         let mut last_hop = packet::udp(outward(1, PEER), 1, 2, b"");
         last_hop[22] = ttl;
+        packet::fix_checksums(&mut last_hop);
         assert_eq!(sim.from_namespace(1, &last_hop), pass);
     }
     let to_host = packet::udp(outward(1, HOST.1), 3, 2, b"");
@@ -465,6 +536,7 @@ fn what_is_dropped_on_the_way_in_makes_no_flow() {
     let mut sim = network(64);
     let mut last_hop = packet::udp(inward(PEER), 1, 9000, b"");
     last_hop[22] = 1;
+    packet::fix_checksums(&mut last_hop);
     assert_eq!(sim.from_outside(&last_hop), dropped(1, DropReason::TtlExceeded));
     sim.tables.endpoints.get_mut(&endpoint_id(1)).unwrap().mtu = 100;
     let big = packet::udp(inward(PEER), 1, 9000, &[0; 100]);

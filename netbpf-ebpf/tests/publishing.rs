@@ -148,6 +148,7 @@ fn the_host_is_one_hop_between_namespaces_and_none_to_itself() {
     assert_eq!(sim.skb.bytes[TTL], 63);
     let mut asked = packet::udp(local(HOST.1, HOST.1), 6, 9000, b"");
     asked[TTL] = 1;
+    packet::fix_header_checksum(&mut asked);
     assert_eq!(sim.from_host(&asked), into(1));
     assert_eq!(sim.skb.bytes[TTL], 1);
     let answer = packet::udp(outward(1, HOST.1), 7000, 6, b"");

@@ -407,3 +407,36 @@ fn a_packet_too_large_for_a_quote_limit_is_still_quoted_rightly() {
     assert!(quote.len() >= 500, "{} bytes", quote.len());
     assert_eq!(quote, &later(&sent, 1)[..quote.len()]);
 }
+
+/// Where packets are long, so are the quotes of systems that quote all there is.
+///
+/// Requirements: 5508-4, 5508-5, nat-8, nat-11.
+#[test]
+fn an_error_may_quote_all_of_a_long_packet() {
+    let host = Host::with(Options { mtu: 9000, offloads: false, ..Options::default() });
+    host.up("--namespaces 2 --mtu 9000 -p 5353:ns1:53/udp");
+    let ns1 = host.ns("ns1");
+    let (inside, outside) = (Wire::inside(&host, &ns1), Wire::outside(&host));
+    let scene = Scene { host, ns1, inside, outside };
+    scene.silence("192.0.2.0/24");
+    let sent = Ip::new(NS1, NOWHERE, UDP).udp(4001, 33_434, &[0xa5; 8001]);
+    let asked = scene.goes_out(&sent);
+    let error = |code| Ip::new(ROUTER, UPLINK, ICMP).icmp(UNREACHABLE, code, [0; 4], &asked.bytes);
+    let mut wrong = error(1);
+    *wrong.last_mut().expect("a byte") ^= 1;
+    scene.outside.send(&wrong);
+    scene.outside.send(&error(2));
+    let error = scene.inside.receive("the error", |packet| packet.is(ICMP, ROUTER, NS1));
+    assert_eq!(error.error(), Some((UNREACHABLE, 2)));
+    assert_eq!(error.quote().1, later(&sent, 1));
+
+    let _quiet = UdpClient::on_port(&scene.ns1, 53);
+    let sent = Ip::new(OUTSIDE, UPLINK, UDP).udp(700, 5353, &[0xa5; 8001]);
+    scene.outside.send(&sent);
+    let asked = scene.inside.receive("the question", |packet| packet.is(UDP, OUTSIDE, NS1));
+    scene.inside.send(&Ip::new(NS1, OUTSIDE, ICMP).icmp(UNREACHABLE, 1, [0; 4], &asked.bytes));
+    let error = scene.outside.receive("the error", |packet| packet.seen.proto == ICMP);
+    assert_eq!((error.error(), error.seen.src), (Some((UNREACHABLE, 1)), UPLINK));
+    assert_eq!(error.quote().1, later(&sent, 1));
+    scene.host.outside().ip("route del blackhole 192.0.2.0/24");
+}

@@ -209,6 +209,32 @@ fn tcp_gets_through_to_namespaces_of_a_smaller_mtu() {
     }
 }
 
+/// What the outside sends stays in one piece up to the namespace, if devices can cut it
+/// there: still no segment is longer than the namespace takes.
+///
+/// Requirements: 4787-13, nat-9, nat-12.
+#[test]
+fn segments_too_long_for_the_namespace_are_told_of_or_cut_up_again() {
+    let host = Host::new();
+    host.up("--namespaces 1 --mtu 1300 -p 5353:ns1:53/udp");
+    let ns1 = host.ns("ns1");
+    let server = UdpClient::on_port(&ns1, 53);
+    let data = sample(10 * 1400);
+    let client = UdpProbe::connect(host.outside(), at(UPLINK, 5353));
+    let heard = client.segments(1400, true).hear(&data);
+    assert_eq!(heard, fragmentation_needed(UPLINK, 1300));
+    client.segments(1400, false).send(&data).expect("send");
+    for (n, segment) in data.chunks(1400).enumerate() {
+        let (received, from) = server.receive().unwrap_or_else(|e| panic!("segment {n}: {e}"));
+        assert_eq!((received.as_slice(), from.port()), (segment, client.port()), "segment {n}");
+    }
+    // What fits is nobody's business.
+    client.segments(1272, true).send(&data).expect("send");
+    for segment in data.chunks(1272) {
+        assert_eq!(server.receive().expect("a segment that fits").0, segment);
+    }
+}
+
 /// Old stacks, and those told to, let routers fragment TCP.
 ///
 /// Requirements: 4787-13, 4787-14, nat-9, nat-10.

@@ -2,9 +2,11 @@
 //! sent the packet hears from where.
 
 use netbpf_tests::{
-    FAR, Far, GATEWAY, Host, NS1, OUTSIDE, Options, Packet, ROUTER, UPLINK, Wire, at, later,
+    FAR, Far, GATEWAY, Host, Lookout, NS1, OUTSIDE, Options, Packet, ROUTER, UPLINK, Wire, at,
+    ethtool, later,
     packet::{ICMP, Ip, TCP, UDP},
-    traffic::{Echo, Heard, Pong, UdpClient, UdpProbe, ping},
+    sample,
+    traffic::{Echo, FrameSocket, Heard, Pong, UdpClient, UdpProbe, UdpServer, ping},
 };
 use nix::errno::Errno;
 
@@ -114,6 +116,80 @@ fn a_packet_to_a_published_port_whose_time_runs_out_is_told_to_the_sender() {
     }
     inside.receives_none("it went no further", |packet| packet.seen.src == OUTSIDE);
     drop(far);
+}
+
+/// With options a packet is the stack's, which has it translated: the sender hears of
+/// what it has sent all the same.
+///
+/// Requirements: 5508-10, nat-8, nat-9, nat-15, nat-17.
+#[test]
+fn nor_do_ip_options_have_the_stack_tell_of_the_inside() {
+    let (host, far) = routed();
+    let (ns1, outside) = (host.ns("ns1"), Wire::outside(&host));
+    let lookout = Lookout::outside(&host);
+    let ip = |proto| {
+        // Nothing, and "router alert": the stack writes into neither.
+        let options = vec![1, 1, 1, 1, 148, 4, 0, 0];
+        Ip { ttl: 1, options, ..Ip::new(OUTSIDE, UPLINK, proto) }
+    };
+    let is_told = |sent: &[u8]| {
+        outside.send(sent);
+        let error = outside.receive("an error", |packet| packet.seen.proto == ICMP);
+        assert_eq!((error.seen.src, error.seen.dst), (UPLINK, OUTSIDE), "{error:02x?}");
+        assert_eq!(error.error(), Some(TIME_EXCEEDED), "{error:02x?}");
+        let quote = error.quote().1;
+        assert!(quote.len() >= 40, "{} bytes are quoted", quote.len());
+        assert_eq!(quote, &sent[..quote.len()], "the quote is what was sent");
+    };
+    // The first packet of a flow, and others.
+    for sent in [ip(UDP).udp(700, 5353, b"late"), ip(TCP).tcp(701, 8080, 2, 5, 0)] {
+        is_told(&sent);
+        is_told(&sent);
+    }
+    // And an answer to what the namespace has asked.
+    let server = UdpClient::on_port(host.outside(), 53);
+    let client = UdpClient::on_port(&ns1, 5000);
+    client.send(at(OUTSIDE, 53), b"a question").expect("send");
+    let (_, from) = server.receive().expect("the question");
+    is_told(&ip(UDP).udp(53, from.port(), b"late"));
+    lookout.nothing_leaked();
+    drop(far);
+}
+
+/// The sender's checksum is one that a device finishes, and the answer made of the
+/// packet leaves by a device that finishes it.
+///
+/// Requirements: nat-9, nat-11.
+#[test]
+fn what_is_answered_with_an_error_may_have_left_its_checksum_to_a_device() {
+    let host = Host::new();
+    host.up("--namespaces 1 --mtu 1300 -p 5353:ns1:53/udp -p 8080:ns1:80");
+    let ns1 = host.ns("ns1");
+    let _server = UdpServer::start(&ns1, 53);
+    ethtool::offloads_off(host.netns(), "up0");
+    let wire = FrameSocket::open(host.outside(), "out0");
+    let is_right = |what: &str, expected: (u8, u8)| {
+        let error = wire.find(what, |frame| {
+            let seen = frame.ip().filter(|ip| !frame.outgoing && ip.proto == ICMP)?;
+            assert!(!frame.checksum_pending, "{what}: {seen:02x?}");
+            Some(seen)
+        });
+        assert!(error.checksums_ok(), "{what}: {error:02x?}");
+        assert_eq!((error.payload[0], error.payload[1]), expected, "{what}");
+    };
+    let probe = || UdpProbe::connect(host.outside(), at(UPLINK, 5353));
+    let heard = probe().ttl(1).hear(b"the last hop");
+    let errno = Errno::EHOSTUNREACH;
+    assert_eq!(heard, Heard { errno, icmp: TIME_EXCEEDED, mtu: 0, offender: UPLINK });
+    is_right("about a datagram", TIME_EXCEEDED);
+    let heard = probe().dont_fragment(true).hear(&sample(1400));
+    let (errno, icmp) = (Errno::EMSGSIZE, (3, 4));
+    assert_eq!(heard, Heard { errno, icmp, mtu: 1300, offender: UPLINK });
+    is_right("about a long one", (3, 4));
+    let heard = probe().ttl(1).segments(1200, true).hear(&sample(12_000));
+    let errno = Errno::EHOSTUNREACH;
+    assert_eq!(heard, Heard { errno, icmp: TIME_EXCEEDED, mtu: 0, offender: UPLINK });
+    is_right("about a train", TIME_EXCEEDED);
 }
 
 /// Requirements: 5508-10, nat-8, nat-9, nat-17.

@@ -1,7 +1,7 @@
 //! What stands on the wire, byte for byte, with all offloads off.
 
 use netbpf_tests::{
-    GATEWAY, Host, NS1, NS2, Netns, OUTSIDE, Options, UPLINK, at, packet,
+    GATEWAY, Host, NS1, NS2, Netns, OUTSIDE, Options, Packet, UPLINK, Wire, at, packet,
     traffic::{Echo, FrameSocket, Pong, TcpServer, UdpClient, UdpServer, connect, ping},
     wait,
 };
@@ -88,6 +88,85 @@ fn a_udp_datagram_without_checksum_stays_without() {
 fn send_to_gateway(host: &Host, ns: &Netns, ip: &[u8]) {
     let frame = packet::ethernet(host.netns().mac("netbpf0"), ns.mac("eth0"), packet::IPV4, ip);
     FrameSocket::open(ns, "eth0").send(&frame).expect("send");
+}
+
+/// A frame longer than its packet: by as much as Ethernet pads, and more.
+///
+/// Requirements: 4787-10, nat-11.
+#[test]
+fn what_is_behind_the_packet_in_a_frame_is_not_forwarded() {
+    let host = honest_host();
+    host.up("--namespaces 1");
+    let ns1 = host.ns("ns1");
+    let (inside, outside) = (Wire::inside(&host, &ns1), Wire::outside(&host));
+    let padded = |frame: Vec<u8>, by: usize| [frame, vec![0x5a; by]].concat();
+    // (Nobody in between pads: these are no real wires.)
+    let arrives = |to: &Wire, packet: packet::Ip, len: usize| {
+        let (src, dst) = (packet.src, packet.dst);
+        let frame = to.frames().find("the packet", |frame| {
+            let seen = frame.ip().filter(|ip| (ip.src, ip.dst) == (src, dst))?;
+            (!frame.outgoing && seen.proto == packet::UDP).then(|| (frame.bytes.clone(), seen))
+        });
+        assert_eq!(frame.0.len(), 14 + len);
+        assert!(frame.1.checksums_ok(), "{frame:02x?}");
+    };
+    let ip = |src, dst| packet::Ip::new(src, dst, packet::UDP);
+    for (n, by) in [0, 1, 15, 1400].into_iter().enumerate() {
+        let port = 4000 + u16::try_from(n).expect("few");
+        let sent = ip(NS1, OUTSIDE).udp(port, 9, b"odd");
+        inside.frames().send(&padded(inside.frame(&sent), by)).expect("send");
+        arrives(&outside, ip(UPLINK, OUTSIDE), sent.len());
+        let answer = ip(OUTSIDE, UPLINK).udp(9, port, b"odd");
+        outside.frames().send(&padded(outside.frame(&answer), by)).expect("send");
+        arrives(&inside, ip(OUTSIDE, NS1), answer.len());
+    }
+}
+
+/// RFC 1812 section 5.2.2: what was damaged on the way here goes no further.
+///
+/// Requirements: nat-11, nat-17.
+#[test]
+fn a_packet_with_a_wrong_header_checksum_is_not_forwarded() {
+    let host = honest_host();
+    host.up("--namespaces 1 -p 5353:ns1:53/udp");
+    let ns1 = host.ns("ns1");
+    let (inside, outside) = (Wire::inside(&host, &ns1), Wire::outside(&host));
+    let _quiet = [UdpClient::on_port(&ns1, 53), UdpClient::on_port(host.outside(), 53)];
+    let wrong = |mut packet: Vec<u8>| {
+        packet[10] ^= 0x10;
+        packet
+    };
+    for options in [vec![], vec![1, 1, 1, 1]] {
+        let ip = |src, dst| {
+            let options = options.clone();
+            packet::Ip { options, ..packet::Ip::new(src, dst, packet::UDP) }
+        };
+        let (out, back) = (ip(NS1, OUTSIDE), ip(OUTSIDE, UPLINK));
+        for (from, to, sent, src) in [
+            (&inside, &outside, [out.udp(4001, 53, b"wrong"), out.udp(4002, 53, b"right")], UPLINK),
+            (
+                &outside,
+                &inside,
+                [back.udp(701, 5353, b"wrong"), back.udp(702, 5353, b"right")],
+                OUTSIDE,
+            ),
+        ] {
+            let [damaged, whole] = sent;
+            from.send(&wrong(damaged.clone()));
+            from.send(&whole);
+            let is_it = |p: &Packet| p.seen.proto == packet::UDP && p.seen.src == src;
+            let first = to.receive("the right packet", is_it);
+            assert!(first.bytes.ends_with(b"right"), "{first:02x?}");
+            // Of a flow that there is.
+            from.send(&damaged);
+            to.receive("the other flow's packet", is_it);
+            from.send(&wrong(damaged));
+            from.send(&whole);
+            let next = to.receive("the right packet", is_it);
+            assert!(next.bytes.ends_with(b"right"), "{next:02x?}");
+        }
+    }
+    host.wait_dropped("ns1", "bad_checksum", 2);
 }
 
 /// Requirements: nat-9.

@@ -3,10 +3,14 @@
 use core::mem::size_of;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    bindings::{
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
     helpers::{
-        bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_change_head,
-        bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_adjust_room,
+        bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
+        bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
@@ -35,8 +39,11 @@ const PACKET_HOST: u32 = 0;
 const IPV4: u16 = 0x0800_u16.to_be();
 /// Bytes that are summed up at a time.
 const CHUNK: usize = 64;
-/// Longest message that is summed up: more than any ICMP error has.
-const MOST_SUMMED: u32 = 2048;
+/// Longest message that is summed up: an ICMP error may quote all of a packet.
+const MOST_SUMMED: u32 = 65_535;
+/// Bytes that are cut off from the front at most (`bpf_skb_adjust_room()` takes 4095):
+/// more than headers are long, within which the checksum of a packet begins.
+const MOST_CUT: u32 = 4000;
 /// Mark of packets that this datapath sends to an uplink, so that its own
 /// program at the way out lets them by. Taken off there.
 pub(crate) const TRANSLATED: u32 = 0x6e65_7462;
@@ -288,7 +295,7 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
         let mut sum = 0_i64;
         let mut is_whole = true;
         let skb = self.0;
-        Kernel::repeat(MOST_SUMMED / CHUNK as u32, |_| {
+        Kernel::repeat(MOST_SUMMED.div_ceil(CHUNK as u32), |_| {
             let mut chunk = [0_u32; CHUNK / size_of::<u32>()];
             let some = left.min(CHUNK as u32);
             if some == 0 {
@@ -318,8 +325,20 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
 
     #[inline(always)]
     fn resize(&mut self, len: u32) -> Option<()> {
+        let len = len.checked_sub(Self::MISSING as u32)?;
         // SAFETY: a plain helper call on the program's own context.
         (unsafe { bpf_skb_change_tail(self.0, len, 0) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn start_afresh(&mut self, len: u32) -> Option<()> {
+        // The kernel forgets a checksum that is to be finished when the place where that
+        // begins is cut off from the front, and segments when the length is changed.
+        let old = self.l3_len().min(MOST_CUT);
+        self.resize(len + old)?;
+        // SAFETY: a plain helper call on the program's own context.
+        let error = unsafe { bpf_skb_adjust_room(self.0, -old.cast_signed(), BPF_ADJ_ROOM_MAC, 0) };
+        (error == 0).then_some(())
     }
 
     #[inline(always)]

@@ -187,6 +187,9 @@ fn decide_inward<S: Skb, T: Tables, E: Env>(
     let Ok(header) = parse::header(&seam.skb) else {
         return Ok(Forward::PASS);
     };
+    if !parse::is_intact(&seam.skb, &header) {
+        return Err(dnat::to_stack(seam, &header));
+    }
     match read(seam, header, rare) {
         Ok(Read::Packet) => {}
         Ok(Read::LaterFragment) => {
@@ -299,10 +302,12 @@ fn decide_out_by_stack<S: Skb, T: Tables, E: Env>(
     rare: &mut Rare,
 ) -> Result<Forward, Stop> {
     let header = parse::header(&seam.skb)?;
+    let is_intact = parse::is_intact(&seam.skb, &header);
     if !seam.tables.is_private(header.saddr) {
         // The host's own, whatever it is; but what it complains of may have been
         // translated before, and is not to be told as it is then.
-        let is_changed = read(seam, header, rare) == Ok(Read::Packet)
+        let is_changed = is_intact
+            && read(seam, header, rare) == Ok(Read::Packet)
             && if rare.is_error() {
                 seam.tables.is_private(rare.packet.tuple.saddr)
             } else {
@@ -311,6 +316,9 @@ fn decide_out_by_stack<S: Skb, T: Tables, E: Env>(
         return if is_changed { Err(Stop::Rare) } else { Ok(Forward::PASS) };
     }
     *id = seam.tables.address_owner(header.saddr).unwrap_or(EndpointId::NONE);
+    if !is_intact {
+        return Err(DropReason::BadChecksum.into());
+    }
     match read(seam, header, rare)? {
         Read::Packet => Err(Stop::Rare),
         Read::LaterFragment => Err(DropReason::Fragment.into()),

@@ -59,7 +59,8 @@ impl Twist {
     pub const PADDED: u16 = 32;
     /// With a time to live that is over.
     pub const LAST_HOP: u16 = 64;
-    /// With a byte that is something else.
+    /// With a byte that is something else. In the header's checksum, that is wrong;
+    /// anywhere else in the header it is right all the same.
     pub const MUTATED: u16 = 128;
     /// UDP without checksum.
     pub const UNCHECKED: u16 = 256;
@@ -231,6 +232,7 @@ impl Content {
             }
             if twist.has(Twist::LAST_HOP) {
                 bytes[22] = 1;
+                packet::fix_header_checksum(&mut bytes);
             }
             let check = packet::l4_at(&bytes) + 6;
             if let (true, proto::UDP, Some(check)) =
@@ -245,6 +247,9 @@ impl Content {
         let (at, value) = self.mutation;
         if let (true, Some(byte)) = (twist.has(Twist::MUTATED), bytes.get_mut(usize::from(at))) {
             *byte = value;
+            if !matches!(at, 24 | 25) {
+                packet::repair_header_checksum(&mut bytes);
+            }
         }
         let is_cut = twist.has(Twist::FRAGMENT | Twist::LATER);
         let vlan_id = match (twist.has(Twist::VLAN), twist.has(Twist::PRIORITY)) {

@@ -117,7 +117,15 @@ impl Skb for Frame {
     }
 
     fn resize(&mut self, len: u32) -> Option<()> {
-        (self.gso_size == 0).then(|| self.bytes.resize(len as usize, 0))
+        self.bytes.resize(len as usize, 0);
+        self.gso_size = 0;
+        Some(())
+    }
+
+    fn start_afresh(&mut self, len: u32) -> Option<()> {
+        self.bytes.get_mut(eth::LEN..)?.fill(0);
+        self.is_checksum_partial = false;
+        self.resize(len)
     }
 
     fn save(&self, into: &mut [u8; HeldFragment::LEN], len: u32) -> Option<()> {

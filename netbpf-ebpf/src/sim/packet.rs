@@ -273,6 +273,14 @@ pub fn fix_header_checksum(frame: &mut [u8]) {
     frame[24..26].copy_from_slice(&check.to_be_bytes());
 }
 
+/// The same of any frame: one that has no whole IPv4 header stays as it is.
+pub fn repair_header_checksum(frame: &mut [u8]) {
+    let is_ipv4 = frame.get(12..14) == Some(&[8, 0]);
+    if is_ipv4 && frame.len() >= 34 && (34..=frame.len()).contains(&l4_at(frame)) {
+        fix_header_checksum(frame);
+    }
+}
+
 /// Computes all checksums of an IPv4 frame anew; of a fragment, the header's.
 pub fn fix_checksums(frame: &mut [u8]) {
     fix_header_checksum(frame);

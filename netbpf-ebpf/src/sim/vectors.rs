@@ -48,6 +48,19 @@ fn with(mut frame: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
     frame
 }
 
+/// The same, but for the IPv4 header's checksum, which is right.
+fn with_header(frame: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
+    let mut frame = with(frame, changes);
+    packet::repair_header_checksum(&mut frame);
+    frame
+}
+
+/// A frame that Ethernet has padded, or somebody else.
+fn padded(mut frame: Vec<u8>, by: usize) -> Vec<u8> {
+    frame.resize(frame.len() + by, 0x5a);
+    frame
+}
+
 /// A segment of a connection from the first namespace.
 fn sent(flags: u8, seq: u32, ack: u32, data: &[u8]) -> Vec<u8> {
     let segment = Segment { sport: 41000, dport: 443, flags, seq, ack };
@@ -110,7 +123,7 @@ pub fn all() -> Vec<Vector> {
         }),
         ("answer to nobody", Outside, packet::udp(inward(PEER), 53, 40001, b"answer")),
         ("answer at the end of its life", Outside, {
-            with(packet::udp(inward(PEER), 53, 40000, b"answer"), &[(22, 1)])
+            with_header(packet::udp(inward(PEER), 53, 40000, b"answer"), &[(22, 1)])
         }),
         ("to a neighbour", Namespace(3), packet::udp(outward(3, near), 6000, 7, b"on link")),
         ("ping out", Namespace(2), packet::echo(outward(2, PEER), true, 0x1111, b"ping")),
@@ -142,7 +155,7 @@ pub fn all() -> Vec<Vector> {
         ("leak", Stack, packet::udp(leak, 1, 2, b"")),
         ("leak of another protocol", Stack, packet::ipv4(leak, 132, b"sctp")),
         ("the host's own", Stack, packet::udp(own, 11, 12, b"")),
-        ("last hop", Namespace(1), with(udp(40000, b""), &[(22, 1)])),
+        ("last hop", Namespace(1), with_header(udp(40000, b""), &[(22, 1)])),
         ("options", Namespace(1), packet::with_options(&udp(40000, b"12345678"), &ROUTE_ALERT)),
         ("version 5", Namespace(1), with(udp(40000, b""), &[(14, 0x55)])),
         ("short header", Namespace(1), with(udp(40000, b""), &[(14, 0x44)])),
@@ -154,7 +167,7 @@ pub fn all() -> Vec<Vector> {
             with(packet::udp(across(1, 2), 1, 2, &[0; 40]), &[(12, 0x86), (13, 0xdd)])
         }),
     ]);
-    let lists = [list, errors(), fragments(), hairpins(), others()];
+    let lists = [list, errors(), fragments(), hairpins(), others(), odd()];
     lists.into_iter().flatten().map(|(name, place, frame)| Vector { name, place, frame }).collect()
 }
 
@@ -181,6 +194,7 @@ fn errors() -> Vec<Named> {
     let syn = Segment { sport: 41000, dport: 443, flags: SYN, seq: 70_000, ack: 0 };
     let connection = packet::tcp(to_peer, syn, b"");
     let ping = packet::echo(Addresses { from: HOST, ..to_peer }, true, 0x1111, b"ping");
+    let long = from(PEER, &packet::udp(to_peer, 40000, 53, &[0xa5; 3001]), 3009);
     let bad = with(from(PEER, &outside, 8), &[(37, 0x55)]);
     let big = packet::udp(inward(ROUTER.1), 1234, 9005, &[0; 1473]);
     let last = packet::udp(inward(ROUTER.1), 1234, 9005, b"range");
@@ -206,8 +220,10 @@ fn errors() -> Vec<Named> {
             let direct = Addresses { to: (HOST.0, namespace(1).1), ..inward(PEER) };
             packet::with_options(&packet::udp(direct, 53, 40000, b""), &ROUTE_ALERT)
         }),
-        ("time exceeded", Outside, with(last, &[(22, 1)])),
+        ("time exceeded", Outside, with_header(last, &[(22, 1)])),
         ("fragmentation needed", Outside, big),
+        // (Longer than the namespace takes: by the stack, which cuts it up.)
+        ("error, all of a long packet", Outside, with_header(long, &[(20, 0)])),
     ])
 }
 
@@ -270,5 +286,34 @@ fn others() -> Vec<Named> {
         ("gre", Namespace(1), gre(1)),
         ("gre, answer", Outside, packet::ipv4(inward(PEER), 47, b"answer")),
         ("gre of somebody else", Namespace(2), gre(2)),
+    ])
+}
+
+/// Frames of which Linux would forward another packet, or none.
+fn odd() -> Vec<Named> {
+    use Place::{Namespace, Outside, Stack};
+    let out = || packet::udp(outward(1, PEER), 40000, 53, b"odd");
+    let back = || packet::udp(inward(PEER), 53, 40000, b"odd");
+    let wrong = |frame: Vec<u8>| {
+        let high = frame[24] ^ 0x10;
+        with(frame, &[(24, high)])
+    };
+    let leak = Addresses { from: (HOST.0, namespace(1).1), to: (ROUTER.0, PEER) };
+    let optional = |frame: Vec<u8>| packet::with_options(&frame, &ROUTE_ALERT);
+    Vec::from([
+        ("wrong header checksum", Namespace(1), wrong(out())),
+        ("wrong header checksum inwards", Outside, wrong(back())),
+        ("wrong header checksum, options", Namespace(1), wrong(optional(out()))),
+        ("wrong header checksum, options inwards", Outside, wrong(optional(back()))),
+        ("wrong header checksum, fragment", Namespace(1), wrong(packet::fragment(&out(), 0..8))),
+        ("wrong header checksum, stack", Stack, wrong(packet::udp(leak, 40000, 53, b"odd"))),
+        ("wrong header checksum, bridged", Namespace(1), {
+            wrong(packet::udp(across(1, 2), 1, 2, b"odd"))
+        }),
+        ("padded", Namespace(1), padded(out(), 15)),
+        ("padded inwards", Outside, padded(back(), 15)),
+        ("padded, bridged", Namespace(1), padded(packet::udp(across(1, 2), 1, 2, b"odd"), 15)),
+        ("padded, ping", Namespace(2), padded(packet::echo(outward(2, PEER), true, 1, b""), 18)),
+        ("padded beyond the uplink's MTU", Namespace(1), padded(out(), 1500)),
     ])
 }

@@ -6,7 +6,7 @@ use netbpf_common::Ipv4;
 use network_types::ip::Ipv4Hdr;
 
 use super::eth;
-use crate::seam::Skb;
+use crate::{checksum, seam::Skb};
 
 /// Bytes of the header without options.
 pub const LEN: usize = size_of::<Ipv4Hdr>();
@@ -22,7 +22,14 @@ pub const SOURCE: usize = eth::LEN + offset_of!(Ipv4Hdr, src_addr);
 pub const DESTINATION: usize = eth::LEN + offset_of!(Ipv4Hdr, dst_addr);
 
 const _: () = assert!(LEN == MIN_LEN as usize);
-const _: () = assert!(offset_of!(Ipv4Hdr, proto) == offset_of!(Ipv4Hdr, ttl) + 1);
+const _: () = assert!(
+    offset_of!(Ipv4Hdr, tot_len) == 2
+        && offset_of!(Ipv4Hdr, id) == 4
+        && offset_of!(Ipv4Hdr, frags) == 6
+        && offset_of!(Ipv4Hdr, ttl) == 8
+        && offset_of!(Ipv4Hdr, proto) == 9
+        && offset_of!(Ipv4Hdr, check) == 10
+);
 
 /// Flag "more fragments" in the word of flags and fragment offset.
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -49,6 +56,9 @@ pub struct Header {
     pub proto: u8,
     /// The checksum, as the CPU loads it.
     pub check: u16,
+    /// Whether that is right, of a header without options: then these 20 bytes, with
+    /// the checksum among them, add up to all ones.
+    pub adds_up: bool,
     /// Source address.
     pub saddr: Ipv4,
     /// Destination address.
@@ -59,26 +69,32 @@ impl Header {
     /// Reads the header; `None` if the frame ends before.
     #[inline(always)]
     pub fn load(skb: &impl Skb) -> Option<Self> {
-        let [ttl, proto] = skb.load_u16(TTL_AND_PROTO)?.to_ne_bytes();
-        Some(Self {
-            version_ihl: skb.load_u8(eth::LEN)?,
-            total_len: u16::from_be(skb.load_u16(eth::LEN + offset_of!(Ipv4Hdr, tot_len))?),
-            id: skb.load_u16(eth::LEN + offset_of!(Ipv4Hdr, id))?,
-            fragment: u16::from_be(skb.load_u16(eth::LEN + offset_of!(Ipv4Hdr, frags))?),
-            ttl,
-            proto,
-            check: skb.load_u16(CHECK)?,
-            saddr: Ipv4::from_be(skb.load_u32(SOURCE)?),
-            daddr: Ipv4::from_be(skb.load_u32(DESTINATION)?),
-        })
+        Some(Self::of_words([
+            skb.load_u32(eth::LEN)?,
+            skb.load_u32(eth::LEN + 4)?,
+            skb.load_u32(eth::LEN + 8)?,
+            skb.load_u32(SOURCE)?,
+            skb.load_u32(DESTINATION)?,
+        ]))
     }
 
     /// From the header's 20 bytes.
     #[must_use]
     #[inline(always)]
     pub fn of(header: &[u8; LEN]) -> Self {
-        let [version_ihl, _, l0, l1, i0, i1, f0, f1, ttl, proto, c0, c1, addresses @ ..] = *header;
-        let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses;
+        let word = |at: usize| {
+            u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        Self::of_words([word(0), word(4), word(8), word(12), word(16)])
+    }
+
+    /// From the header's words, as the CPU loads them.
+    #[inline(always)]
+    fn of_words(words: [u32; LEN / 4]) -> Self {
+        let [lengths, fragments, check, saddr, daddr] = words;
+        let [version_ihl, _, l0, l1] = lengths.to_ne_bytes();
+        let [i0, i1, f0, f1] = fragments.to_ne_bytes();
+        let [ttl, proto, c0, c1] = check.to_ne_bytes();
         Self {
             version_ihl,
             total_len: u16::from_be_bytes([l0, l1]),
@@ -87,8 +103,9 @@ impl Header {
             ttl,
             proto,
             check: u16::from_ne_bytes([c0, c1]),
-            saddr: Ipv4::new([s0, s1, s2, s3]),
-            daddr: Ipv4::new([d0, d1, d2, d3]),
+            adds_up: checksum::sum(words) == 0xffff,
+            saddr: Ipv4::from_be(saddr),
+            daddr: Ipv4::from_be(daddr),
         }
     }
 

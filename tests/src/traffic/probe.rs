@@ -62,6 +62,16 @@ impl UdpProbe {
         self
     }
 
+    /// The payload of each segment that what it sends is cut into, by the last device on
+    /// the way that can (`UDP_SEGMENT`, udp(7)), and whether routers may not fragment
+    /// these; whatever path MTU the kernel knows of.
+    pub fn segments(&self, payload: u16, dont_fragment: bool) -> &Self {
+        let discover = if dont_fragment { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_OMIT };
+        self.set(libc::IP_MTU_DISCOVER, discover);
+        self.set_at(libc::SOL_UDP, libc::UDP_SEGMENT, payload.into());
+        self
+    }
+
     /// The time to live of what it sends.
     pub fn ttl(&self, ttl: u32) -> &Self {
         self.socket.set_ttl(ttl).expect("set the TTL");
@@ -158,9 +168,13 @@ impl UdpProbe {
     }
 
     fn set(&self, option: i32, value: i32) {
+        self.set_at(libc::IPPROTO_IP, option, value);
+    }
+
+    fn set_at(&self, level: i32, option: i32, value: i32) {
         let (fd, at) = (self.socket.as_raw_fd(), (&raw const value).cast());
         // SAFETY: the option's value is an int, which lives until the call returns.
-        let result = unsafe { libc::setsockopt(fd, libc::IPPROTO_IP, option, at, 4) };
-        Errno::result(result).unwrap_or_else(|e| panic!("IP option {option}: {e}"));
+        let result = unsafe { libc::setsockopt(fd, level, option, at, 4) };
+        Errno::result(result).unwrap_or_else(|e| panic!("option {option} of {level}: {e}"));
     }
 }

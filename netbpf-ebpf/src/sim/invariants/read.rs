@@ -5,7 +5,7 @@ use netbpf_common::{FragmentKey, Fragments, Ipv4, MacAddr, Port, Tuple, proto};
 
 use crate::{
     seam::Skb as _,
-    sim::{Frame, Sim},
+    sim::{Frame, Sim, packet},
 };
 
 /// What of an IPv4 packet is translated behind its header.
@@ -56,6 +56,10 @@ fn read_bytes(sim: &Sim, frame: &Frame) -> Option<Reading> {
     let len = if is_big_train { bytes.len() - 14 } else { total_len(bytes) };
     let header_len = header_len(bytes, 14);
     if header_len < 20 || !(header_len..=bytes.len() - 14).contains(&len) {
+        return None;
+    }
+    // What was damaged on the way belongs to nothing (RFC 1812 section 5.2.2).
+    if packet::sum(bytes[14..14 + header_len].iter().copied()) != 0xffff {
         return None;
     }
     let (l4, end) = (14 + header_len, 14 + len);

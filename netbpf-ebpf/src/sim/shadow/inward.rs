@@ -42,7 +42,8 @@ impl Shadow {
                 return Passed(NOBODY);
             }
         }
-        if frame.is_to_other {
+        // The stack drops what was damaged.
+        if frame.is_to_other || !header.is_intact {
             return stacks(world, frame, &header);
         }
         let packet = match read::inside(frame, &header) {
@@ -195,7 +196,10 @@ impl Shadow {
             }
             Way { ifindex: route.ifindex, next_hop: route.next_hop }
         };
-        fits(frame, packet, endpoint.mtu).map_err(Refusal::Dropped)?;
+        // (With options the stack judges.)
+        if !packet.header.has_options() {
+            fits(frame, packet, endpoint.mtu).map_err(Refusal::Dropped)?;
+        }
         self.admit(world, id)?;
         let mut session = Session {
             mac: endpoint.mac,
@@ -248,7 +252,7 @@ fn fits(frame: &Frame, packet: &Packet, mtu: u32) -> Result<bool, DropReason> {
         Err(DropReason::TtlExceeded)
     } else if packet.wire_len <= mtu as usize || is_at_loopback(frame) {
         Ok(true)
-    } else if packet.header.may_be_fragmented && frame.gso_size == 0 {
+    } else if packet.header.may_be_fragmented {
         Ok(false)
     } else {
         Err(DropReason::TooBig)

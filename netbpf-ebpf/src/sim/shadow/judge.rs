@@ -163,7 +163,6 @@ impl Shadow {
         if !is_answered
             || !is_question(bytes)
             || world::is_martian(read::addr(bytes, 26))
-            || sent.gso_size != 0
             || !is_inside && world::uplink(sim, ifindex).is_none()
         {
             return None;

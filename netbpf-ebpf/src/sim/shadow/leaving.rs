@@ -20,6 +20,10 @@ impl Shadow {
     /// A frame that the host sends by an uplink.
     pub(super) fn leaving(&mut self, world: &Sim, frame: &Frame) -> Expected {
         let bytes = &frame.bytes;
+        // A VLAN beside the uplink is another network.
+        if matches!(frame.vlan_id, Some(1..)) {
+            return Passed(NOBODY);
+        }
         match bytes.get(12..14) {
             Some([8, 6]) => {
                 let sender = guard::arp_sender(bytes).map(|(_, addr)| addr);
@@ -42,8 +46,13 @@ impl Shadow {
                 Passed(NOBODY)
             };
         };
-        if is_private {
+        if is_private && !header.is_intact {
+            let whose = world::owner(world, header.src).unwrap_or(NOBODY);
+            Dropped(whose, &[DropReason::BadChecksum])
+        } else if is_private {
             self.private_out(world, frame, &header)
+        } else if !header.is_intact {
+            Passed(NOBODY)
         } else {
             self.own_out(world, frame, &header)
         }

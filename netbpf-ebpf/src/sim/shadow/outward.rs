@@ -74,6 +74,10 @@ impl Shadow {
         if header.has_options() {
             return Passed(id);
         }
+        // A router forwards nothing that was damaged.
+        if !header.is_intact {
+            return Dropped(id, &[DropReason::BadChecksum]);
+        }
         let is_out = is_out(world, header);
         let packet = match read::inside(frame, header) {
             Inside::Packet(packet) => packet,
@@ -156,9 +160,10 @@ impl Shadow {
 
     /// Keeps a fragment until its datagram's first comes; whether it is short enough.
     pub(super) fn hold(&mut self, from: EndpointId, header: &Header, frame: &Frame) -> bool {
-        let is_kept = frame.bytes.len() <= 9202;
+        let packet = &frame.bytes[..14 + header.total];
+        let is_kept = packet.len() <= 9202;
         if is_kept {
-            self.datagram(header).held.push((from, frame.bytes.clone()));
+            self.datagram(header).held.push((from, packet.to_vec()));
         }
         is_kept
     }

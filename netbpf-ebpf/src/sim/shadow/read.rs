@@ -21,6 +21,8 @@ pub(super) struct Header {
     pub(super) fragment_offset: u16,
     pub(super) has_more: bool,
     pub(super) may_be_fragmented: bool,
+    /// Whether its checksum is right; of a quoted one nobody asks.
+    pub(super) is_intact: bool,
 }
 
 impl Header {
@@ -39,6 +41,7 @@ impl Header {
             fragment_offset: word(6) & 0x1fff,
             has_more: word(6) & 0x2000 != 0,
             may_be_fragmented: word(6) & 0x4000 == 0,
+            is_intact: false,
         })
     }
 
@@ -52,6 +55,9 @@ impl Header {
         let is_sound = bytes[14] >> 4 == 4
             && header.len >= 20
             && (header.len..=bytes.len() - 14).contains(&header.total);
+        if is_sound {
+            header.is_intact = packet::sum(bytes[14..14 + header.len].iter().copied()) == 0xffff;
+        }
         is_sound.then_some(header)
     }
 
