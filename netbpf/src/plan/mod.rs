@@ -66,6 +66,7 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
             .collect(),
         addresses: observed.addresses.clone(),
         networks: observed.others(name).cloned().collect(),
+        judged: observed.unreflecting.contains(&topology.name),
         ..Observed::default()
     };
     let mut all = missing(topology, &nothing, store);
@@ -129,7 +130,10 @@ pub fn undo(steps: &[Step]) -> Vec<Step> {
     let is_late = |step: &Step| {
         let is_guard = matches!(step, Step::Detach { hook, .. } if hook.is_guard());
         let is_subnet = matches!(step, Step::ClearSubnet { .. });
-        let is_rules = matches!(step, Step::ClearRules { .. } | Step::TidyTables);
+        let is_rules = matches!(
+            step,
+            Step::ClearRules { .. } | Step::ClearReflected { .. } | Step::TidyTables
+        );
         let is_last = matches!(step, Step::UnloadDatapath | Step::Forget { .. });
         is_guard || is_subnet || is_rules || is_last
     };

@@ -141,6 +141,14 @@ impl Keeper {
     }
 }
 
+/// Whether the sandbox that this process keeps is to be seen in its own mount
+/// namespace only, which is not the machine's (that of its first process): in a shell
+/// of `unshare -m`, `ip netns exec` or `netbpf exec`, say. Not if that cannot be told.
+pub(crate) fn is_passing() -> bool {
+    let mounts = |process: &str| fs::metadata(format!("/proc/{process}/ns/mnt")).map(|it| it.ino());
+    matches!((mounts("self"), mounts("1")), (Ok(own), Ok(first)) if own != first)
+}
+
 /// Whether this process may run on a CPU.
 fn is_allowed(cpu: usize) -> bool {
     let allowed = sched_getaffinity(Pid::from_raw(0));
