@@ -285,4 +285,6 @@ fn a_sandbox_that_will_pass_is_told_of() {
     let outcome = finish(host.netns().command("unshare").args(["-m", "sh", "-c", &script])).ok();
     outcome.complains("goes with the last process").says("ns2");
     host.netbpf("status --sandbox").exits(2).complains("there is no sandbox");
+    // Of the directory that it was mounted on there is nothing to keep.
+    host.netbpf("down --sandbox").ok();
 }

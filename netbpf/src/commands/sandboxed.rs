@@ -54,8 +54,8 @@ fn bring_up(args: up::Args, globals: &Globals) -> Result<ExitCode> {
         if kept::is_passing() {
             say(
                 globals,
-                "warning: this shell has mounts of its own, and the sandbox is one of them: it \
-                 goes with the last process that has them",
+                "warning: this shell has mounts of its own, and the sandbox is among them only: \
+                 it goes with the last process that has them",
             );
         }
     }

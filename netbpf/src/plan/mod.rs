@@ -130,10 +130,7 @@ pub fn undo(steps: &[Step]) -> Vec<Step> {
     let is_late = |step: &Step| {
         let is_guard = matches!(step, Step::Detach { hook, .. } if hook.is_guard());
         let is_subnet = matches!(step, Step::ClearSubnet { .. });
-        let is_rules = matches!(
-            step,
-            Step::ClearRules { .. } | Step::ClearReflected { .. } | Step::TidyTables
-        );
+        let is_rules = matches!(step, Step::ClearRules { .. } | Step::TidyTables);
         let is_last = matches!(step, Step::UnloadDatapath | Step::Forget { .. });
         is_guard || is_subnet || is_rules || is_last
     };
