@@ -9,6 +9,7 @@
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod adopt;
 pub mod answer;
 pub mod checksum;
 pub mod dnat;

@@ -34,9 +34,11 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::{debug, trace, warn};
-use netbpf_common::{DropReason, EndpointId, Flow, Ipv4, Port, RareProgram, Tuple};
+use netbpf_common::{
+    DropReason, EndpointId, Flow, Ipv4, KnownFlow, Port, RareProgram, Seen, Translation, Tuple,
+};
 use netbpf_ebpf::{
-    Outcome, Verdict, answer, flow, rare,
+    Outcome, Verdict, adopt, answer, flow, rare,
     seam::{Env as _, Seam, Skb},
 };
 
@@ -311,6 +313,34 @@ pub fn flush_flows(ctx: TcContext) -> i32 {
         true
     });
     ended
+}
+
+/// Run by the control plane to go on with flows of the kernel's connection
+/// tracking. The "packet" is an empty Ethernet header and up to
+/// [`KnownFlow::BATCH`] of [`KnownFlow`]; how many it made is the result.
+#[classifier]
+pub fn adopt_flows(ctx: TcContext) -> i32 {
+    let mut seam = seam(Frame::new(&ctx));
+    let mut adopted = 0;
+    Kernel::repeat(KnownFlow::BATCH as u32, |index| {
+        let Some(known) = load_known(&seam.skb, 14 + index as usize * KnownFlow::LEN) else {
+            return false;
+        };
+        if adopt::adopt(&mut seam, &known) {
+            adopted += 1;
+        }
+        true
+    });
+    adopted
+}
+
+#[inline(always)]
+fn load_known(skb: &impl Skb, offset: usize) -> Option<KnownFlow> {
+    let original = load_key(skb, offset)?;
+    let translated = load_key(skb, offset + size_of::<Tuple>())?;
+    let [seen, reply_seen] = skb.read(offset + size_of::<Tuple>() + size_of::<Translation>())?;
+    let (seen, reply_seen) = (Seen(seen), Seen(reply_seen));
+    Some(KnownFlow { original, translated: translated.into(), seen, reply_seen, pad: [0; 2] })
 }
 
 #[inline(always)]

@@ -51,6 +51,11 @@ pub struct Observed {
     pub rules: RulesSeen,
     /// Bridges of recorded networks whose `route_localnet` is on.
     pub localnet: BTreeSet<LinkName>,
+    /// Whether bridges have their packets judged by iptables.
+    pub judged: bool,
+    /// Bridges of recorded networks that drop what they would reflect; not looked
+    /// at where no network has rules of iptables.
+    pub unreflecting: BTreeSet<LinkName>,
 }
 
 /// What there is under the name of a namespace of a recorded network.
@@ -178,6 +183,8 @@ impl Observed {
             datapath: None,
             rules: RulesSeen::default(),
             localnet,
+            judged: sysctl::judges_bridged(),
+            unreflecting: BTreeSet::new(),
         };
         for datapath in datapaths.all() {
             datapath.observe(&mut observed)?;

@@ -5,7 +5,7 @@ use crate::{
     traffic::{Echo, ping},
     wait,
 };
-use std::{process::Command, thread, time::Duration};
+use std::{process::Command, sync::Mutex, thread, time::Duration};
 
 /// What a host is like.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,8 @@ pub struct Host {
     options: Options,
     alone: bool,
     forgotten: bool,
+    /// Sysctls that a test has changed, by their paths, with what they were.
+    tuned: Mutex<Vec<(String, String)>>,
 }
 
 impl Host {
@@ -92,6 +94,7 @@ impl Host {
             options,
             alone,
             forgotten: false,
+            tuned: Mutex::default(),
         };
         made.before = made.listing();
         made
@@ -196,10 +199,21 @@ impl Host {
         self.forgotten = true;
     }
 
+    /// Sets a sysctl, below `/proc/sys`, for as long as the test runs: [`Host::down`]
+    /// puts it back.
+    pub fn tune(&self, path: &str, value: &str) {
+        let before = self.machine.read(&format!("/proc/sys/{path}")).trim().to_owned();
+        self.machine.sysctl(path, value);
+        self.tuned.lock().expect("no panic in here").push((path.to_owned(), before));
+    }
+
     /// Takes all networks down and compares everything with what was before.
     #[track_caller]
     pub fn down(&self) {
         self.netbpf("down --all").ok();
+        for (path, before) in self.tuned.lock().expect("no panic in here").drain(..).rev() {
+            self.machine.sysctl(&path, &before);
+        }
         self.assert_as_before();
     }
 }

@@ -34,6 +34,7 @@ pub mod nft;
 pub mod packet;
 mod process;
 mod random;
+pub mod recipe;
 pub mod reference;
 mod sandbox;
 pub mod traffic;

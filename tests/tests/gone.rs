@@ -27,10 +27,10 @@ fn forgetful() -> Host {
     host.up("--namespaces 1 -p 8080:ns1:80");
     if reference::enabled() {
         for state in ["established", "fin_wait", "time_wait", "close", "syn_sent"] {
-            host.netns().sysctl(&format!("net/netfilter/nf_conntrack_tcp_timeout_{state}"), "1");
+            host.tune(&format!("net/netfilter/nf_conntrack_tcp_timeout_{state}"), "1");
         }
         for kind in ["udp_timeout", "udp_timeout_stream", "icmp_timeout"] {
-            host.netns().sysctl(&format!("net/netfilter/nf_conntrack_{kind}"), "1");
+            host.tune(&format!("net/netfilter/nf_conntrack_{kind}"), "1");
         }
     }
     host

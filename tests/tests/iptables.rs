@@ -1,14 +1,16 @@
-//! The iptables datapath: what it makes, what it leaves alone, and what becomes
-//! of a network that is switched from one datapath to the other.
+//! The iptables datapath: what it makes, and what it leaves alone.
 
 use netbpf_tests::{
-    Host, NS1, Netns, OUTSIDE, Outcome, Sandbox, UPLINK, at, finish, sample,
-    traffic::{Echo, TcpServer, UdpClient, UdpServer, connect, ping},
+    Host, NS1, OUTSIDE, Outcome, Sandbox, UPLINK, at, binary, finish,
+    packet::ethernet,
+    recipe::{ARGUMENTS, with_each_fault, works},
+    traffic::{Echo, FrameSocket, TcpServer, UdpClient, UdpServer, connect, ping},
+    wait,
 };
-use std::{fs, net::Ipv4Addr, os::unix::fs::symlink, path::Path, process::Command};
+use std::{fs, net::Ipv4Addr, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 
-const ARGUMENTS: &str = "--namespaces 2 -p 8080:ns1:80 -p 9000-9003:ns1:7000-7003/udp \
-                         -p 127.0.0.1:8081:ns2:80";
+/// Whether bridges have their packets judged as if they were routed.
+const JUDGES: &str = "net/bridge/bridge-nf-call-iptables";
 
 fn up(host: &Host, arguments: &str) -> Outcome {
     host.netbpf(&format!("up --datapath iptables --uplink up0 {arguments}"))
@@ -27,56 +29,16 @@ fn rules(host: &Host, variant: &str) -> Vec<String> {
     lines.map(|line| line.split(" [").next().unwrap_or(line).to_owned()).collect()
 }
 
-/// Everything that a network does, once.
-fn works(host: &Host) {
-    let (ns1, ns2) = (host.ns("ns1"), host.ns("ns2"));
-    let (_web, _local) = (TcpServer::start(&ns1, 80), TcpServer::start(&ns2, 80));
-    let _out = TcpServer::start(host.outside(), 443);
-    let udp = UdpServer::start(host.outside(), 53);
-    for ns in [&ns1, &ns2] {
-        assert!(ping(ns, OUTSIDE, Echo::default()).is_reply(), "{}", ns.name());
-        let mut client = connect(ns, at(OUTSIDE, 443)).expect("outwards");
-        assert_eq!(client.who_am_i().expect("an answer").ip(), UPLINK);
-        client.upload(1 << 20).expect("upload");
-        UdpClient::on_port(ns, 5000).exchange(at(OUTSIDE, 53), ns.name().as_bytes());
-    }
-    assert_eq!(udp.peers().len(), 2, "{:?}", udp.peers());
-    assert!(ping(&ns2, NS1, Echo::default()).is_reply());
-    for (from, to, port, seen_as) in [
-        (host.outside(), UPLINK, 8080, OUTSIDE),
-        (&ns2, UPLINK, 8080, UPLINK),
-        (&ns1, UPLINK, 8080, UPLINK),
-        (host.netns(), UPLINK, 8080, UPLINK),
-        (host.netns(), Ipv4Addr::LOCALHOST, 8080, Ipv4Addr::new(172, 19, 0, 1)),
-        (host.netns(), Ipv4Addr::LOCALHOST, 8081, Ipv4Addr::new(172, 19, 0, 1)),
-    ] {
-        let name = format!("{} to {to}:{port}", from.name());
-        let mut client = connect(from, at(to, port)).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(client.who_am_i().expect("an answer").ip(), seen_as, "{name}");
-        client.echo(&sample(20_000)).unwrap_or_else(|e| panic!("{name}: {e}"));
-    }
-    assert!(connect(host.outside(), at(UPLINK, 8081)).is_err(), "bound to 127.0.0.1");
-    for offset in 0..4 {
-        let server = UdpServer::start(&ns1, 7000 + offset);
-        UdpClient::new(host.outside()).exchange(at(UPLINK, 9000 + offset), b"to this one");
-        assert_eq!(server.peers().len(), 1, "{offset}");
-    }
-}
-
 /// With a bridge that has its packets judged as if they were routed, and without.
 #[test]
 fn a_network_of_iptables_does_it_all_and_leaves_nothing() {
     for judged in ["1", "0"] {
         let host = Host::new();
-        let path = "net/bridge/bridge-nf-call-iptables";
-        let before = host.netns().read(&format!("/proc/sys/{path}"));
-        host.netns().sysctl(path, judged);
+        host.tune(JUDGES, judged);
         up(&host, ARGUMENTS).ok();
         works(&host);
         up(&host, ARGUMENTS).ok().complains("nothing to do");
-        host.netbpf("down").ok();
-        host.netns().sysctl(path, before.trim());
-        host.assert_as_before();
+        host.down();
     }
 }
 
@@ -274,6 +236,33 @@ fn auto_falls_back_and_says_why() {
     .complains("btf");
 }
 
+/// Root of a user namespace has all capabilities, and yet may load no programs.
+#[test]
+fn auto_falls_back_where_programs_may_not_be_loaded() {
+    let sandbox = Sandbox::new();
+    let netbpf = binary().display();
+    let up = format!("{netbpf} up --uplink up0 {ARGUMENTS}");
+    let script = format!(
+        "set -e; mount -t tmpfs none /run; ip link set lo up
+         ip link add up0 type veth peer name out0; ip link set out0 up; ip link set up0 up
+         ip addr add 203.0.113.1/24 dev up0
+         {up}; {netbpf} status -o json; {up}; {netbpf} exec ns2 -- ping -c1 -W5 172.19.0.2
+         ! {netbpf} switch netbpf0 --datapath ebpf
+         {netbpf} down; ! {up} --datapath ebpf; test -z \"$(ip netns)\""
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", &script]);
+    let outcome = sandbox.run(|| finish(&mut command)).ok();
+    outcome
+        .complains(
+            "iptables moves the packets, not eBPF: the kernel lets this process load no eBPF",
+        )
+        .complains("Operation not permitted")
+        .says("\"fallback\"")
+        .complains("nothing to do")
+        .says("1 received");
+}
+
 #[test]
 fn flows_are_those_that_the_kernel_tracks() {
     let host = Host::new();
@@ -302,6 +291,22 @@ fn flows_are_those_that_the_kernel_tracks() {
     let by = |name| uplinks.iter().filter(|flow| flow["uplink"] == name).count();
     assert_eq!((by("up0"), by("lo")), (1, 1), "{json}");
     assert_eq!(host.flows("--proto icmp").len(), 1);
+    let published = host.json("maps publish");
+    let ports = |entry: &serde_json::Value| {
+        let of = |name: &str| entry[name].as_u64().expect("a port");
+        (of("first_port"), of("last_port"), of("target_first_port"), entry["ns"].clone())
+    };
+    let all: Vec<_> = published["publish"].as_array().expect("a list").iter().map(ports).collect();
+    let ns = |name: &str| serde_json::Value::from(name);
+    let expected =
+        [(8080, 8080, 80, ns("ns1")), (8081, 8081, 80, ns("ns2")), (9000, 9003, 7000, ns("ns1"))];
+    assert_eq!(all, expected);
+    let endpoint = host.json("maps endpoints")["endpoints"][1].clone();
+    assert_eq!((&endpoint["ns"], &endpoint["guard"]), (&ns("ns2"), &ns("routed")), "{endpoint}");
+    assert_eq!(endpoint["address"], "172.19.0.3");
+    assert_eq!((&endpoint["flows"], endpoint["flow_limit"].is_null()), (&1.into(), true));
+    assert_eq!(endpoint["ifindex"], host.netns().link("netbpf0-2")["ifindex"]);
+    host.netbpf("maps endpoints").ok().says("routed");
     host.netbpf("maps flows flush --proto udp").ok().says("ended 1 flow");
     assert_eq!(host.flows("--ns ns2").len(), 0);
     host.netbpf("maps flows flush --all").ok();
@@ -318,19 +323,6 @@ fn what_is_not_counted_is_null() {
     assert!(ping(&host.ns("ns1"), OUTSIDE, Echo::default()).is_reply());
     let flow = host.json("maps flows")["flows"][0].clone();
     assert!(flow["packets"].is_null() && flow["age_ms"].is_null(), "{flow}");
-}
-
-fn with_each_fault(host: &Host, command: &str, fault: &str, mut after: impl FnMut(usize, Outcome)) {
-    for step in 1..=200 {
-        let mut command = host.command(command);
-        let outcome = finish(command.env("NETBPF_FAULT", format!("{fault}:{step}")));
-        if outcome.code == Some(0) {
-            assert!(step > 5, "only {step} steps had a fault");
-            return;
-        }
-        after(step, outcome);
-    }
-    panic!("it has no end");
 }
 
 #[test]
@@ -366,123 +358,65 @@ fn killed_at_any_step_down_can_be_run_again() {
     });
 }
 
-/// Connections that live before a switch.
-struct Live {
-    out: netbpf_tests::traffic::TcpClient,
-    into: netbpf_tests::traffic::TcpClient,
-    hairpin: netbpf_tests::traffic::TcpClient,
-    local: netbpf_tests::traffic::TcpClient,
-    udp: UdpClient,
-    _servers: (TcpServer, TcpServer, UdpServer),
-}
-
-impl Live {
-    fn begin(host: &Host, ns1: &Netns, ns2: &Netns) -> Self {
-        let servers = (
-            TcpServer::start(ns1, 80),
-            TcpServer::start(host.outside(), 443),
-            UdpServer::start(host.outside(), 53),
-        );
-        let live = Self {
-            out: connect(ns1, at(OUTSIDE, 443)).expect("outwards"),
-            into: connect(host.outside(), at(UPLINK, 8080)).expect("inwards"),
-            hairpin: connect(ns2, at(UPLINK, 8080)).expect("hairpinned"),
-            local: connect(host.netns(), at(Ipv4Addr::LOCALHOST, 8080)).expect("localhost"),
-            udp: UdpClient::on_port(ns2, 5000),
-            _servers: servers,
-        };
-        live.udp.exchange(at(OUTSIDE, 53), b"before");
-        live
+/// A namespace with a published port reaches itself by it, and yet hears nothing that
+/// it sends to everybody.
+#[test]
+fn namespaces_do_not_hear_themselves() {
+    const ASKED: [u8; 4] = [172, 19, 0, 77];
+    for judged in ["1", "0"] {
+        let host = Host::new();
+        host.tune(JUDGES, judged);
+        up(&host, ARGUMENTS).ok();
+        let (ns1, ns2) = (host.ns("ns1"), host.ns("ns2"));
+        let (own, other) = (FrameSocket::open(&ns1, "eth0"), FrameSocket::open(&ns2, "eth0"));
+        let mac = ns1.mac("eth0");
+        // Those of the namespace itself, and of what may be on a bridge inside it.
+        for from in [mac, [2, 0, 0, 0, 7, 7]] {
+            for to in [[0xff; 6], [0x33, 0x33, 0, 0, 0, 1], [2, 0, 0, 0, 8, 8]] {
+                let mut arp = vec![0, 1, 8, 0, 6, 4, 0, 1];
+                arp.extend([from.as_slice(), &[172, 19, 0, 2], &[0; 6], &ASKED].concat());
+                let frame = ethernet(to, from, 0x0806, &arp);
+                own.send(&frame).expect("sent");
+                other.find("everybody else hears it", |heard| {
+                    (!heard.outgoing && heard.bytes.starts_with(&frame)).then_some(())
+                });
+            }
+        }
+        // It hears itself by a published port, which comes behind all of these.
+        let _web = TcpServer::start(&ns1, 80);
+        connect(&ns1, at(UPLINK, 8080)).expect("by itself").echo(b"hello").expect("echo");
+        while let Some(heard) = own.next(Duration::from_millis(50)) {
+            let is_asked = heard.bytes.windows(4).any(|bytes| bytes == ASKED);
+            assert!(heard.outgoing || !is_asked, "judged {judged}: {:02x?}", heard.bytes);
+        }
+        // Nor does it take its own IPv6 addresses for somebody else's, as kernels do
+        // that do not tell their own questions from others'.
+        ns1.sysctl("net/ipv6/conf/eth0/accept_dad", "1");
+        ns1.sysctl("net/ipv6/conf/all/enhanced_dad", "0");
+        ns1.sysctl("net/ipv6/conf/eth0/enhanced_dad", "0");
+        ns1.ip("addr add fd00::7/64 dev eth0");
+        wait::until_true("the address is its own", || {
+            let text = ns1.ip("-6 addr show dev eth0 to fd00::7");
+            assert!(!text.contains("dadfailed"), "judged {judged}: {text}");
+            !text.contains("tentative")
+        });
+        host.down();
     }
 }
 
-/// To iptables everything lives on: outwards, inwards, hairpinned, from localhost.
+/// Bridges came to have their packets judged only after `up`.
 #[test]
-fn switched_to_iptables_connections_live_on() {
+fn what_a_bridge_needs_that_is_judged_is_made_later() {
     let host = Host::new();
-    host.netbpf(&format!("up --datapath ebpf --uplink up0 {ARGUMENTS}")).ok();
-    let (ns1, ns2) = (host.ns("ns1"), host.ns("ns2"));
-    let mut live = Live::begin(&host, &ns1, &ns2);
-    live.out.echo(b"before").expect("before");
-    host.netbpf("switch netbpf0 --datapath iptables").ok().says("iptables");
-    assert!(host.listing().with("pin: ").iter().all(|pin| !pin.contains("netbpf")));
-    for (name, client) in [
-        ("outwards", &mut live.out),
-        ("inwards", &mut live.into),
-        ("hairpinned", &mut live.hairpin),
-        ("localhost", &mut live.local),
-    ] {
-        client.echo(&sample(50_000)).unwrap_or_else(|e| panic!("{name}: {e}"));
-    }
-    live.udp.exchange(at(OUTSIDE, 53), b"after");
-    drop(live);
-    host.netbpf(&format!("up --uplink up0 {ARGUMENTS}")).ok().complains("nothing to do");
-    works(&host);
-}
-
-/// To eBPF those live on that had kept their port and whose namespace sends
-/// first, and those to published ports.
-#[test]
-fn switched_to_ebpf_connections_go_on_that_can_be_told_again() {
-    let host = Host::new();
+    host.tune(JUDGES, "0");
     up(&host, ARGUMENTS).ok();
-    let (ns1, ns2) = (host.ns("ns1"), host.ns("ns2"));
-    let mut live = Live::begin(&host, &ns1, &ns2);
-    host.netbpf("switch netbpf0 --datapath ebpf").ok().says("ebpf");
-    assert!(rules(&host, "").iter().all(|rule| !rule.contains("NETBPF")));
-    live.out.echo(&sample(50_000)).expect("outwards");
-    live.into.echo(&sample(50_000)).expect("inwards");
-    live.udp.exchange(at(OUTSIDE, 53), b"after");
-    drop(live);
-    host.netbpf(&format!("up --uplink up0 {ARGUMENTS}")).ok().complains("nothing to do");
+    host.tune(JUDGES, "1");
+    host.netbpf("status").ok().says("hairpin");
+    up(&host, ARGUMENTS).ok();
     works(&host);
-}
-
-#[test]
-fn a_switch_that_fails_or_is_killed_is_mended_by_up_and_by_down() {
-    let host = Host::new();
-    for (from, to) in [("ebpf", "iptables"), ("iptables", "ebpf")] {
-        let build = format!("up --datapath {from} --uplink up0 {ARGUMENTS}");
-        let switch = format!("switch netbpf0 --datapath {to}");
-        for fault in ["kill", "fail"] {
-            host.netbpf(&build).ok();
-            with_each_fault(&host, &switch, fault, |step, outcome| {
-                assert_ne!(outcome.code, Some(0));
-                eprintln!("{from} to {to}, {fault} at step {step}");
-                match step % 3 {
-                    0 => drop(host.netbpf(&switch).ok()),
-                    1 => drop(host.netbpf(&format!("up --uplink up0 {ARGUMENTS}")).ok()),
-                    _ => {}
-                }
-                if step % 3 < 2 {
-                    assert!(ping(&host.ns("ns1"), OUTSIDE, Echo::default()).is_reply());
-                    let status = host.netbpf("status").ok();
-                    assert!(!status.stdout.contains("differ"), "{status}");
-                }
-                host.netbpf("down --all").ok();
-                host.assert_as_before();
-                host.netbpf(&build).ok();
-            });
-            works(&host);
-            host.netbpf("down --all").ok();
-        }
-    }
-}
-
-/// There and back, with a network of either kind beside it.
-#[test]
-fn switching_leaves_other_networks_alone() {
-    let host = Host::new();
-    host.netbpf("up --uplink up0 --name e --ns-prefix e --subnet 172.20.0.0/24 --namespaces 1")
-        .ok();
-    up(&host, "--name i --ns-prefix i --subnet 172.21.0.0/24 --namespaces 1").ok();
-    host.netbpf(&format!("up --uplink up0 {ARGUMENTS}")).ok();
-    for kind in ["iptables", "ebpf", "iptables"] {
-        host.netbpf(&format!("switch netbpf0 --datapath {kind}")).ok();
-        for name in ["e1", "i1"] {
-            let ns = host.ns(name);
-            assert!(ping(&ns, OUTSIDE, Echo::default()).is_reply(), "{name} with {kind}");
-        }
-        works(&host);
-    }
+    finish(host.netns().command("nft").args(["delete", "table", "bridge", "NETBPF-netbpf0"])).ok();
+    host.netbpf("status").ok().says("netbpf0 reflects broadcasts");
+    up(&host, ARGUMENTS).ok();
+    up(&host, ARGUMENTS).ok().complains("nothing to do");
+    host.down();
 }

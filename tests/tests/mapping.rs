@@ -3,6 +3,7 @@
 use netbpf_tests::{
     Host, OUTSIDE, UPLINK, at,
     packet::{self, Ip},
+    reference,
     traffic::{Puppet, TcpServer, UdpClient, UdpServer, connect_from},
 };
 use std::{
@@ -78,7 +79,9 @@ fn a_udp_socket_has_one_port_to_everybody_also_after_a_clash() {
         let [first, second] = udp_ports(&host, own, port);
         assert_eq!(first, own, "a free port is kept");
         assert_ne!(second, own, "it is somebody else's");
-        assert_eq!(second % 2, own % 2, "parity of {own}, which became {second}");
+        if !reference::skipped("the parity of ports, which Linux does not mind") {
+            assert_eq!(second % 2, own % 2, "parity of {own}, which became {second}");
+        }
         assert_eq!(second < 1024, own < 1024, "class of {own}, which became {second}");
     }
     plain(&host);

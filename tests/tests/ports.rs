@@ -141,6 +141,14 @@ fn open_all(clients: &[Client], peer: &Puppet, proto: u8) -> BTreeMap<Id, u16> {
     given
 }
 
+/// Datagrams that nobody follows up are remembered for as long as a busy machine takes
+/// for all the others: half a minute is not enough.
+fn remember(host: &Host) {
+    if reference::enabled() {
+        host.tune("net/netfilter/nf_conntrack_udp_timeout", "600");
+    }
+}
+
 /// Ends flows by hand, which the reference cannot.
 fn flush(host: &Host, filter: &str) {
     if !reference::enabled() {
@@ -165,6 +173,7 @@ fn assert_distinct(given: &BTreeMap<Id, u16>) {
 fn sixty_thousand_connections_of_one_client() {
     let host = Host::new();
     host.up("--namespaces 1 -p 8080-8089:ns1:80-89/udp -p 8080-8089:ns1:80-89/tcp");
+    remember(&host);
     let _udp: Vec<_> = (9000..9010).map(|port| UdpServer::start(host.netns(), port)).collect();
     let _tcp: Vec<_> = (9000..9010).map(|port| TcpServer::start(host.netns(), port)).collect();
     let peer = Puppet::outside(&host, PEER);
@@ -193,6 +202,7 @@ fn sixty_thousand_connections_of_one_client() {
 fn sixty_thousand_connections_of_three_clients() {
     let host = Host::new();
     host.up("--namespaces 3");
+    remember(&host);
     let peer = Puppet::outside(&host, PEER);
     let clients = [0, 1, 2].map(|n| Client::new(&host, n, 20_000..40_000));
     for proto in [packet::UDP, packet::TCP] {
@@ -209,6 +219,7 @@ fn sixty_thousand_connections_of_three_clients() {
 fn exhausted_ports_are_told_and_counted_and_come_back() {
     let host = Host::new();
     host.up("--namespaces 2");
+    remember(&host);
     let peer = Puppet::outside(&host, PEER);
     let first = [Client::new(&host, 0, 1024..65_535)];
     let given = open_all(&first, &peer, packet::UDP);
@@ -220,13 +231,15 @@ fn exhausted_ports_are_told_and_counted_and_come_back() {
     for port in 30_000..30_020 {
         ask(port);
     }
-    host.wait_dropped("ns2", "ports_exhausted", 19);
-    let told = late.receive("word of it");
-    assert_eq!((told.proto, &told.payload[..2]), (packet::ICMP, &[3, 13][..]), "{told:02x?}");
-    assert!(told.checksums_ok(), "{told:02x?}");
-    let quote = &told.payload[8..];
-    assert_eq!(quote[12..16], NS2.octets(), "its own packet: {told:02x?}");
-    assert_eq!(quote[16..20], PEER.octets(), "its own packet: {told:02x?}");
+    if !reference::skipped("that no port is left is told: Linux drops in silence") {
+        host.wait_dropped("ns2", "ports_exhausted", 19);
+        let told = late.receive("word of it");
+        assert_eq!((told.proto, &told.payload[..2]), (packet::ICMP, &[3, 13][..]), "{told:02x?}");
+        assert!(told.checksums_ok(), "{told:02x?}");
+        let quote = &told.payload[8..];
+        assert_eq!(quote[12..16], NS2.octets(), "its own packet: {told:02x?}");
+        assert_eq!(quote[16..20], PEER.octets(), "its own packet: {told:02x?}");
+    }
     peer.received();
 
     let living = &first[0].puppet;
@@ -235,6 +248,9 @@ fn exhausted_ports_are_told_and_counted_and_come_back() {
         living.send(&packet(packet::UDP, at(NS1, port), at(PEER, 53), 0, id));
         let seen = peer.receive("one that lives");
         assert_eq!((id_in(&seen, 0), seen.ports()), (id, Some((given[&id], 53))));
+    }
+    if reference::skipped("ports that are given out again when flows were ended by hand") {
+        return;
     }
     flush(&host, "--ns ns1");
     ask(30_019);
@@ -247,6 +263,9 @@ fn exhausted_ports_are_told_and_counted_and_come_back() {
 /// Requirements: 5508-8.
 #[test]
 fn a_refused_flow_is_told_to_the_socket() {
+    if reference::skipped("limits of flows, of which Linux has one for all of the host") {
+        return;
+    }
     let host = Host::new();
     host.up("--namespaces 1 --flow-limit 1");
     let ns1 = host.ns("ns1");

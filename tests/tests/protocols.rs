@@ -180,7 +180,7 @@ fn udp_lite_keeps_its_coverage_and_has_a_right_checksum() {
     let scene = Scene::new();
     // Connection tracking checks it as if it were that of UDP, and finds it wrong.
     if reference::skipped("whether the checksum of UDP-Lite is checked") {
-        scene.host.netns().sysctl("net/netfilter/nf_conntrack_checksum", "0");
+        scene.host.tune("net/netfilter/nf_conntrack_checksum", "0");
     }
     for (n, coverage) in [(0, 0), (1, 8), (2, 12), (3, 27)] {
         let covered = if coverage == 0 { 27 } else { usize::from(coverage) };

@@ -139,9 +139,12 @@ fn a_network_in_a_sandbox_works_and_touches_nothing_of_the_machine() {
     host.netbpf("up --sandbox --name second --subnet 172.20.0.0/24 --ns x").ok();
     host.netbpf("down second --sandbox").ok().complains("second is gone");
     host.netbpf("status --sandbox").ok().says("netbpf0");
-    assert_eq!(host.json("down --sandbox")["removed"], serde_json::json!(["netbpf0"]));
+    let gone = host.json("down --sandbox");
+    assert_eq!(gone["removed"], serde_json::json!(["netbpf0"]));
+    assert_eq!(gone["sandbox_removed"], true);
     host.assert_as_before();
     host.netbpf("down --sandbox").ok().complains("nothing to do");
+    assert_eq!(host.json("down --sandbox")["sandbox_removed"], false);
     host.assert_as_before();
 }
 
@@ -247,4 +250,41 @@ fn it_needs_no_bpf_file_system_of_the_machine() {
     let outcome = finish(host.netns().shell().args(["sh", "-c", &script])).ok();
     outcome.says("1 received").complains("the sandbox is gone");
     host.assert_as_before();
+}
+
+/// Whoever works in a shell on the sandbox's host works on that machine: what is made
+/// there is there when the shell is gone.
+#[test]
+fn networks_that_are_made_inside_stay_when_the_shell_has_gone() {
+    let host = Host::new();
+    host.netbpf(UP).ok();
+    let netbpf = binary().display().to_string();
+    let up = format!("{netbpf} up --name inner --ns i1 --subnet 172.20.0.0/24");
+    let script = format!("{up} && ip netns add mine && ls /sys/class/net");
+    let exec = &mut host.command("exec --sandbox host -- sh -c");
+    finish(exec.arg(&script)).ok().says("172.20.0.2/24").says("netbpf0-1");
+    host.netbpf("exec --sandbox i1 -- ping -c1 -W5 203.0.113.2").ok();
+    host.netbpf("exec --sandbox i1 -- ping -c1 -W5 172.19.0.2").ok();
+    host.netbpf("exec --sandbox host -- ip -n mine link show lo").ok();
+    // From within and from without it is the same.
+    let inside = format!("{netbpf} status inner && {netbpf} down inner");
+    let exec = &mut host.command("exec --sandbox host -- sh -c");
+    finish(exec.arg(&inside)).ok().says("i1").complains("inner is gone");
+    host.netbpf("status --sandbox").ok().says("netbpf0");
+    host.netbpf("exec --sandbox ns1 -- ping -c1 -W5 203.0.113.2").ok();
+    host.netbpf("down --sandbox").ok();
+    host.assert_as_before();
+}
+
+/// Where mounts go with a shell, the sandbox goes along: that is said.
+#[test]
+fn a_sandbox_that_will_pass_is_told_of() {
+    let host = Host::new();
+    let netbpf = binary().display();
+    let script = format!("{netbpf} {UP} && {netbpf} status --sandbox");
+    let outcome = finish(host.netns().command("unshare").args(["-m", "sh", "-c", &script])).ok();
+    outcome.complains("goes with the last process").says("ns2");
+    host.netbpf("status --sandbox").exits(2).complains("there is no sandbox");
+    // Of the directory that it was mounted on there is nothing to keep.
+    host.netbpf("down --sandbox").ok();
 }

@@ -1,7 +1,7 @@
 //! `netbpf verify`: what works is said to, what does not is found with its cause,
 //! and both datapaths do the same.
 
-use netbpf_tests::{Host, Outcome, Sandbox, binary, finish};
+use netbpf_tests::{Host, OUTSIDE, Outcome, Sandbox, binary, finish};
 use std::process::Command;
 
 /// Runs `netbpf verify` with the outside that the harness has.
@@ -57,6 +57,98 @@ fn what_is_broken_is_found_with_its_cause() {
     verify(&host).exits(3).says("ns1: ").says("eth0");
     host.netbpf("down").ok();
     host.assert_as_before();
+}
+
+/// Runs a command in the host, which must succeed.
+#[track_caller]
+fn run(host: &Host, command: &str) {
+    let mut words = command.split_whitespace();
+    let program = words.next().expect("a program");
+    finish(host.netns().command(program).args(words)).ok();
+}
+
+/// Breaks something, which is found with its cause, and works again when it is mended.
+#[track_caller]
+fn broken_and_mended(host: &Host, cause: &str, break_it: &str, mend: impl Fn(&Host)) {
+    run(host, break_it);
+    let found = verify(host).exits(3);
+    let lines: Vec<&str> = found.stdout.lines().filter(|line| line.contains(cause)).collect();
+    assert!(!lines.is_empty(), "{cause} is named as a cause: {found}");
+    let json = host.netbpf("verify --outside 203.0.113.2 -o json").exits(3).json();
+    let ways = json["networks"][0]["ways"].as_array().expect("ways");
+    let failed = ways.iter().filter(|way| way["works"] == false);
+    assert!(
+        failed.clone().any(|way| way["cause"].as_str().is_some_and(|it| it.contains(cause))),
+        "{json:#}"
+    );
+    mend(host);
+    verify(host).ok().says("ways work");
+}
+
+const BROKEN: &str = "--namespaces 2 -p 8080:ns1:80";
+
+#[test]
+fn a_program_that_was_detached_is_named() {
+    let host = Host::new();
+    let arguments = format!("up --datapath ebpf --uplink up0 {BROKEN}");
+    host.netbpf(&arguments).ok();
+    let links = host.netns().command("find").args(["/sys/fs/bpf", "-name", "from_*-*"]).output();
+    let links = String::from_utf8(links.expect("find").stdout).expect("paths");
+    let index = host.netns().link("up0")["ifindex"].clone();
+    for (hook, device, index) in
+        [("from_uplink", "up0", index), ("from_host", "lo", serde_json::Value::from(1))]
+    {
+        let name = format!("{hook}-{index}");
+        let pin = links.lines().find(|path| path.ends_with(&name));
+        let pin = pin.unwrap_or_else(|| panic!("no {name} in {links}"));
+        broken_and_mended(
+            &host,
+            &format!("from_uplink not on {device}"),
+            &format!("rm {pin}"),
+            |host| {
+                host.netbpf(&arguments).ok();
+            },
+        );
+    }
+}
+
+#[test]
+fn an_uplink_that_is_down_is_named() {
+    let host = Host::new();
+    for datapath in ["ebpf", "iptables"] {
+        host.netbpf(&format!("up --datapath {datapath} --uplink up0 {BROKEN}")).ok();
+        broken_and_mended(&host, "uplink up0 down", "ip link set up0 down", |host| {
+            run(host, "ip link set up0 up");
+            host.netns().wait_up("up0");
+            run(host, &format!("ip route add default via {OUTSIDE}"));
+        });
+        host.netbpf("down").ok();
+    }
+}
+
+#[test]
+fn rules_that_are_missing_are_named() {
+    let host = Host::new();
+    let arguments = format!("up --datapath iptables --uplink up0 {BROKEN}");
+    host.netbpf(&arguments).ok();
+    for (table, rules) in [
+        ("nat", "-F NETBPF-netbpf0-SNAT"),
+        ("nat", "-D PREROUTING 1"),
+        ("nat", "-F NETBPF-netbpf0-DNAT"),
+    ] {
+        broken_and_mended(
+            &host,
+            &format!("rules in {table} differ"),
+            &format!("iptables -t {table} {rules}"),
+            |host| drop(host.netbpf(&arguments).ok()),
+        );
+    }
+    // Where the host forwards nothing but what it is told to.
+    run(&host, "iptables -P FORWARD DROP");
+    broken_and_mended(&host, "rules in filter differ", "iptables -F NETBPF-netbpf0-FWD", |host| {
+        host.netbpf(&arguments).ok();
+    });
+    run(&host, "iptables -P FORWARD ACCEPT");
 }
 
 #[test]

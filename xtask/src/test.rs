@@ -25,6 +25,11 @@ pub(crate) struct Test {
     #[arg(long)]
     native_only: bool,
 
+    /// Only the tests of NAT behaviour, against the kernel's own NAT (iptables): what
+    /// they ask for, Linux does as well, or they say where not
+    #[arg(long, conflicts_with_all = ["native_only", "fuzz_seconds"])]
+    reference: bool,
+
     /// How long each fuzz target runs; none does if only some tests are asked for
     #[arg(long, value_name = "N", default_value_t = 20)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -36,6 +41,18 @@ impl Test {
     pub(crate) fn run(&self) -> ExitCode {
         let mut report = Report::default();
         let filter = self.filter.as_slice();
+        if self.reference {
+            report.stage("setup", |_| setup::setup().and_then(|()| setup::setup_tests()));
+            report.stage("reference", |counts| {
+                process::build_release()?;
+                let tests = REFERENCE.iter().flat_map(|name| ["--test", name]);
+                let mut command = root_tests(|command| {
+                    command.args(tests);
+                })?;
+                count_tests(command.args(filter).env("NETBPF_REFERENCE", "iptables"), counts)
+            });
+            return report.conclude(None);
+        }
         if !self.native_only {
             report.stage("setup", |_| setup::setup().and_then(|()| setup::setup_tests()));
         }
@@ -68,18 +85,31 @@ impl Test {
             });
         }
 
-        println!("\n== summary");
-        for stage in &report.0 {
-            println!("{stage}");
-        }
-        if self.native_only {
-            println!("{:14} left out (--native-only)", "root tests");
-        }
-        let Counts { passed, failed, .. } = report.total();
-        println!("{passed} passed, {failed} failed");
-        if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        report.conclude(self.native_only.then_some("root tests"))
     }
 }
+
+/// The tests of what a NAT does, whatever it is made of.
+const REFERENCE: [&str; 18] = [
+    "connectivity",
+    "flood",
+    "fragments",
+    "gone",
+    "icmp_errors",
+    "mapping",
+    "nat",
+    "path_mtu",
+    "ports",
+    "protocols",
+    "published",
+    "publishing",
+    "several_uplinks",
+    "tcp_states",
+    "traceroute",
+    "tun",
+    "uplinks",
+    "wire_nat",
+];
 
 /// The tests in kernel and namespaces. Cargo itself stays an ordinary user's,
 /// so that nothing in the target directory comes to belong to root.
@@ -90,7 +120,10 @@ pub(crate) fn root_tests(select: impl FnOnce(&mut Command)) -> Result<Command> {
     let mut tests = cargo("test");
     if !root::is_root() {
         eprintln!("not root: using sudo, because the root tests need root");
-        tests.args(["--config", "target.'cfg(unix)'.runner=['sudo','--preserve-env=NETBPF_BIN']"]);
+        tests.args([
+            "--config",
+            "target.'cfg(unix)'.runner=['sudo','--preserve-env=NETBPF_BIN,NETBPF_REFERENCE']",
+        ]);
     }
     // More than two at a time disturb each other's timing on small machines.
     tests.args(["--package", "netbpf-tests", "--release", "--no-fail-fast"]);
@@ -185,6 +218,20 @@ impl Report {
         }
         self.0.push(Stage { name, counts, succeeded: result.is_ok(), took: start.elapsed() });
         result.is_ok()
+    }
+
+    /// Prints what became of all stages, and of one that was left out.
+    fn conclude(&self, left_out: Option<&str>) -> ExitCode {
+        println!("\n== summary");
+        for stage in &self.0 {
+            println!("{stage}");
+        }
+        if let Some(name) = left_out {
+            println!("{name:14} left out (--native-only)");
+        }
+        let Counts { passed, failed, .. } = self.total();
+        println!("{passed} passed, {failed} failed");
+        if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 
     fn total(&self) -> Counts {

@@ -10,8 +10,11 @@ use super::Apply;
 use crate::{
     bpf::FlowRow,
     error::{Context as _, Result},
-    net::ctnetlink::{Connection, Conntrack, Ends, TcpState},
+    net::ctnetlink::{Connection, Conntrack, Ends, Outcome, TcpState},
 };
+
+/// The host's next packet may have a connection tracked that was just removed.
+const TRIES: usize = 8;
 
 /// Types of ICMP echo and its answer: what flows of ICMP are taken for.
 const ECHO: (u8, u8) = (8, 0);
@@ -41,11 +44,27 @@ impl Apply<'_> {
         for (row, expires) in joined(&rows).map(|row| (row, row.expires_in(now, &timeouts))) {
             let seconds = u32::try_from(expires.as_millis() / 1000).unwrap_or(u32::MAX);
             if seconds > 0 && is_carried(row.head.tuple.proto) {
-                conntrack.add(&connection(&row, seconds))?;
+                carry(&mut conntrack, &connection(&row, seconds))?;
             }
         }
         Ok(())
     }
+}
+
+/// Has a connection tracked. What the host sends to a published port the kernel may
+/// have tracked so far as what it is to the stack: a connection of its own, to itself,
+/// which is replaced.
+fn carry(conntrack: &mut Conntrack, connection: &Connection) -> Result<()> {
+    for _ in 0..TRIES {
+        if conntrack.add(connection)? == Outcome::Added {
+            break;
+        }
+        match conntrack.find(connection)? {
+            Some(known) if !known.is_translated() => conntrack.remove(&known).map(|_| ())?,
+            _ => break,
+        }
+    }
+    Ok(())
 }
 
 fn is_carried(ip_proto: u8) -> bool {

@@ -1,6 +1,7 @@
 //! Runs steps. When one fails, those that were done are undone in reverse, and
 //! every error is reported.
 
+mod adopt;
 mod carry;
 mod fault;
 mod remove;

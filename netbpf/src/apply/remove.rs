@@ -9,7 +9,7 @@ use crate::{
     datapath::iptables::{Table, TableRules},
     error::Result,
     net::{
-        ctnetlink::{Connection, Conntrack, tables},
+        ctnetlink::{Connection, Conntrack, reflection, tables},
         netns::{self, Named},
         sysctl,
     },
@@ -43,6 +43,7 @@ impl Apply<'_> {
             Step::ClearSubnet { subnet } => self.datapaths.ebpf.clear_subnet(*subnet),
             Step::ClearGateway { addr, mac } => self.datapaths.ebpf.clear_gateway(*addr, *mac),
             Step::ClearRules { rules } => self.clear_rules(rules),
+            Step::ClearReflected { bridge } => reflection::clear(bridge),
             Step::TidyTables => {
                 if let Some(before) = self.store.kept_tables()? {
                     tables::tidy(&Table::ALL.map(Table::name), &before);

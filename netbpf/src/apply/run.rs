@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     net::{
         Netlink, NewBridge, NewVeth,
-        ctnetlink::tables,
+        ctnetlink::{reflection, tables},
         netns::{self, Named},
         sysctl,
     },
@@ -85,7 +85,15 @@ impl Apply<'_> {
                 self.datapaths.ebpf.attach(*hook, index)
             }
             Step::KeepTables => self.store.keep_tables(&tables::all()),
-            Step::SetRules { rules } => self.datapaths.iptables.set(rules),
+            Step::SetRules { rules } | Step::Hold { rules } => self.datapaths.iptables.set(rules),
+            Step::DropReflected { bridge, endpoints } => {
+                let ports = endpoints.iter().map(|endpoint| (&endpoint.link, endpoint.mac));
+                if let Err(error) = reflection::drop_reflected(bridge, ports) {
+                    let what = "namespaces with published ports hear their own broadcasts";
+                    self.warnings.push(format!("{what}: {error}"));
+                }
+                Ok(())
+            }
             Step::SetHairpin { endpoint, on } => {
                 let port = self.netlink.index(endpoint.link.as_str()).await?;
                 self.netlink.set_hairpin(port, *on).await
@@ -93,6 +101,7 @@ impl Apply<'_> {
             Step::SetRouteLocalnet { bridge, on } => sysctl::route_localnet(bridge.as_str(), *on),
             Step::MarkSwitching { .. } => self.store.record(self.topology, Phase::Building),
             Step::CarryFlows => self.carry_flows(),
+            Step::AdoptFlows => self.adopt_flows().await,
             Step::MarkUp => {
                 let topology = Topology { former: None, ..self.topology.clone() };
                 self.store.record(&topology, Phase::Up)

@@ -9,7 +9,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 use netbpf_common::{
-    EndpointId, Flow, FlowKind, FlowState, Seen, Ticks, Timeouts, Translation, Tuple,
+    EndpointId, Flow, FlowKind, FlowState, KnownFlow, Seen, Ticks, Timeouts, Translation, Tuple,
     maps::{FlowCounts, Flows},
 };
 
@@ -233,6 +233,42 @@ impl Datapath {
         }
         Ok(removed)
     }
+}
+
+impl Datapath {
+    /// Goes on with flows that the kernel's connection tracking knows; returns how
+    /// many there are now. Left out are those of nobody's, those by no uplink, those
+    /// whose tuples are taken, and those for which there is no room.
+    ///
+    /// The datapath itself makes them, as it makes all others.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn adopt(&self, flows: &[KnownFlow]) -> Result<u64> {
+        if flows.is_empty() {
+            return Ok(0);
+        }
+        let mut adoption = self.load_adoption()?;
+        let program = adoption.program()?;
+        let mut adopted = 0;
+        for batch in flows.chunks(KnownFlow::BATCH) {
+            let mut packet = vec![0; super::ETHERNET_HEADER];
+            packet.extend(batch.iter().flat_map(known_bytes));
+            adopted += u64::from(super::run(program, "adopt_flows", &packet)?);
+        }
+        Ok(adopted)
+    }
+}
+
+/// A known flow as the program reads it.
+fn known_bytes(known: &KnownFlow) -> [u8; KnownFlow::LEN] {
+    let mut bytes = [0; KnownFlow::LEN];
+    let translated = bytes_of(known.translated.tuple(0));
+    bytes[..16].copy_from_slice(&bytes_of(known.original));
+    bytes[16..28].copy_from_slice(&translated[..12]);
+    bytes[28] = known.seen.0;
+    bytes[29] = known.reply_seen.0;
+    bytes
 }
 
 /// A tuple as it lies in memory on both sides.

@@ -101,7 +101,7 @@ fn make(dir: &Path, options: LoadOptions) -> Result<()> {
         fs::create_dir_all(&sub).map_err(|error| cannot_pin(&sub, &error))?;
     }
     let mut ebpf = load_maps(dir, options)?;
-    load_programs(&mut ebpf, dir, |name| !ON_DEMAND.contains(&name))?;
+    load_programs(&mut ebpf, dir, |name| !ON_DEMAND.contains(&name) && name != ADOPT_FLOWS)?;
     fill_programs(&mut ebpf, |rare| !ON_DEMAND.contains(&rare.name()))?;
     let made = Datapath { pin_dir: dir.to_owned() };
     let port_secret = secret().context("cannot read /dev/urandom")?;
@@ -121,6 +121,10 @@ fn make(dir: &Path, options: LoadOptions) -> Result<()> {
 /// loads them for the first of those.
 const ON_DEMAND: [&str; 3] =
     [Hook::FromUplinkL3.program(), Hook::ToUplinkL3.program(), RareProgram::RareL3.name()];
+
+/// The program that makes flows of those that the kernel tracks: loaded to be run,
+/// and never pinned.
+const ADOPT_FLOWS: &str = "adopt_flows";
 
 /// Loads and pins the programs that are wanted, as many at a time as there are
 /// CPUs: nearly all of their time goes into the kernel's verifier, which takes
@@ -262,6 +266,24 @@ fn refused(name: &str, error: ProgramError) -> Error {
     .hint("please report it, with the kernel's version")
 }
 
+/// The program that adopts flows, loaded.
+pub(super) struct Adoption {
+    ebpf: Ebpf,
+}
+
+impl Adoption {
+    /// The program.
+    ///
+    /// # Errors
+    /// The object has none.
+    pub(super) fn program(&mut self) -> Result<&mut SchedClassifier> {
+        let what = "cannot adopt flows";
+        let program = self.ebpf.program_mut(ADOPT_FLOWS);
+        let program = program.ok_or_else(|| Error::failed(what).because("there is no program"))?;
+        program.try_into().context(what)
+    }
+}
+
 impl Datapath {
     /// Loads the hook's programs if they are of those that are loaded on demand, and
     /// are not there. A run that is killed leaves some, which the next one replaces.
@@ -281,6 +303,17 @@ impl Datapath {
         let mut ebpf = load_maps(dir, self.options()?)?;
         load_programs(&mut ebpf, dir, |name| ON_DEMAND.contains(&name))?;
         fill_programs(&mut ebpf, |rare| ON_DEMAND.contains(&rare.name()))
+    }
+
+    /// Loads the program that adopts flows, for one time.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub(super) fn load_adoption(&self) -> Result<Adoption> {
+        let ebpf = load_maps(&self.pin_dir, self.options()?)?;
+        let mut adoption = Adoption { ebpf };
+        adoption.program()?.load().map_err(|error| refused(ADOPT_FLOWS, error))?;
+        Ok(adoption)
     }
 
     /// Compares every map with its definition and the version with this netbpf's.

@@ -135,8 +135,13 @@ impl Datapath {
             // Newer kernels run nothing on a packet that ends with its Ethernet header.
             packet.resize(64, 0);
         }
-        let options = TestRunOptions { data_in: Some(&packet), ..TestRunOptions::default() };
-        let result = self.program(name)?.test_run(options);
-        Ok(result.context(format!("cannot run program {name}"))?.return_value)
+        run(&self.program(name)?, name, &packet)
     }
+}
+
+/// Runs a program once, on a packet.
+fn run(program: &SchedClassifier, name: &str, packet: &[u8]) -> Result<u32> {
+    let options = TestRunOptions { data_in: Some(packet), ..TestRunOptions::default() };
+    let result = program.test_run(options);
+    Ok(result.context(format!("cannot run program {name}"))?.return_value)
 }

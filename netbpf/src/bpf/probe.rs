@@ -3,7 +3,8 @@
 use std::{fs, path::Path, sync::OnceLock};
 
 use aya::{
-    programs::{SchedClassifier, TcAttachType},
+    programs::{ProgramError, ProgramType, SchedClassifier, TcAttachType},
+    sys::is_program_supported,
     util::KernelVersion,
 };
 
@@ -40,6 +41,7 @@ pub fn probe() -> Result<Probe> {
             .hint(format!("netbpf needs kernel {OLDEST} or later")));
     }
     check_capabilities()?;
+    check_loading()?;
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         return Err(Error::failed("the kernel does not tell its types")
             .because("/sys/kernel/btf/vmlinux is not there")
@@ -81,6 +83,25 @@ fn check_capabilities() -> Result<()> {
     Err(Error::failed("not enough privileges to load eBPF programs")
         .because(format!("missing {}", missing.join(" and ")))
         .hint("run it as root, for example with sudo"))
+}
+
+/// Loads a program that does nothing. Capabilities tell too little: those of a user
+/// namespace do not count here, and filters of system calls, security modules and
+/// lockdown have their say.
+fn check_loading() -> Result<()> {
+    let what = "the kernel lets this process load no eBPF programs";
+    match is_program_supported(ProgramType::SchedClassifier) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::failed("the kernel has no eBPF programs for network devices")
+            .hint("use a kernel that is built with CONFIG_BPF_SYSCALL=y and CONFIG_NET_CLS_BPF")),
+        Err(ProgramError::SyscallError(error)) => {
+            Err(Error::failed(what).because(error.io_error).hint(
+                "run it as root of the machine: that of a user namespace or a container may not be \
+                 allowed to",
+            ))
+        }
+        Err(error) => Err(Error::failed(what).because(error)),
+    }
 }
 
 /// The effective capabilities in the text of `/proc/<pid>/status`.

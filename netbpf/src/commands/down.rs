@@ -41,16 +41,24 @@ pub struct Args {
 #[derive(Serialize)]
 struct Removed {
     removed: Vec<String>,
+    /// Of `--sandbox` without a network: whether there was one, which is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox_removed: Option<bool>,
 }
 
-/// Tells programs what was taken away.
+/// Tells programs what was taken away; and of the sandbox, if it was to be, whether
+/// there was one.
 ///
 /// # Errors
 /// The result cannot be written.
-pub(crate) fn tell(removed: Vec<String>, globals: &Globals) -> Result<()> {
+pub(crate) fn tell(
+    removed: Vec<String>,
+    sandbox_removed: Option<bool>,
+    globals: &Globals,
+) -> Result<()> {
     if globals.format() == Format::Json {
         let mut out = Sink::stdout();
-        write_json(&mut out, &Removed { removed })?;
+        write_json(&mut out, &Removed { removed, sandbox_removed })?;
         out.flush().context(CANNOT_WRITE)?;
     }
     Ok(())
@@ -63,7 +71,7 @@ impl Args {
     /// What is left, and why.
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         host::require_privileges("down")?;
-        tell(block_on(self.remove(globals))?, globals)?;
+        tell(block_on(self.remove(globals))?, None, globals)?;
         Ok(ExitCode::SUCCESS)
     }
 

@@ -76,7 +76,9 @@ impl Args {
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         host::require_privileges("exec")?;
         let name = self.enter(globals)?;
-        show_namespace(&name).context(format!("cannot prepare {name}'s file systems"))?;
+        let is_machine = globals.sandbox && name == HOST;
+        show_namespace(&name, is_machine)
+            .context(format!("cannot prepare {name}'s file systems"))?;
         let Some((program, arguments)) = self.command.split_first() else {
             return Ok(ExitCode::SUCCESS);
         };
@@ -137,11 +139,15 @@ impl Args {
 
 /// Gives this process a view of the file system as it is in the namespace, in
 /// a mount namespace of its own.
-fn show_namespace(name: &str) -> Result<(), Errno> {
+///
+/// In a sandbox's host, `is_machine`, what is mounted reaches the sandbox all the same:
+/// whoever makes networks and namespaces there makes them on that machine.
+fn show_namespace(name: &str, is_machine: bool) -> Result<(), Errno> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS)?;
     // What is mounted from now on stays in here; what others mount or unmount is seen.
-    mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)?;
+    let own = if is_machine { "/sys" } else { "/" };
+    mount(none, own, none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)?;
     let kept: Vec<(&str, File)> =
         SYS_MOUNTS.into_iter().filter_map(|path| Some((path, File::open(path).ok()?))).collect();
     // Over the old one instead of in its place, so that the kept can be had from it.
@@ -153,7 +159,7 @@ fn show_namespace(name: &str) -> Result<(), Errno> {
         let _ = mount(Some(&source), path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none);
     }
     let Ok(files) = fs::read_dir(Path::new(ETC).join(name)) else { return Ok(()) };
-    for file in files.filter_map(Result::ok) {
+    for file in files.filter(|_| !is_machine).filter_map(Result::ok) {
         let place = Path::new("/etc").join(file.file_name());
         let _ = mount(Some(&file.path()), &place, none, MsFlags::MS_BIND, none);
     }

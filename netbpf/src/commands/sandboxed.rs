@@ -51,6 +51,13 @@ fn bring_up(args: up::Args, globals: &Globals) -> Result<ExitCode> {
     let code = sandbox.host().run(|| args.run(globals))??;
     if !is_kept {
         keeper.keep(&sandbox)?;
+        if kept::is_passing() {
+            say(
+                globals,
+                "warning: this shell has mounts of its own, and the sandbox is among them only: \
+                 it goes with the last process that has them",
+            );
+        }
     }
     Ok(code)
 }
@@ -80,7 +87,7 @@ fn take_down(globals: &Globals) -> Result<ExitCode> {
     if was_there {
         say(globals, "the sandbox is gone");
     }
-    down::tell(removed, globals)?;
+    down::tell(removed, Some(was_there), globals)?;
     Ok(ExitCode::SUCCESS)
 }
 

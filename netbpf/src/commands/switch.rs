@@ -17,9 +17,10 @@ use crate::{
 
 /// Switch a running network over to another datapath
 ///
-/// Namespaces, addresses and published ports stay as they are, and the network
-/// is never without a datapath: the new one is made beside the old one, which is
-/// then taken away. What was interrupted goes on with the next call, or with `up`.
+/// Namespaces, addresses and published ports stay as they are, and connections
+/// go on: the new datapath is made beside the old one, takes its connections over,
+/// and then that is taken away. What was interrupted goes on with the next call, or
+/// with `up`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -27,10 +28,9 @@ Examples:
   netbpf switch netbpf0 --datapath ebpf
   netbpf switch netbpf0 --datapath ebpf --dry-run
 
-Connections: to iptables, those of TCP and UDP and pings go on, as connections
-that the kernel tracks. To ebpf, those go on whose next packet comes from the
-namespace and that had kept their port, or that are to a published port; others
-must be opened anew.")]
+Connections of TCP and UDP and pings go on, with the ports that they have. What
+namespaces send in the moment in which they are handed over is lost: TCP sends it
+again. Flows of other protocols begin anew.")]
 pub struct Args {
     /// The network
     #[arg(value_name = "NET")]

@@ -22,6 +22,8 @@ use crate::{cli::Globals, error::Result, host};
 /// frames, and everything that comes out anywhere is compared. A difference is a
 /// bug, or one of those that --list-differences explains.
 #[derive(clap::Args, Debug)]
+// Both structures are called `Args`, and groups are named by their structures.
+#[group(skip)]
 #[command(after_help = "\
 Examples:
   netbpf verify

@@ -141,6 +141,15 @@ fn localnet(interface: &str) -> String {
     format!("conf/{interface}/route_localnet")
 }
 
+/// Whether bridges have the packets that they bridge judged and translated by
+/// iptables as if they were routed (`bridge-nf-call-iptables`); not if the kernel
+/// has no such bridges.
+#[must_use]
+pub fn judges_bridged() -> bool {
+    fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables")
+        .is_ok_and(|value| value.trim() != "0")
+}
+
 /// Puts sysctls back to what they were, in the given order. Those of devices
 /// that are gone are no error.
 ///

@@ -66,6 +66,7 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
             .collect(),
         addresses: observed.addresses.clone(),
         networks: observed.others(name).cloned().collect(),
+        judged: observed.unreflecting.contains(&topology.name),
         ..Observed::default()
     };
     let mut all = missing(topology, &nothing, store);

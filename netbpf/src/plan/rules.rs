@@ -20,24 +20,44 @@ impl Planner<'_> {
         let differ = rules.into_iter().filter(|rules| !self.observed.rules.has(rules));
         steps.extend(differ.map(|rules| Step::SetRules { rules }));
         self.links(steps);
-        for endpoint in &self.topology.endpoints {
-            let has = self.own_port(endpoint).is_some_and(|port| port.hairpin);
-            if !has && needs_hairpin(self.topology, endpoint) {
-                steps.push(Step::SetHairpin { endpoint: endpoint.clone(), on: true });
-            }
-        }
+        self.hairpin(steps);
         let bridge = &self.topology.name;
         let has = self.own_bridge().is_some() && self.observed.localnet.contains(bridge);
         if !has && needs_localnet(self.topology) {
             steps.push(Step::SetRouteLocalnet { bridge: bridge.clone(), on: true });
         }
     }
+
+    /// What a namespace sends to itself by a published port is routed, and comes
+    /// back from the bridge as from anybody. But where the bridge has iptables
+    /// translate what it bridges, it leaves by the port that it came by; and what is
+    /// flooded must not, or a namespace would hear itself.
+    fn hairpin(&self, steps: &mut Vec<Step>) {
+        let topology = self.topology;
+        let endpoints = topology.endpoints.iter();
+        let published: Vec<&EndpointPlan> =
+            endpoints.filter(|endpoint| is_published(topology, endpoint)).collect();
+        if !self.observed.judged || published.is_empty() {
+            return;
+        }
+        let bridge = topology.name.clone();
+        if !self.observed.unreflecting.contains(&bridge) {
+            let endpoints = published.iter().map(|&endpoint| endpoint.clone()).collect();
+            steps.push(Step::DropReflected { bridge, endpoints });
+        }
+        let is_set =
+            |endpoint: &EndpointPlan| self.own_port(endpoint).is_some_and(|port| port.hairpin);
+        steps.extend(
+            published
+                .into_iter()
+                .filter(|endpoint| !is_set(endpoint))
+                .map(|endpoint| Step::SetHairpin { endpoint: endpoint.clone(), on: true }),
+        );
+    }
 }
 
-/// Whether a namespace may reach itself by a published port. Where the bridge
-/// has iptables translate what it bridges (`bridge-nf-call-iptables`), such a
-/// packet leaves by the port that it came by.
-fn needs_hairpin(topology: &Topology, endpoint: &EndpointPlan) -> bool {
+/// Whether a namespace may reach itself by a published port.
+fn is_published(topology: &Topology, endpoint: &EndpointPlan) -> bool {
     topology.published_to(&endpoint.namespace).next().is_some()
 }
 

@@ -195,6 +195,14 @@ pub enum Step {
         /// What the network should have in a table.
         rules: TableRules,
     },
+    /// Have the bridge drop what it would send back by the port that it came by,
+    /// but for what a namespace sends to itself by a published port.
+    DropReflected {
+        /// The bridge.
+        bridge: LinkName,
+        /// The namespaces whose ports have hairpin mode.
+        endpoints: Vec<EndpointPlan>,
+    },
     /// Have the bridge send packets back by the port that they came by, where
     /// they are the namespace's own to itself.
     SetHairpin {
@@ -217,8 +225,15 @@ pub enum Step {
         /// To which one.
         to: Kind,
     },
+    /// Drop what the namespaces send to the stack, until rules are set or cleared.
+    Hold {
+        /// What the network has in the table of such rules meanwhile.
+        rules: TableRules,
+    },
     /// Have the kernel track the flows of eBPF that live.
     CarryFlows,
+    /// Have eBPF go on with the connections that the kernel tracks.
+    AdoptFlows,
     /// Remember that the network is complete.
     MarkUp,
 
@@ -265,6 +280,11 @@ pub enum Step {
     ClearRules {
         /// What the network has in a table.
         rules: TableRules,
+    },
+    /// Undo [`Step::DropReflected`].
+    ClearReflected {
+        /// The bridge.
+        bridge: LinkName,
     },
     /// Put back what [`Step::SwitchOn`] changed.
     SwitchBack {
@@ -320,6 +340,7 @@ impl Step {
             Self::Attach { hook, link, .. } => Self::Detach { hook, link },
             Self::KeepTables => Self::TidyTables,
             Self::SetRules { rules } => Self::ClearRules { rules },
+            Self::DropReflected { bridge, .. } => Self::ClearReflected { bridge },
             Self::MarkUp => Self::MarkRemoving,
             Self::LinkUp { .. }
             | Self::SetMtu { .. }
@@ -331,7 +352,9 @@ impl Step {
             | Self::SetHairpin { .. }
             | Self::SetRouteLocalnet { .. }
             | Self::MarkSwitching { .. }
+            | Self::Hold { .. }
             | Self::CarryFlows
+            | Self::AdoptFlows
             | Self::MarkRemoving
             | Self::Detach { .. }
             | Self::Withdraw { .. }
@@ -341,6 +364,7 @@ impl Step {
             | Self::ClearGateway { .. }
             | Self::TidyTables
             | Self::ClearRules { .. }
+            | Self::ClearReflected { .. }
             | Self::SwitchBack { .. }
             | Self::DeleteLink { .. }
             | Self::DeletePair { .. }

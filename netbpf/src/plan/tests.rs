@@ -1,5 +1,9 @@
 //! Plans, without a host.
 
+mod classic;
+mod direct;
+mod switch;
+
 use std::{net::Ipv4Addr, path::PathBuf};
 
 use netbpf_common::{Endpoint, Uplink};
@@ -11,7 +15,8 @@ use crate::{
     observe::{DatapathSeen, Inside, Observed},
     state::{Journal, Phase, Recorded, Store},
     topology::{
-        INSIDE, LinkName, NamespaceName, NamespaceSpec, Request, Subnet, Topology, UplinkPlan,
+        Guard, INSIDE, LinkName, NamespaceName, NamespaceSpec, Request, Subnet, Topology,
+        UplinkPlan,
     },
 };
 

@@ -36,6 +36,7 @@ impl Step {
             Self::SetPublished { .. } => "datapath differs about ports".into(),
             Self::Attach { hook, link, .. } => format!("{} not on {link}", hook.program()),
             Self::SetRules { rules } => format!("rules in {} differ", rules.table.name()),
+            Self::DropReflected { bridge, .. } => format!("{bridge} reflects broadcasts"),
             Self::SetHairpin { endpoint, .. } => format!("{} without hairpin mode", endpoint.link),
             Self::SetRouteLocalnet { bridge, .. } => format!("{bridge} without route_localnet"),
             Self::MarkUp => "interrupted".into(),
@@ -134,10 +135,26 @@ impl fmt::Display for Step {
                 let (from, to) = (from.name(), to.name());
                 write!(f, "remember that the network is being switched from {from} to {to}")
             }
+            Self::Hold { rules } => {
+                let table = rules.table.name();
+                write!(f, "iptables-restore --noflush: hold what namespaces send, in table {table}")
+            }
             Self::CarryFlows => f.write_str("conntrack: track the flows that eBPF carries"),
+            Self::AdoptFlows => {
+                f.write_str("bpf: go on with the connections that the kernel tracks")
+            }
             Self::KeepTables => f.write_str("remember which tables of nf_tables there are"),
             Self::TidyTables => f.write_str("nft: delete the tables that iptables made, if unused"),
             Self::SetRules { rules } => fmt::Display::fmt(rules, f),
+            Self::DropReflected { bridge, endpoints } => {
+                write!(f, "nft: {bridge} drops what would go back by ")?;
+                for (n, endpoint) in endpoints.iter().enumerate() {
+                    let separator = if n == 0 { "" } else { ", " };
+                    write!(f, "{separator}{}, but to {}", endpoint.link, endpoint.mac)?;
+                }
+                Ok(())
+            }
+            Self::ClearReflected { bridge } => write!(f, "nft: {bridge} drops nothing more"),
             Self::SetHairpin { endpoint, on } => {
                 write!(f, "bridge link set dev {} hairpin {}", endpoint.link, on_off(*on))
             }

@@ -22,6 +22,7 @@ use std::{
         unix::fs::{DirBuilderExt as _, MetadataExt as _},
     },
     path::Path,
+    process,
     sync::Arc,
 };
 
@@ -31,7 +32,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CpuSet, sched_getaffinity},
     sys::statfs::{NSFS_MAGIC, statfs},
-    unistd::Pid,
+    unistd::{Pid, getppid},
 };
 
 use super::{
@@ -139,6 +140,29 @@ impl Keeper {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether somebody who has started this process does not see the sandbox that it
+/// keeps, having other mounts: in a shell of `unshare -m`, `ip netns exec` or `netbpf
+/// exec`, say. Not if that cannot be told.
+pub(crate) fn is_passing() -> bool {
+    let mounts = |process: i32| Some(fs::metadata(format!("/proc/{process}/ns/mnt")).ok()?.ino());
+    let own = mounts(process::id().cast_signed());
+    let mut ancestor = Some(getppid().as_raw());
+    while let Some(process) = ancestor.filter(|&process| process > 0) {
+        match mounts(process) {
+            None => return false,
+            other if other != own => return true,
+            _ => ancestor = parent(process),
+        }
+    }
+    false
+}
+
+/// Who has started a process.
+fn parent(process: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// Whether this process may run on a CPU.

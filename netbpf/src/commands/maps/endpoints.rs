@@ -8,10 +8,12 @@ use netbpf_common::{
 };
 use serde::Serialize;
 
-use super::Subject;
+use super::{Subject, filter::Filter, tracked};
 use crate::{
     error::Result,
     output::{Column, Format, JsonList, Style, Table},
+    plan::endpoint_row,
+    topology::Guard,
 };
 
 const COLUMNS: &[Column] = &[
@@ -42,17 +44,57 @@ struct View<'a> {
     mtu: u32,
     guard: &'a str,
     flows: u64,
-    flow_limit: u32,
+    /// Null for iptables: all of the host share the kernel's table.
+    flow_limit: Option<u32>,
+}
+
+/// An endpoint, of either datapath.
+struct Line {
+    id: EndpointId,
+    endpoint: Endpoint,
+    guard: &'static str,
+    flows: u64,
+    flow_limit: Option<u32>,
+}
+
+/// The endpoints of both datapaths, in the order of their numbers.
+fn lines(subject: &Subject) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    if let Some(datapath) = subject.ebpf() {
+        let counts = datapath.map::<FlowCounts>()?;
+        for (id, endpoint) in live(subject)? {
+            let flows = counts.get(&id.index())?.unwrap_or_default();
+            let guard = guard(&endpoint);
+            lines.push(Line { id, endpoint, guard, flows, flow_limit: Some(endpoint.flow_limit) });
+        }
+    }
+    let flows = tracked::lines(subject, &Filter::default())?;
+    for topology in &subject.classical {
+        let bridge_ifindex = index(topology.name.as_str());
+        let guard = if topology.guard == Guard::Off { "off" } else { "routed" };
+        for plan in &topology.endpoints {
+            let id = plan.endpoint_id();
+            let ifindex = index(plan.link.as_str());
+            let endpoint = Endpoint { ifindex, bridge_ifindex, ..endpoint_row(topology, plan) };
+            let flows = flows.iter().filter(|flow| flow.head.endpoint == id).count() as u64;
+            lines.push(Line { id, endpoint, guard, flows, flow_limit: None });
+        }
+    }
+    lines.sort_by_key(|line| line.id.0);
+    Ok(lines)
+}
+
+/// The index of an interface; 0 if it is gone.
+fn index(name: &str) -> u32 {
+    nix::net::if_::if_nametoindex(name).unwrap_or_default()
 }
 
 /// Shows each endpoint.
 pub(super) fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Result<()> {
-    let counts = subject.datapath()?.map::<FlowCounts>()?;
-    let flows = |id: EndpointId| Ok(counts.get(&id.index())?.unwrap_or_default());
     match style.format {
         Format::Json => {
             let mut list = JsonList::begin(out, "endpoints")?;
-            for (id, endpoint) in live(subject)? {
+            for Line { id, endpoint, guard, flows, flow_limit } in lines(subject)? {
                 let name = subject.names.get(id);
                 list.item(&View {
                     id: id.0,
@@ -65,18 +107,18 @@ pub(super) fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Resu
                     mac: endpoint.mac.to_string(),
                     gateway_mac: endpoint.gateway_mac.to_string(),
                     mtu: endpoint.mtu,
-                    guard: guard(&endpoint),
-                    flows: flows(id)?,
-                    flow_limit: endpoint.flow_limit,
+                    guard,
+                    flows,
+                    flow_limit,
                 })?;
             }
             list.end()
         }
         Format::Table => {
             let mut table = Table::new(out, COLUMNS, style.headers);
-            for (id, endpoint) in live(subject)? {
+            for Line { id, endpoint, guard, flows, flow_limit } in lines(subject)? {
                 let network = subject.names.get(id).map_or("", |name| name.network.as_str());
-                let live = flows(id)?;
+                let limit = flow_limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string());
                 table.row(|row| {
                     row.cell(id.0)
                         .cell(network)
@@ -85,9 +127,9 @@ pub(super) fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Resu
                         .cell(endpoint.addr)
                         .cell(endpoint.mac)
                         .cell(endpoint.mtu)
-                        .cell(guard(&endpoint))
-                        .cell(live)
-                        .cell(endpoint.flow_limit);
+                        .cell(guard)
+                        .cell(flows)
+                        .cell(limit);
                 })?;
             }
             table.end()

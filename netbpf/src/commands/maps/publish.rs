@@ -9,6 +9,7 @@ use super::{Subject, filter::Proto};
 use crate::{
     error::Result,
     output::{Column, Format, JsonList, Style, Table},
+    plan::publish_entries,
 };
 
 const COLUMNS: &[Column] = &[
@@ -59,7 +60,12 @@ struct View<'a> {
 
 /// Shows each published range of ports.
 pub(super) fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Result<()> {
-    let entries = subject.datapath()?.published()?;
+    let mut entries = match subject.ebpf() {
+        Some(datapath) => datapath.published()?,
+        None => Vec::new(),
+    };
+    entries.extend(subject.classical.iter().flat_map(publish_entries));
+    entries.sort_by_key(|entry| entry.order);
     match style.format {
         Format::Json => {
             let mut list = JsonList::begin(out, "publish")?;

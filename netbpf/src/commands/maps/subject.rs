@@ -48,8 +48,8 @@ impl Subject {
             Error::failed("only the eBPF datapath has these maps")
                 .because("this host's networks have the iptables datapath")
                 .hint(
-                    "`netbpf maps flows` shows their connections, `netbpf status` their \
-                     namespaces and ports, `iptables -vnL` counts packets",
+                    "`netbpf maps flows`, `endpoints` and `publish` show these, too; \
+                     `bridge fdb` shows MACs, `iptables -vnL` counts packets",
                 )
         })
     }

@@ -8,6 +8,7 @@ mod tool;
 use super::{Datapath, Kind};
 use crate::{
     error::{Error, Result},
+    net::ctnetlink::reflection,
     observe::Observed,
 };
 
@@ -85,6 +86,8 @@ impl Datapath for Iptables {
         // Without iptables there are no rules to be seen.
         if let Some(tool) = self.tools.first().filter(|_| is_asked_for) {
             observed.rules = tool.save()?;
+            let bridges = observed.networks.iter().map(|network| &network.topology.name);
+            observed.unreflecting = reflection::dropping(bridges);
         }
         Ok(())
     }

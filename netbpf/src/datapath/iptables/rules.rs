@@ -82,6 +82,14 @@ impl TableRules {
         [raw(topology), filter(topology), nat(topology, observed)]
     }
 
+    /// What a network has in the raw table while it is switched over: what its
+    /// namespaces send to the stack is dropped.
+    #[must_use]
+    pub fn holding(topology: &Topology) -> Self {
+        let rules = vec![format!("-i {} -j DROP", topology.name)];
+        single(Table::Raw, "PREROUTING", chain(topology, "PRE"), rules)
+    }
+
     /// What `iptables-restore --noflush` is given to make it so. A chain that
     /// is declared is made, or emptied.
     #[must_use]

@@ -54,6 +54,23 @@ impl Conntrack {
         Ok(all)
     }
 
+    /// The connection that is tracked with the opening ends of the given one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn find(&mut self, connection: &Connection) -> Result<Option<Connection>> {
+        let mut found = None;
+        let asked = self.netfilter.get(ConntrackMessage::Get(connection.key()), |message| {
+            if let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message {
+                found = Connection::read(&attributes);
+            }
+        });
+        match asked {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            other => other.map(|()| found).context("cannot look for a tracked connection"),
+        }
+    }
+
     /// Ends a connection: its next packet is decided on anew. Returns whether it
     /// was there.
     ///

@@ -3,6 +3,7 @@
 
 mod connection;
 mod conntrack;
+pub mod reflection;
 pub mod tables;
 
 use std::io;
@@ -17,6 +18,9 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 pub use connection::{Connection, Counts, Ends, TcpState};
 pub use conntrack::{Conntrack, Outcome};
+
+/// `NFNL_SUBSYS_NFTABLES`, the resource of a batch.
+const NFTABLES: u16 = 10;
 
 /// Room for what the kernel sends at once: it fills at most 32 KiB.
 const RECEIVED: usize = 64 * 1024;
@@ -52,13 +56,24 @@ impl Netfilter {
         bytes
     }
 
-    /// Asks for all there are of something, and calls `each` with each of them.
+    /// Asks for all there are of something of IPv4's, and calls `each` with each
+    /// of them.
     fn dump(
         &mut self,
         inner: impl Into<NetfilterMessageInner>,
+        each: impl FnMut(NetfilterMessageInner),
+    ) -> io::Result<()> {
+        self.dump_of(NetfilterProtoFamily::IPv4, inner, each)
+    }
+
+    /// The same of any family.
+    fn dump_of(
+        &mut self,
+        family: NetfilterProtoFamily,
+        inner: impl Into<NetfilterMessageInner>,
         mut each: impl FnMut(NetfilterMessageInner),
     ) -> io::Result<()> {
-        let bytes = self.message(NLM_F_DUMP, (NetfilterProtoFamily::IPv4, 0), inner);
+        let bytes = self.message(NLM_F_DUMP, (family, 0), inner);
         self.socket.send(&bytes, 0)?;
         loop {
             for message in self.receive()? {
@@ -66,6 +81,26 @@ impl Netfilter {
                     NetlinkPayload::InnerMessage(message) => each(message.inner),
                     NetlinkPayload::Done(_) => return Ok(()),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Asks for one of something of IPv4's, and calls `each` with it.
+    fn get(
+        &mut self,
+        inner: impl Into<NetfilterMessageInner>,
+        mut each: impl FnMut(NetfilterMessageInner),
+    ) -> io::Result<()> {
+        let bytes = self.message(NLM_F_ACK, (NetfilterProtoFamily::IPv4, 0), inner);
+        self.socket.send(&bytes, 0)?;
+        loop {
+            for message in self.receive()? {
+                match message.payload {
+                    NetlinkPayload::InnerMessage(message) => each(message.inner),
+                    NetlinkPayload::Error(said) if said.code.is_none() => return Ok(()),
+                    NetlinkPayload::Error(said) => return Err(said.to_io()),
                     _ => {}
                 }
             }

@@ -9,10 +9,7 @@ use netlink_packet_netfilter::{
     none::ControlMessage,
 };
 
-use super::Netfilter;
-
-/// `NFNL_SUBSYS_NFTABLES`, the resource of a batch.
-const NFTABLES: u16 = 10;
+use super::{NFTABLES, Netfilter};
 
 /// `NLM_F_NONREC` of a deletion: what is not empty stays.
 const NOT_RECURSIVE: u16 = 0x100;
