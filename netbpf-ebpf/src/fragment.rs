@@ -11,7 +11,7 @@ use netbpf_common::{
 };
 
 use crate::{
-    Forward, Stop, Verdict, parse,
+    Forward, Stop, Verdict, dnat, parse,
     rare::{Payload, Rare, Read},
     rewrite,
     seam::{Env, FlowEntry, FragmentsEntry, Seam, Skb, Tables},
@@ -243,7 +243,7 @@ pub fn release<S: Skb, T: Tables, E: Env>(
     let Some(chain) = take_chain(seam, &key) else {
         return if is_held { Verdict::Held } else { forward.verdict };
     };
-    let Some(entry) = seam.tables.flow(&rare.packet.tuple) else {
+    let Some(entry) = dnat::lookup(seam, &rare.packet.tuple) else {
         return forward.verdict;
     };
     let flow = entry.get();
@@ -324,6 +324,17 @@ fn copyable<S: Skb, T: Tables, E: Env>(
     }
 }
 
+/// The hops that fragments go with the first of a datagram, which is in hand: none where
+/// they come in again, or are the host's own.
+#[inline(always)]
+fn hops(skb: &impl Skb, flow: &Flow) -> u8 {
+    u8::from(if flow.kind.is_to_endpoint() {
+        !skb.is_from_host()
+    } else {
+        flow.uplink != Flow::LOOPBACK
+    })
+}
+
 /// Sends the held fragment with that ticket, if it still waits; returns the one
 /// before it.
 #[inline(always)]
@@ -338,11 +349,12 @@ fn send_held<S: Skb, T: Tables, E>(
 ) -> Option<u32> {
     let (previous, _) = restore(seam, key, ticket)?;
     let header = Header::load(&seam.skb)?;
-    if header.ttl <= 1 {
+    if header.ttl <= 1 && !seam.skb.is_from_host() {
         seam.tables.count_drop(flow.endpoint, DropReason::TtlExceeded);
         return Some(previous);
     }
-    rewrite::ip_header(&mut seam.skb, &header, flow, header.ttl - 1)?;
+    let ttl = header.ttl - hops(&seam.skb, flow);
+    rewrite::ip_header(&mut seam.skb, &header, flow, ttl)?;
     seam.skb.write(0, *macs)?;
     if seam.skb.send_copy(verdict) {
         let bytes = seam.skb.l3_len();

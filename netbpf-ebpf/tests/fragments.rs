@@ -1,16 +1,17 @@
 //! Fragments: in any order, both ways, and once each.
 
-use netbpf_common::{Counter, DropReason, EndpointId, HeldFragment, SourceGuard};
+use netbpf_common::{Counter, DropReason, EndpointId, Flow, HeldFragment, MacAddr, SourceGuard};
 use netbpf_ebpf::{
     Outcome, Verdict,
     sim::{
         Sim,
-        packet::{self, has_right_checksums},
+        packet::{self, Addresses, has_right_checksums},
         testbed::{HOST, PEER, UPLINK, endpoint_id, inward, namespace, network, outward, port},
     },
 };
 
 const OUT: Verdict = Verdict::Uplink { ifindex: UPLINK };
+const BACK: Verdict = Verdict::Neighbour { ifindex: Flow::LOOPBACK, next_hop: HOST.1 };
 
 fn went(n: u8, verdict: Verdict) -> Outcome {
     Outcome { endpoint: endpoint_id(n), result: Ok(verdict) }
@@ -226,6 +227,35 @@ fn a_first_fragment_that_is_too_small_goes_nowhere() {
     assert_eq!(outcome.result, Err(DropReason::Fragment), "options of eight bytes, four there");
     let outcome = sim.from_namespace(2, &whole);
     assert!(outcome.result.is_ok(), "{outcome:?}");
+}
+
+/// The host's own as well, and those that come in again by its address: each has as many
+/// hops behind it as the first, none on the way by the loopback device.
+///
+/// Requirements: 4787-14, nat-14.
+#[test]
+fn fragments_on_the_loopback_device_wait_for_their_first() {
+    let own = Addresses { from: (MacAddr::ZERO, HOST.1), to: (MacAddr::ZERO, HOST.1) };
+    let mut sim = bed();
+    let mut pieces = pieces(&packet::udp(own, 5555, 9000, &[0x5a; 53]));
+    pieces[1][22] = 1;
+    packet::fix_header_checksum(&mut pieces[1]);
+    for piece in pieces[1..].iter().rev() {
+        assert_eq!(sim.from_host(piece).result, Ok(Verdict::Pass), "it may be the host's");
+    }
+    assert_eq!(sim.from_host(&pieces[0]), went(1, Verdict::Sent));
+    let got: Vec<_> = sim.skb.copies.iter().map(|(_, copy)| copy.clone()).collect();
+    assert!(sim.skb.copies.iter().all(|(verdict, _)| *verdict == into(1)));
+    assert_eq!(got.iter().map(|piece| piece[22]).collect::<Vec<_>>(), [64, 1, 64, 64]);
+    let whole = whole(got);
+    assert_eq!(packet::ends(&whole), (HOST.1, 5555, namespace(1).1, 7000));
+    assert!(has_right_checksums(&whole));
+
+    let out = self::pieces(&packet::udp(outward(2, HOST.1), 40000, 9000, &[0x5a; 24]));
+    assert_eq!(sim.from_namespace(2, &out[1]), went(2, Verdict::Pass), "the host's, too");
+    assert_eq!(sim.from_namespace(2, &out[0]), went(2, Verdict::Sent));
+    let ttls: Vec<_> = sim.skb.copies.iter().map(|(goes, copy)| (*goes, copy[22])).collect();
+    assert_eq!(ttls, [(BACK, 64); 2]);
 }
 
 /// What waits for a first that the stack is to send on comes in once more, and goes

@@ -3,7 +3,7 @@
 use netbpf_common::{Counter, Counters, DropReason, EndpointId};
 
 use super::{Before, Program};
-use crate::{Outcome, Verdict, sim::Sim};
+use crate::{Outcome, Verdict, seam::Skb as _, sim::Sim};
 
 /// Counted once, in the row that fits the outcome, and nowhere else; and so is
 /// each fragment that has waited for this one, `lost` ones for whose they were. Returns
@@ -71,7 +71,8 @@ fn add(expected: &mut Counters, sim: &Sim, before: &Before, verdict: Verdict, co
     for (_, copy) in &sim.skb.copies {
         count(copy);
     }
-    let is_over = |held: &&&netbpf_common::HeldFragment| held.frame[22] <= 1;
+    let is_over =
+        |held: &&&netbpf_common::HeldFragment| held.frame[22] <= 1 && !sim.skb.is_from_host();
     let over = before.released(sim).iter().filter(is_over).count();
     expected.0[Counters::drop_row(DropReason::TtlExceeded)] += over as u64;
 }

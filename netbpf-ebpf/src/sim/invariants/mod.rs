@@ -13,7 +13,10 @@ use std::rc::Rc;
 use netbpf_common::{Counter, Counters, DropReason, EndpointId, Flow, HeldFragment, Tuple};
 
 use super::{Frame, Map, Sim};
-use crate::{Outcome, Verdict, seam::Tables as _};
+use crate::{
+    Outcome, Verdict,
+    seam::{Skb as _, Tables as _},
+};
 
 pub use tables::{check_tables, sweep};
 
@@ -150,10 +153,10 @@ fn check_translated(
     let mut others = others.iter();
     for held in released {
         assert_eq!(held.key, read::fragment_key(&sent.1.bytes), "of another datagram");
-        if held.frame[22] > 1 {
+        if held.frame[22] > 1 || sent.1.is_from_host() {
             let (goes, copy) = others.next().expect("released, and nowhere");
             assert_eq!(goes, verdict);
-            translation::check_released(&flow, held, first, copy);
+            translation::check_released(&flow, held, (&sent.1.bytes, first), copy);
         }
     }
     assert_eq!(others.next(), None, "sent twice");

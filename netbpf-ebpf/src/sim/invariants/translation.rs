@@ -263,11 +263,16 @@ fn longest(frame: &Frame) -> usize {
 }
 
 /// A fragment that was held is what the flow makes of it, and goes with the one
-/// in front of it: with that one's MACs.
-pub(super) fn check_released(flow: &Flow, held: &HeldFragment, first: &[u8], new: &[u8]) {
+/// in front of it: with that one's MACs, as many hops.
+pub(super) fn check_released(
+    flow: &Flow,
+    held: &HeldFragment,
+    (sent, first): (&[u8], &[u8]),
+    new: &[u8],
+) {
     let old = &held.frame[..held.len as usize];
     assert_eq!(new[..12], first[..12], "not where the first goes");
-    assert_eq!(new[22], old[22] - 1, "time to live");
+    assert_eq!(old[22] - new[22], sent[22] - first[22], "time to live");
     assert_eq!((addr(new, 26), addr(new, 30)), (flow.translated.saddr, flow.translated.daddr));
     let mut expected = old.to_vec();
     for changed in [0..12, 22..23, 24..34] {

@@ -241,7 +241,7 @@ fn stacks(world: &Sim, frame: &Frame, header: &Header) -> Expected {
 }
 
 /// Whether the host itself has sent it.
-fn is_from_host(frame: &Frame) -> bool {
+pub(super) fn is_from_host(frame: &Frame) -> bool {
     is_at_loopback(frame) && !frame.is_hairpin
 }
 

@@ -4,6 +4,7 @@ use netbpf_common::{DropReason, EndpointId, Flow, proto};
 
 use super::{
     Expected, First, Goes, Onward, Shadow,
+    inward::is_from_host,
     ports::Rule,
     read::{self, Packet, Sort},
     session::{Kind, Pair, Session, Way, seconds},
@@ -231,13 +232,16 @@ impl Shadow {
         let ((goes, first), others) = sim.skb.copies.split_first().expect("sent");
         assert_eq!(*goes, verdict, "where it goes");
         check_bytes(&onward, &sent.bytes, first);
+        // They go as many hops as the first.
+        let hops = onward.packet.header.ttl - onward.ttl;
+        let is_by_host = is_from_host(sent);
         let mut others = others.iter();
-        for (_, held) in waited.iter().rev().filter(|(_, held)| held[22] > 1) {
+        for (_, held) in waited.iter().rev().filter(|(_, held)| held[22] > 1 || is_by_host) {
             let (goes, copy) = others.next().expect("each that has waited is sent");
             assert_eq!(*goes, verdict, "where a fragment goes");
             let mut packet = onward.packet;
             packet.sort = Sort::Opaque;
-            check_bytes(&Onward { packet, ttl: held[22] - 1, ..onward }, held, copy);
+            check_bytes(&Onward { packet, ttl: held[22] - hops, ..onward }, held, copy);
         }
         assert!(others.next().is_none(), "a fragment too many");
     }
