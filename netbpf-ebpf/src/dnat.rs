@@ -33,7 +33,7 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     let mut entry = lookup(seam, &packet.tuple).ok_or(Stop::NeedsFlow)?;
     let flow = entry.get();
     // A tuple that only packets from inside carry: somebody outside pretends.
-    if !flow.kind.is_to_endpoint() || is_from_elsewhere(seam, &flow) {
+    if !leads_in(seam, &flow) {
         return Err(Stop::NeedsFlow);
     }
     if flow.kind.is_host() {
@@ -72,7 +72,7 @@ pub fn by_stack<S: Skb, T: Tables, E: Env>(
     let packet = what.packet();
     let mut entry = lookup(seam, &packet.tuple).ok_or(Stop::NeedsFlow)?;
     let flow = entry.get();
-    if !flow.kind.is_to_endpoint() || is_from_elsewhere(seam, &flow) {
+    if !leads_in(seam, &flow) {
         return Err(Stop::NeedsFlow);
     }
     if !flow.kind.is_host() {
@@ -86,10 +86,12 @@ pub fn by_stack<S: Skb, T: Tables, E: Env>(
     Ok(Forward { counter: snat::counter(&flow), verdict: Verdict::Pass })
 }
 
-/// Whether a packet from outside looks like one of the loopback device's.
+/// Whether the flow takes the packet in hand into a namespace, or to the host: not if the
+/// one is from outside and the other the loopback device's.
 #[inline(always)]
-fn is_from_elsewhere<S: Skb, T, E>(seam: &Seam<S, T, E>, flow: &Flow) -> bool {
-    flow.uplink == Flow::LOOPBACK && seam.skb.ifindex() != Flow::LOOPBACK
+pub(crate) fn leads_in<S: Skb, T, E>(seam: &Seam<S, T, E>, flow: &Flow) -> bool {
+    let is_elsewhere = flow.uplink == Flow::LOOPBACK && seam.skb.ifindex() != Flow::LOOPBACK;
+    flow.kind.is_to_endpoint() && !is_elsewhere
 }
 
 /// The flow of a packet from outside or from the host itself.

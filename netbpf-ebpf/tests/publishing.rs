@@ -185,6 +185,22 @@ fn what_is_bound_to_one_address_is_on_that_one_only() {
     assert_eq!(sim.from_namespace(2, &frame).result, Ok(Verdict::Pass));
 }
 
+/// Who comes by an uplink and says to be the host, from a port by which a namespace comes:
+/// with options as without, it is the stack's, and counted for whom it is for.
+///
+/// Requirements: nat-14, nat-17.
+#[test]
+fn from_outside_nobody_speaks_for_a_namespace_that_came_by_the_hosts_address() {
+    let mut sim = network(64);
+    assert_eq!(sim.hairpin(2, &packet::udp(outward(2, HOST.1), 2000, 9000, b"")), into(1));
+    let plain = packet::udp(inward(HOST.1), 2000, 9000, b"");
+    for frame in [packet::with_options(&plain, &[0x94, 4, 0, 0]), plain] {
+        let expected = Outcome { endpoint: endpoint_id(1), result: Ok(Verdict::Pass) };
+        assert_eq!(sim.from_outside(&frame), expected);
+        assert_eq!(sim.skb.bytes, frame);
+    }
+}
+
 /// Requirements: nat-14, nat-17.
 #[test]
 fn options_do_not_open_a_way_that_is_closed_without() {

@@ -225,7 +225,7 @@ fn inward_by_flow<S: Skb, T: Tables, E: Env>(
 /// Whether there is a flow that takes a packet into a namespace.
 #[inline(always)]
 fn leads_in<S: Skb, T: Tables, E>(seam: &mut Seam<S, T, E>, tuple: &Tuple) -> bool {
-    dnat::lookup(seam, tuple).is_some_and(|entry| entry.get().kind.is_to_endpoint())
+    dnat::lookup(seam, tuple).is_some_and(|entry| dnat::leads_in(seam, &entry.get()))
 }
 
 #[inline(never)]
