@@ -11,7 +11,7 @@ use netbpf_common::{
 };
 
 use crate::{
-    Forward, Stop, Verdict, parse,
+    Forward, Stop, Verdict, dnat, parse,
     rare::{Payload, Rare, Read},
     rewrite,
     seam::{Env, FlowEntry, FragmentsEntry, Seam, Skb, Tables},
@@ -243,7 +243,7 @@ pub fn release<S: Skb, T: Tables, E: Env>(
     let Some(chain) = take_chain(seam, &key) else {
         return if is_held { Verdict::Held } else { forward.verdict };
     };
-    let Some(entry) = seam.tables.flow(&rare.packet.tuple) else {
+    let Some(entry) = dnat::lookup(seam, &rare.packet.tuple) else {
         return forward.verdict;
     };
     let flow = entry.get();
