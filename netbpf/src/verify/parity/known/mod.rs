@@ -76,7 +76,7 @@ pub static ALL: [Known; 20] = [
     },
     Known {
         name: "wrong-checksum",
-        what: "a packet with a wrong checksum or length of its own is translated by eBPF, and \
+        what: "a packet whose payload has a wrong checksum or length is translated by eBPF, and \
                still wrong, or answered if its time to live is over",
         why: "the receiver judges it: a difference is added, so what was wrong stays so; \
               iptables takes it for invalid, so that what is for a published port is the host's",
