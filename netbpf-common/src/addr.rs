@@ -64,13 +64,14 @@ impl Ipv4 {
         self.0 & mask.0 == subnet.0
     }
 
-    /// Whether the address can be neither end of a packet between two hosts:
-    /// "this network" (0/8), loopback (127/8), multicast and reserved (224/4 and
-    /// above, limited broadcast included). RFC 6890; the stack knows what to do.
+    /// Whether the address can be neither end of a packet between two hosts: 0.0.0.0,
+    /// loopback (127/8), multicast (224/4) and limited broadcast. The stack knows what
+    /// to do. (What else RFC 6890 reserves, 0/8 and 240/4, it routes as any other
+    /// address: `ipv4_is_zeronet()`, `ipv4_is_lbcast()` of the kernel.)
     #[must_use]
     #[inline(always)]
     pub const fn is_martian(self) -> bool {
-        matches!(self.octets()[0], 0 | 127 | 224..)
+        matches!(self.octets(), [127 | 224..=239, ..] | [0, 0, 0, 0] | [255, 255, 255, 255])
     }
 
     /// Whether the address is one of 127.0.0.0/8.
@@ -280,10 +281,12 @@ mod tests {
     #[test]
     fn martians_are_no_hosts() {
         let is_martian = |octets| Ipv4::new(octets).is_martian();
-        for octets in [[0, 0, 0, 5], [127, 0, 0, 1], [224, 0, 0, 251], [255; 4]] {
+        for octets in [[0; 4], [127, 0, 0, 1], [224, 0, 0, 251], [239, 255, 0, 1], [255; 4]] {
             assert!(is_martian(octets), "{octets:?}");
         }
-        assert!(!is_martian([1, 0, 0, 1]) && !is_martian([223, 255, 255, 255]));
+        for octets in [[0, 0, 0, 5], [1, 0, 0, 1], [223, 255, 255, 255], [240, 0, 0, 1]] {
+            assert!(!is_martian(octets), "{octets:?}");
+        }
     }
 
     #[test]

@@ -67,6 +67,9 @@ impl FlowKind {
     pub const HOST: u8 = 16;
     /// Set in both entries of a flow from the host itself to a published port.
     pub const FROM_HOST: u8 = 32;
+    /// Set where the way to the peer takes less than its uplink does: how much has to
+    /// be asked for each packet.
+    pub const NARROW: u8 = 64;
 
     /// A namespace's packets to the outside.
     pub const SNAT_ORIGINAL: Self = Self(0);
@@ -112,6 +115,20 @@ impl FlowKind {
     #[inline(always)]
     pub const fn is_from_host(self) -> bool {
         self.0 & Self::FROM_HOST != 0
+    }
+
+    /// Whether the way to the peer takes less than its uplink does.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_narrow(self) -> bool {
+        self.0 & Self::NARROW != 0
+    }
+
+    /// The same, with a way that does or does not.
+    #[must_use]
+    #[inline(always)]
+    pub const fn with_narrow(self, is_narrow: bool) -> Self {
+        Self(self.0 & !Self::NARROW | if is_narrow { Self::NARROW } else { 0 })
     }
 
     /// Whether the flow holds a reference to its outside port.

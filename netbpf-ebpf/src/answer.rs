@@ -21,8 +21,11 @@ const QUOTE: usize = ipv4::LEN + 8;
 const PACKET: u16 = 56;
 const _: () = assert!(PACKET as usize == ipv4::LEN + icmp::LEN + QUOTE);
 
-/// Type of service: internetwork control (RFC 1812 section 4.3.2.5).
-const TOS: u8 = 0xc0;
+/// Precedence: internetwork control; the type of service is that of the dropped
+/// packet (RFC 1812 section 4.3.2.5, `icmp_send()` of the kernel).
+const PRECEDENCE: u8 = 0xc0;
+/// The bits of the type of service.
+const TOS: u8 = 0x1e;
 /// The error's time to live.
 const TTL: u8 = 64;
 
@@ -85,7 +88,10 @@ pub fn dropped<S: Skb, T: Tables, E: Env>(
         _ => return None,
     };
     let (whose, source, verdict) = if is_from_endpoint {
-        (id, endpoint.gateway, Verdict::Peer { ifindex })
+        // Who is spoken to at an address of the host answers from there.
+        let is_hairpin = reason == DropReason::TtlExceeded;
+        let source = if is_hairpin { header.daddr } else { endpoint.gateway };
+        (id, source, Verdict::Peer { ifindex })
     } else {
         seam.tables.uplink(ifindex)?;
         (EndpointId::NONE, header.daddr, Verdict::Uplink { ifindex })
@@ -117,7 +123,8 @@ fn write(
     eth::store_macs(skb, dst, src)?;
 
     let [len_high, len_low] = PACKET.to_be_bytes();
-    let mut header = [0x45, TOS, len_high, len_low, 0, 0, 0, 0, TTL, proto::ICMP, 0, 0];
+    let tos = PRECEDENCE | quote[1] & TOS;
+    let mut header = [0x45, tos, len_high, len_low, 0, 0, 0, 0, TTL, proto::ICMP, 0, 0];
     let mut sum = words(&header) + words(&source.octets()) + words(&dropped.saddr.octets());
     [header[10], header[11]] = (!checksum::fold(sum)).to_ne_bytes();
     skb.write(eth::LEN, header)?;

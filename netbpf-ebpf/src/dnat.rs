@@ -329,10 +329,11 @@ fn plan<S: Skb, T: Tables, E: Env>(
     }
     flow::admit(seam, *id, &endpoint)?;
     let from_host = if is_from_host { FlowKind::FROM_HOST } else { 0 };
+    let kind = FlowKind(FlowKind::DNAT_ORIGINAL.0 | from_host);
     *new = NewFlow {
         original: Tuple { from_host: u8::from(is_from_host), ..tuple },
         translated,
-        kind: FlowKind(FlowKind::DNAT_ORIGINAL.0 | from_host),
+        kind: kind.with_narrow(route::is_narrow(seam, &way)),
         endpoint: *id,
         mac: endpoint.mac,
         uplink: way.ifindex,

@@ -44,11 +44,17 @@ pub fn read<S: Skb, T, E>(seam: &Seam<S, T, E>, rare: &mut Rare) -> Result<(), S
     let at = rare.offset + icmp::LEN;
     let quote: [u8; ipv4::LEN] = seam.skb.read(at).ok_or(DropReason::Truncated)?;
     let quote = Header::of(&quote);
-    let quoted_len = icmp::MIN_LEN + quote.header_len() + QUOTED;
+    // Of a protocol without ports nothing is looked at, and packets may be shorter.
+    let has_ports = rare::has_ports(quote.proto);
+    let quoted_len = icmp::MIN_LEN + quote.header_len() + if has_ports { QUOTED } else { 0 };
     if !quote.is_version_4() || quote.header_len() < ipv4::MIN_LEN || message_len < quoted_len {
         return Err(DropReason::IcmpUnrelated.into());
     }
-    let first = seam.skb.read(at + quote.header_len() as usize).ok_or(DropReason::Truncated)?;
+    let first = if has_ports {
+        seam.skb.read(at + quote.header_len() as usize).ok_or(DropReason::Truncated)?
+    } else {
+        [0; 8]
+    };
     let ports = rare::quoted_ports(quote.proto, first);
     let Some((sport, dport)) = ports.filter(|_| !quote.is_later_fragment()) else {
         return Err(DropReason::IcmpUnrelated.into());

@@ -329,6 +329,10 @@ fn is_hosts_own<S: Skb, T: Tables, E>(seam: &Seam<S, T, E>, header: &wire::ipv4:
     if seam.skb.ifindex() != Flow::LOOPBACK || header.has_options() || header.is_fragment() {
         return false;
     }
+    // The host may complain of what a namespace has sent it.
+    if header.proto == proto::ICMP {
+        return !seam.skb.load_u8(wire::l4::OFFSET).is_some_and(wire::icmp::is_error);
+    }
     match wire::l4::ports(&seam.skb) {
         Some((_, dport)) => !ports::is_published(seam, header.proto, dport),
         None => true,

@@ -4,6 +4,7 @@ use netbpf_common::{DropReason, Flow, Ipv4, Tuple};
 
 use crate::{
     Stop, flow,
+    parse::Packet,
     seam::{Env, FlowEntry, Route, Seam, Skb, Tables},
 };
 
@@ -25,7 +26,7 @@ pub fn recheck<S: Skb, T: Tables, E: Env>(
     let epoch = Flow::epoch(seam.env.now());
     let saddr = flow.translated.saddr;
     if flow.uplink == Flow::LOOPBACK && way.ifindex == Flow::LOOPBACK {
-        entry.set_route(flow.uplink, flow.next_hop, epoch);
+        entry.set_route(flow.uplink, flow.next_hop, flow.kind, epoch);
         return Ok(());
     }
     let Some(source) = source(seam, &way) else {
@@ -38,7 +39,8 @@ pub fn recheck<S: Skb, T: Tables, E: Env>(
         flow::remove(seam, &original);
         return Err(Stop::NeedsFlow);
     }
-    entry.set_route(way.ifindex, way.next_hop, epoch);
+    let kind = flow.kind.with_narrow(is_narrow(seam, &way));
+    entry.set_route(way.ifindex, way.next_hop, kind, epoch);
     Ok(())
 }
 
@@ -48,6 +50,29 @@ pub fn recheck<S: Skb, T: Tables, E: Env>(
 pub fn source<S, T: Tables, E>(seam: &Seam<S, T, E>, way: &Route) -> Option<Ipv4> {
     let uplink = seam.tables.uplink(way.ifindex)?;
     Some(if way.source == Ipv4::ANY { uplink.addr } else { way.source })
+}
+
+/// Whether a way takes less than its uplink does: a route may have an MTU of its own,
+/// and the kernel may have learnt a path's.
+#[inline(always)]
+pub fn is_narrow<S, T: Tables, E>(seam: &Seam<S, T, E>, way: &Route) -> bool {
+    way.mtu != 0 && seam.tables.uplink(way.ifindex).is_some_and(|uplink| way.mtu < uplink.mtu)
+}
+
+/// Whether a packet of a flow whose way is narrow is too large for it.
+///
+/// Not inlined, as it is rare.
+#[inline(never)]
+pub fn is_too_narrow<S, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    flow: &Flow,
+    packet: &Packet,
+) -> bool {
+    let Some(endpoint) = seam.tables.endpoint(flow.endpoint) else {
+        return false;
+    };
+    let mtu = seam.env.route(endpoint.bridge_ifindex, &packet.tuple).mtu;
+    mtu != 0 && packet.wire_len > mtu
 }
 
 /// Whether the address is one of the host's.

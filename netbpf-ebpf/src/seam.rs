@@ -7,9 +7,9 @@
 use core::ops::Deref;
 
 use netbpf_common::{
-    Counter, DropReason, Endpoint, EndpointId, FdbEntry, Flow, FlowVisit, FragmentKey, Fragments,
-    HeldFragment, Ipv4, MacAddr, NextHop, Port, PortOwner, PublishEntry, Seen, Ticks, Timeouts,
-    Tuple, Uplink,
+    Counter, DropReason, Endpoint, EndpointId, FdbEntry, Flow, FlowKind, FlowVisit, FragmentKey,
+    Fragments, HeldFragment, Ipv4, MacAddr, NextHop, Port, PortOwner, PublishEntry, Seen, Ticks,
+    Timeouts, Tuple, Uplink,
 };
 
 use crate::{
@@ -194,8 +194,9 @@ pub trait FlowEntry {
     fn set_seen(&mut self, seen: Seen);
     /// Replaces the last acknowledgement number of this direction.
     fn set_tcp_ack(&mut self, ack: u32);
-    /// Replaces the way that this direction's packets take, as of an epoch.
-    fn set_route(&mut self, uplink: u32, next_hop: Ipv4, epoch: u16);
+    /// Replaces the way that this direction's packets take, as of an epoch; `kind` says
+    /// whether it is a narrow one.
+    fn set_route(&mut self, uplink: u32, next_hop: Ipv4, kind: FlowKind, epoch: u16);
 }
 
 /// What is known of a fragmented datagram. Others may be changing it at the

@@ -10,7 +10,7 @@ use crate::{
     flow::NewFlow,
     next_hop,
     parse::{self, Packet, Translate},
-    ports, rewrite,
+    ports, rewrite, route,
     seam::{Env, FlowEntry, Seam, Skb, Tables},
     wire::eth::Eth,
 };
@@ -27,9 +27,10 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     what: &impl Translate,
 ) -> Result<Forward, Stop> {
     let packet = what.packet();
-    // The stack answers with "time exceeded".
     if packet.header.ttl <= 1 {
-        return Ok(Forward::PASS);
+        // The stack answers with "time exceeded", unless to it that is the host's.
+        let is_over = back_in(seam, id, packet) == BackIn::Namespace;
+        return if is_over { Err(DropReason::TtlExceeded.into()) } else { Ok(Forward::PASS) };
     }
     let mut entry = seam.tables.flow(&packet.tuple).ok_or(Stop::NeedsFlow)?;
     let flow = entry.get();
@@ -47,7 +48,9 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     let hop = next_hop::find(seam, &flow, now);
     // The stack fragments it or answers with "fragmentation needed", or resolves the
     // next hop.
-    if packet.wire_len > hop.mtu {
+    let is_too_large = packet.wire_len > hop.mtu
+        || flow.kind.is_narrow() && route::is_too_narrow(seam, &flow, packet);
+    if is_too_large {
         return Ok(Forward::PASS);
     }
     if !what.is_error() {
@@ -128,10 +131,7 @@ pub(crate) fn plan<S: Skb, T: Tables, E: Env>(
 ) -> Result<(), Stop> {
     let endpoint = seam.tables.endpoint(id).ok_or(DropReason::EndpointGone)?;
     let Packet { tuple, may_open, wire_len, .. } = parse::given_or_read(&seam.skb, packet)?;
-    let is_to_gateway = tuple.daddr == endpoint.gateway;
-    if tuple.daddr.is_martian()
-        || is_to_gateway && !ports::is_published(seam, tuple.proto, tuple.dport)
-    {
+    if is_stacks(seam, &endpoint, &tuple) {
         return Err(Stop::ToStack);
     }
     let way = seam.env.route(endpoint.bridge_ifindex, &tuple);
@@ -158,7 +158,7 @@ pub(crate) fn plan<S: Skb, T: Tables, E: Env>(
     *new = NewFlow {
         original: tuple,
         translated: Translation { saddr: source, ..tuple.into() },
-        kind: FlowKind::SNAT_ORIGINAL,
+        kind: FlowKind::SNAT_ORIGINAL.with_narrow(route::is_narrow(seam, &way)),
         endpoint: id,
         mac: source_mac(seam, &endpoint).ok_or(DropReason::Truncated)?,
         uplink: way.ifindex,
@@ -167,6 +167,60 @@ pub(crate) fn plan<S: Skb, T: Tables, E: Env>(
         ..NewFlow::default()
     };
     Ok(())
+}
+
+/// To whom a packet of a namespace is that comes in again by the loopback device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum BackIn {
+    /// Nobody: it does not.
+    No,
+    /// A namespace.
+    Namespace,
+    /// The host, which had asked.
+    Host,
+}
+
+/// Whether a packet of a namespace is to an address of the host and comes in again
+/// by the loopback device: there is a flow by which it does, or one would be made.
+///
+/// Not inlined, as it is rare.
+#[inline(never)]
+pub(crate) fn back_in<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    packet: &Packet,
+) -> BackIn {
+    if let Some(entry) = seam.tables.flow(&packet.tuple) {
+        let flow = entry.get();
+        let is_own = flow.endpoint == id && !flow.kind.is_to_endpoint();
+        return match flow.next_hop {
+            _ if !is_own || flow.uplink != Flow::LOOPBACK => BackIn::No,
+            Flow::HOST => BackIn::Host,
+            _ => BackIn::Namespace,
+        };
+    }
+    let Some(endpoint) = seam.tables.endpoint(id) else {
+        return BackIn::No;
+    };
+    let bridge = endpoint.bridge_ifindex;
+    let is_hairpin = packet.may_open
+        && !is_stacks(seam, &endpoint, &packet.tuple)
+        && seam.env.route(bridge, &packet.tuple).ifindex == Flow::LOOPBACK
+        && leads_back_in(seam, &packet.tuple);
+    if is_hairpin { BackIn::Namespace } else { BackIn::No }
+}
+
+/// Whether no flow leads to where a packet is for, however it is routed.
+#[inline(always)]
+fn is_stacks<S: Skb, T: Tables, E>(
+    seam: &Seam<S, T, E>,
+    endpoint: &Endpoint,
+    tuple: &Tuple,
+) -> bool {
+    let is_to_gateway = tuple.daddr == endpoint.gateway;
+    tuple.daddr.is_martian()
+        || is_to_gateway && !ports::is_published(seam, tuple.proto, tuple.dport)
 }
 
 /// Whether a packet to an address of the host is for a published port, or for

@@ -200,3 +200,15 @@ fn some_packets_are_never_answered() {
     assert_eq!(sim.env.answered, None);
     assert_eq!(inside[30..34], namespace(1).1.octets());
 }
+
+/// The type of service is that of the packet (RFC 1812 section 4.3.2.5).
+#[test]
+fn an_error_has_the_type_of_service_of_what_it_is_about() {
+    let mut sim = network(64);
+    let mut asked = packet::udp(inward(PEER), 1234, 9000, b"hello");
+    (asked[15], asked[22]) = (0xff, 1);
+    packet::fix_checksums(&mut asked);
+    assert_eq!(sim.from_outside(&asked).result, Err(DropReason::TtlExceeded));
+    assert_eq!(sim.skb.bytes[15], 0xde, "no congestion, and another precedence");
+    assert!(has_right_checksums(&sim.skb.bytes));
+}

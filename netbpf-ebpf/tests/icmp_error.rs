@@ -6,7 +6,9 @@ use netbpf_ebpf::{
     sim::{
         Sim,
         packet::{self, Addresses, Complaint, Segment, has_right_checksums, tcp_flag::SYN},
-        testbed::{HOST, PEER, UPLINK, endpoint_id, inward, namespace, network, outward, port},
+        testbed::{
+            GATEWAY, HOST, PEER, UPLINK, endpoint_id, inward, namespace, network, outward, port,
+        },
     },
 };
 
@@ -341,4 +343,46 @@ fn what_the_stack_says_of_a_packet_does_not_tell_of_the_inside() {
     assert!(has_right_checksums(&sim.skb.bytes));
     assert_eq!(sim.skb.bytes[26..30], HOST.1.octets());
     assert_eq!(sim.skb.bytes[42..], *packet::quote(&asked, 8));
+}
+
+/// A packet of a protocol without ports may be shorter than what an error quotes at
+/// least of others.
+///
+/// Requirements: nat-8.
+#[test]
+fn an_error_about_a_packet_without_ports_may_quote_nothing_of_it() {
+    for len in [0, 1, 7] {
+        let mut sim = network(64);
+        let sent = packet::ipv4(outward(1, PEER), 121, &vec![5; len]);
+        goes_out(sim.from_namespace(1, &sent));
+        let outside = sim.skb.bytes.clone();
+        let complaint = Complaint { kind: 3, code: 2, rest: 0 };
+        let error = packet::error(inward(PEER), complaint, packet::quote(&outside, 8));
+        assert_eq!(sim.from_outside(&error), into(1), "{len} bytes");
+        assert!(has_right_checksums(&sim.skb.bytes));
+        assert_eq!(sim.skb.bytes[42..], *packet::quote(&aged(sent), 8));
+        // The header has to be there.
+        let cut = packet::quote(&outside, 8)[..19].to_vec();
+        let error = packet::error(inward(PEER), complaint, &cut);
+        assert_eq!(sim.from_outside(&error), TO_HOST);
+    }
+}
+
+/// What is for the host the host judges: it may quote too little, or nothing right.
+#[test]
+fn what_a_namespace_complains_of_to_the_host_is_the_stacks() {
+    let mut sim = network(64);
+    let hosts = packet::udp(inward(namespace(1).1), 7, 8, b"the host's");
+    let quote = packet::quote(&hosts, 4);
+    let to_gateway = packet::Addresses { from: namespace(1), to: GATEWAY };
+    let passed = Outcome { endpoint: endpoint_id(1), result: Ok(Verdict::Pass) };
+    let error = packet::error(to_gateway, Complaint::PORT_UNREACHABLE, quote);
+    assert_eq!(sim.from_namespace(1, &error), passed);
+    assert_eq!(sim.skb.bytes, error);
+    let mut wrong = packet::error(to_gateway, Complaint::PORT_UNREACHABLE, &hosts[14..]);
+    wrong[37] ^= 1;
+    assert_eq!(sim.from_namespace(1, &wrong), passed);
+    // It does not leave.
+    let out = packet::error(outward(1, PEER), Complaint::PORT_UNREACHABLE, quote);
+    assert_eq!(sim.from_namespace(1, &out), dropped(1, DropReason::IcmpUnrelated));
 }

@@ -496,11 +496,22 @@ fn who_cannot_be_answered_by_an_uplink_is_the_stacks() {
         let outcome = sim.from_outside(&packet::udp(inward(from), 1, 9000, b""));
         assert_eq!(outcome.result, Ok(Verdict::Pass), "{from}");
     }
-    for to in [loopback, multicast, Ipv4::new([255; 4]), Ipv4::new([0, 0, 0, 5])] {
+    for to in [loopback, multicast, Ipv4::new([255; 4]), Ipv4::ANY] {
         let frame = packet::udp(outward(1, to), 1, 2, b"");
         assert_eq!(sim.from_namespace(1, &frame), went(1, Verdict::Pass), "{to}");
     }
     assert!(sim.tables.flows.is_empty());
+}
+
+/// 0/8 and 240/4 are reserved, and Linux routes them all the same.
+#[test]
+fn what_linux_routes_is_translated() {
+    let mut sim = network(64);
+    for to in [Ipv4::new([0, 0, 0, 5]), Ipv4::new([240, 0, 0, 1]), Ipv4::new([255, 1, 1, 1])] {
+        let outcome = sim.from_namespace(1, &packet::udp(outward(1, to), 1, 2, b""));
+        assert!(!matches!(outcome.result, Ok(Verdict::Pass) | Err(_)), "{to}: {outcome:?}");
+        assert_eq!(packet::ends(&sim.skb.bytes), (HOST.1, 1, to, 2));
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use netbpf_ebpf::{
     sim::{
         Sim,
         packet::{
-            self, Addresses, Segment, has_right_checksums,
+            self, Addresses, Complaint, Segment, has_right_checksums,
             tcp_flag::{ACK, FIN, RST, SYN},
         },
         testbed::{
@@ -217,4 +217,129 @@ fn options_do_not_open_a_way_that_is_closed_without() {
     assert_eq!(reason(&mut sim, &optional(inward(PEER), 9000)), Ok(Verdict::Pass));
     assert_eq!(ends(&sim), (PEER, 5, namespace(1).1, 7000));
     assert_eq!(sim.skb.bytes[22], 64, "a hop that the stack counts");
+}
+
+/// Its last hop is the host: who asks is told so, by the address that was asked.
+///
+/// Requirements: nat-9, nat-14.
+#[test]
+fn a_hairpin_on_its_last_hop_is_told_so_by_the_address_that_it_is_for() {
+    let mut sim = network(64);
+    let last = |dport| {
+        let mut frame = packet::udp(outward(2, HOST.1), 5, dport, b"how far?");
+        frame[22] = 1;
+        packet::fix_checksums(&mut frame);
+        frame
+    };
+    let asked = last(9000);
+    for is_open in [false, true] {
+        let over = Outcome { endpoint: endpoint_id(2), result: Err(DropReason::TtlExceeded) };
+        assert_eq!(sim.from_namespace(2, &asked), over, "with a flow: {is_open}");
+        assert_eq!(sim.env.answered, Some(Verdict::Peer { ifindex: port(2) }));
+        assert!(has_right_checksums(&sim.skb.bytes));
+        assert_eq!(sim.skb.bytes[34..36], [11, 0]);
+        assert_eq!(sim.skb.bytes[26..34], [HOST.1.octets(), namespace(2).1.octets()].concat());
+        assert_eq!(sim.skb.bytes[42..], asked[14..42], "what it quotes");
+        assert_eq!(sim.tables.flows.is_empty(), !is_open, "it makes no flow");
+        let open = packet::udp(outward(2, HOST.1), 5, 9000, b"");
+        assert_eq!(sim.hairpin(2, &open), into(1));
+    }
+    // What is for the host itself has arrived, and so have answers to it.
+    assert_eq!(sim.from_namespace(2, &last(53)).result, Ok(Verdict::Pass));
+    let asked = packet::udp(local(HOST.1, HOST.1), 5555, 9005, b"hello");
+    assert_eq!(sim.from_host(&asked), into(1));
+    let mut answer = packet::udp(outward(1, HOST.1), 7005, 5555, b"yes");
+    answer[22] = 1;
+    packet::fix_checksums(&mut answer);
+    assert_eq!(sim.from_namespace(1, &answer).result, Ok(Verdict::Pass));
+}
+
+/// The stack follows them once the packet has come in again.
+///
+/// Requirements: nat-14, nat-17.
+#[test]
+fn a_published_port_is_reached_from_inside_with_options_too() {
+    let mut sim = network(64);
+    let optional = |addresses, sport, dport| {
+        packet::with_options(&packet::udp(addresses, sport, dport, b""), &[0x94, 4, 0, 0])
+    };
+    let outcome = sim.hairpin(2, &optional(outward(2, HOST.1), 5, 9000));
+    assert_eq!(outcome, Outcome { endpoint: endpoint_id(1), result: Ok(Verdict::Pass) });
+    assert_eq!(ends(&sim), (HOST.1, 5, namespace(1).1, 7000));
+    assert_eq!(sim.skb.bytes[22], 64, "a hop that the stack counts");
+    let outcome = sim.hairpin(1, &optional(outward(1, HOST.1), 7000, 5));
+    assert_eq!(outcome, Outcome { endpoint: endpoint_id(2), result: Ok(Verdict::Pass) });
+    assert_eq!(ends(&sim), (HOST.1, 9000, namespace(2).1, 5));
+    // To the host itself, and out, they are the stack's at once.
+    for to in [HOST.1, PEER] {
+        let frame = optional(outward(2, to), 5, 53);
+        assert_eq!(sim.from_namespace(2, &frame).result, Ok(Verdict::Pass));
+        assert_eq!(sim.skb.bytes, frame);
+    }
+}
+
+/// Its stack has followed the options when it made the packet: translated, and left
+/// to it, it would be delivered where it was for before.
+///
+/// Requirements: nat-14, nat-17.
+#[test]
+fn the_host_reaches_a_published_port_with_options_too() {
+    let mut sim = network(64);
+    let asked = packet::udp(local(HOST.1, HOST.1), 5555, 9005, b"hello");
+    let asked = packet::with_options(&asked, &[0x94, 4, 0, 0]);
+    assert_eq!(sim.from_host(&asked), into(1));
+    assert_eq!(ends(&sim), (HOST.1, 5555, namespace(1).1, 7005));
+    assert_eq!(sim.skb.bytes[22], 64, "the host is no hop to itself");
+    let answer = packet::udp(outward(1, HOST.1), 7005, 5555, b"yes");
+    let answer = packet::with_options(&answer, &[0x94, 4, 0, 0]);
+    assert_eq!(sim.hairpin(1, &answer).result, Ok(Verdict::Pass));
+    assert_eq!(ends(&sim), (HOST.1, 9005, HOST.1, 5555));
+}
+
+/// What waits for the first of a datagram belongs to the host's flow, too.
+///
+/// Requirements: nat-10, nat-14.
+#[test]
+fn fragments_of_the_hosts_own_go_in_whatever_their_order() {
+    let mut sim = network(64);
+    let asked = packet::udp(local(LOCALHOST, LOCALHOST), 5555, 9005, &[7; 40]);
+    let last = packet::fragment(&asked, 24..48);
+    // The stack has it, too: it may be its own.
+    assert_eq!(sim.from_host(&last), TO_HOST);
+    let outcome = sim.from_host(&packet::fragment(&asked, 0..24));
+    assert_eq!(outcome.result, Ok(Verdict::Sent));
+    let sent: Vec<Vec<u8>> = sim.skb.copies.iter().map(|(_, bytes)| bytes.clone()).collect();
+    assert_eq!(sent.len(), 2);
+    for bytes in &sent {
+        assert_eq!(bytes[26..34], [GATEWAY.1.octets(), namespace(1).1.octets()].concat());
+    }
+    assert_eq!(sent[1][34..], last[34..]);
+}
+
+/// The host complains of an answer to its own address 127.0.0.1: who has sent that
+/// is told by the gateway.
+///
+/// Requirements: nat-8, nat-14.
+#[test]
+fn what_the_host_complains_of_at_localhost_reaches_the_namespace() {
+    let mut sim = network(64);
+    let asked = packet::udp(local(LOCALHOST, LOCALHOST), 5555, 9005, b"hello");
+    assert_eq!(sim.from_host(&asked), into(1));
+    let to_gateway = Addresses { from: namespace(1), to: GATEWAY };
+    let answer = packet::udp(to_gateway, 7005, 5555, b"nobody waits for this");
+    assert_eq!(sim.hairpin(1, &answer).result, Ok(Verdict::Pass));
+    let quote = packet::quote(&sim.skb.bytes, 64).to_vec();
+    let complaint = Complaint::PORT_UNREACHABLE;
+    assert_eq!(
+        sim.from_host(&packet::error(local(LOCALHOST, LOCALHOST), complaint, &quote)),
+        into(1)
+    );
+    assert!(has_right_checksums(&sim.skb.bytes));
+    assert_eq!(sim.skb.bytes[26..34], [GATEWAY.1.octets(), namespace(1).1.octets()].concat());
+    assert_eq!(sim.skb.bytes[42..], *packet::quote(&answer, 64));
+    // About others it stays there.
+    let own = packet::udp(local(LOCALHOST, LOCALHOST), 5, 6, b"own");
+    let error = packet::error(local(LOCALHOST, LOCALHOST), complaint, packet::quote(&own, 8));
+    assert_eq!(sim.from_host(&error), TO_HOST);
+    assert_eq!(sim.skb.bytes, error);
 }

@@ -10,7 +10,7 @@ use netbpf_ebpf::{
             self, Segment,
             tcp_flag::{ACK, SYN},
         },
-        testbed::{HOST, PEER, UPLINK, inward, network, outward},
+        testbed::{HOST, PEER, ROUTER, UPLINK, inward, network, outward},
     },
 };
 
@@ -153,4 +153,44 @@ fn in_two_hours_of_silence_an_established_connection_stays_and_an_opening_one_go
         sim.sweep();
     }
     assert_eq!(ports(&sim), [(proto::TCP, 2000)]);
+}
+
+/// A route that takes less than the uplink: what is too large is the stack's, which
+/// fragments it, or says that it would have to (RFC 1191).
+///
+/// Requirements: nat-9.
+#[test]
+fn a_narrow_path_is_narrow_for_every_packet_of_a_flow() {
+    let mut sim = network(64);
+    let narrow = Route { mtu: 1400, ..Route::of(UPLINK, ROUTER.1) };
+    sim.env.routes.insert(0, (PEER, Ipv4::mask(32), narrow));
+    let fits = |sim: &mut Sim, frame: &[u8]| match sim.from_namespace(1, frame).result {
+        Ok(Verdict::Neighbour { .. } | Verdict::Uplink { .. }) => true,
+        Ok(Verdict::Pass) => {
+            assert_eq!(sim.skb.bytes, frame, "it is the stack's as it came");
+            false
+        }
+        other => panic!("{other:?}"),
+    };
+    let asked = |len| packet::udp(outward(1, PEER), 40000, 53, &vec![0; len]);
+    for _ in 0..2 {
+        for (len, is_small) in [(0, true), (1372, true), (1373, false), (1472, false)] {
+            assert_eq!(fits(&mut sim, &asked(len)), is_small, "{len} bytes");
+        }
+        sim.wait(EPOCH);
+    }
+    // So it is for what a published port answers.
+    assert!(sim.from_outside(&packet::udp(inward(PEER), 5, 9000, b"?")).result.is_ok());
+    let answer = |len| packet::udp(outward(1, PEER), 7000, 5, &vec![0; len]);
+    for (len, is_small) in [(1372, true), (1373, false)] {
+        assert_eq!(fits(&mut sim, &answer(len)), is_small, "{len} bytes");
+    }
+    // The path becomes wider, and narrow again: flows follow.
+    sim.env.routes[0].2.mtu = 1500;
+    sim.wait(EPOCH);
+    assert!(fits(&mut sim, &asked(1472)) && fits(&mut sim, &answer(1472)));
+    sim.env.routes[0].2.mtu = 1400;
+    sim.wait(EPOCH);
+    assert!(!fits(&mut sim, &asked(1472)) && !fits(&mut sim, &answer(1472)));
+    assert!(fits(&mut sim, &asked(1372)) && fits(&mut sim, &answer(1372)));
 }

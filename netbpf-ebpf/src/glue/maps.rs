@@ -18,8 +18,8 @@ use aya_ebpf::{
 };
 use netbpf_common::{
     BridgePort, Config, Counter, Counters, DropReason, Endpoint, EndpointId, ErrorCount, FdbEntry,
-    Flow, FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop,
-    Port, PortOwner, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
+    Flow, FlowKind, FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr,
+    NextHop, Port, PortOwner, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
     maps::{self, MacKey, MapDef},
 };
 use netbpf_ebpf::{
@@ -153,10 +153,11 @@ impl FlowEntry for Entry {
     }
 
     #[inline(always)]
-    fn set_route(&mut self, uplink: u32, next_hop: Ipv4, epoch: u16) {
+    fn set_route(&mut self, uplink: u32, next_hop: Ipv4, kind: FlowKind, epoch: u16) {
         // SAFETY: as in `get`. Another CPU may see the new uplink with the old
         // next hop for a moment: such a pair is in no cache, and is asked for.
         unsafe {
+            (*self.0).kind = kind;
             (*self.0).uplink = uplink;
             (*self.0).next_hop = next_hop;
             (*self.0).route_epoch = epoch;

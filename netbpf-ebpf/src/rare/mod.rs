@@ -11,10 +11,10 @@ mod decided;
 mod read;
 mod step;
 
-use netbpf_common::{DropReason, EndpointId, Fragments, Tuple};
+use netbpf_common::{DropReason, EndpointId, Fragments, Tuple, proto};
 
 pub use decided::Decided;
-pub use read::{Payload, Rare, Read, quoted_ports, read};
+pub use read::{Payload, Rare, Read, has_ports, quoted_ports, read};
 pub use step::Step;
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     parse::{self, Translate as _},
     ports, route,
     seam::{Env, FlowEntry, Seam, Skb, Tables},
-    snat,
+    snat::{self, BackIn},
     wire::ipv4::Header,
 };
 
@@ -78,11 +78,23 @@ fn decide_outward<S: Skb, T: Tables, E: Env>(
     rare: &mut Rare,
 ) -> Result<Forward, Stop> {
     let header = parse::header(&seam.skb)?;
-    // The stack follows options and forwards; `to_uplink` translates.
+    // The stack follows options and forwards; `to_uplink` translates. To an address
+    // of its own it does so once the packet has come in again.
     if header.has_options() {
-        return Ok(Forward::PASS);
+        let is_back = parse::is_intact(&seam.skb, &header)
+            && !header.is_fragment()
+            && read(seam, header, rare) == Ok(Read::Packet)
+            && snat::back_in(seam, id, &rare.packet) != BackIn::No;
+        return if is_back { Err(Stop::Rare) } else { Ok(Forward::PASS) };
     }
-    if read(seam, header, rare)? == Read::LaterFragment {
+    let what = match read(seam, header, rare) {
+        // What it cannot make sense of, and is not to leave, the stack judges.
+        Err(Stop::Dropped(_)) if header.proto == proto::ICMP && !is_out(seam, id, &header) => {
+            return Ok(Forward::PASS);
+        }
+        what => what?,
+    };
+    if what == Read::LaterFragment {
         let is_out = is_out(seam, id, &header);
         if fragment::hold(seam, id, rare) {
             if read(seam, header, rare)? == Read::LaterFragment {
@@ -212,7 +224,8 @@ fn inward_by_flow<S: Skb, T: Tables, E: Env>(
     id: &mut EndpointId,
     rare: &mut Rare,
 ) {
-    let decision = if !rare.packet.header.has_options() {
+    // The host has followed the options of its own packets when it made them.
+    let decision = if !rare.packet.header.has_options() || seam.skb.is_from_host() {
         dnat::by_flow(seam, rare, id)
     } else if leads_in(seam, &rare.packet.tuple) {
         Err(Stop::Rare)

@@ -207,6 +207,16 @@ fn transport(
     Ok(Some(ports))
 }
 
+/// Whether packets of a protocol have ports, or what stands for them.
+#[inline(always)]
+#[must_use]
+pub const fn has_ports(ip_proto: u8) -> bool {
+    matches!(
+        ip_proto,
+        proto::TCP | proto::UDP | proto::UDP_LITE | proto::DCCP | proto::SCTP | proto::ICMP
+    )
+}
+
 /// The ports of a quoted packet, from the first eight bytes of its transport
 /// header; `None` for an ICMP message that is no query.
 #[inline(always)]

@@ -5,8 +5,8 @@ use std::{cell::RefCell, collections::VecDeque, rc::Rc, vec::Vec};
 
 use netbpf_common::{
     Config, Counter, Counters, DropReason, Endpoint, EndpointId, ErrorCount, FdbEntry, Flow,
-    FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop, Port,
-    PortOwner, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink, maps::published_word,
+    FlowKind, FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop,
+    Port, PortOwner, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink, maps::published_word,
 };
 
 use super::Map;
@@ -66,10 +66,11 @@ impl FlowEntry for Entry {
         self.0.borrow_mut().tcp_ack = ack;
     }
 
-    fn set_route(&mut self, uplink: u32, next_hop: Ipv4, epoch: u16) {
+    fn set_route(&mut self, uplink: u32, next_hop: Ipv4, kind: FlowKind, epoch: u16) {
         let mut flow = self.0.borrow_mut();
         flow.uplink = uplink;
         flow.next_hop = next_hop;
+        flow.kind = kind;
         flow.route_epoch = epoch;
     }
 }

@@ -6,12 +6,16 @@ use futures_util::TryStreamExt as _;
 use rtnetlink::{
     RouteMessageBuilder,
     packet_route::route::{
-        RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+        RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+        RouteType,
     },
 };
 
 use super::{Answer as _, Netlink};
 use crate::{error::Result, topology::Subnet};
+
+/// Number of the metric that is a route's MTU (`linux/rtnetlink.h`).
+const RTAX_MTU: u32 = 2;
 
 /// Number of the table that holds the kernel's routes to its own addresses.
 const TABLE_LOCAL: u32 = 255;
@@ -119,6 +123,30 @@ impl Netlink {
             .build();
         let added = self.handle.route().add(route).replace().execute().await;
         added.or_failed(|| format!("cannot add the default route by {gateway}"))
+    }
+
+    /// Adds a route on which packets may be no longer than `mtu` bytes, whatever
+    /// somebody on the way says.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn add_narrow_route(
+        &self,
+        subnet: Subnet,
+        gateway: Ipv4Addr,
+        ifindex: u32,
+        mtu: u32,
+    ) -> Result<()> {
+        let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(subnet.addr(), subnet.prefix_len())
+            .gateway(gateway)
+            .output_interface(ifindex)
+            .build();
+        // A bit for each metric that nothing changes, by its number.
+        let lock = RouteMetric::Lock(1 << RTAX_MTU);
+        route.attributes.push(RouteAttribute::Metrics(vec![lock, RouteMetric::Mtu(mtu)]));
+        let added = self.handle.route().add(route).replace().execute().await;
+        added.or_failed(|| format!("cannot add the route to {subnet} by {gateway}"))
     }
 
     /// Adds a route by which packets silently go nowhere.

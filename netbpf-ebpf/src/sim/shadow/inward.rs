@@ -38,7 +38,9 @@ impl Shadow {
         let is_plain = !header.has_options() && !header.is_fragment();
         if is_at_loopback(frame) && header.src.is_loopback() && is_plain {
             let dport = bytes.get(36..38).map(|port| u16::from_be_bytes([port[0], port[1]]));
-            if dport.is_none_or(|port| !is_published(world, header.proto, port)) {
+            let is_complaint = matches!((header.proto, bytes.get(34)), (1, Some(3 | 11 | 12)));
+            let is_published = dport.is_some_and(|port| is_published(world, header.proto, port));
+            if !is_complaint && !is_published {
                 return Passed(NOBODY);
             }
         }
@@ -132,8 +134,8 @@ impl Shadow {
         if session.kind == Kind::Host {
             return self.by_stack(NOBODY, at, side, packet);
         }
-        // The stack follows options.
-        if header.has_options() {
+        // The stack follows options, and has done so with the host's own.
+        if header.has_options() && !is_from_host(frame) {
             return self.by_stack(owner, at, side, packet);
         }
         let Some(endpoint) = world::endpoint(world, owner) else {

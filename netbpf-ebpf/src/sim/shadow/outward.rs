@@ -70,16 +70,24 @@ impl Shadow {
         frame: &Frame,
         header: &Header,
     ) -> Expected {
-        // The stack follows options, and what it sends comes by `to_uplink`.
-        if header.has_options() {
-            return Passed(id);
-        }
-        // A router forwards nothing that was damaged.
-        if !header.is_intact {
+        // A router forwards nothing that was damaged; of what has options the stack sees
+        // to that.
+        if !header.has_options() && !header.is_intact {
             return Dropped(id, &[DropReason::BadChecksum]);
         }
         let is_out = is_out(world, header);
-        let packet = match read::inside(frame, header) {
+        let inside = read::inside(frame, header);
+        // The stack follows options, and what it sends comes by `to_uplink`; what it
+        // would take for its own, by the loopback device.
+        if header.has_options() {
+            let is_back = header.is_intact
+                && !header.is_fragment()
+                && matches!(&inside, Inside::Packet(p) if self.comes_back(world, id, endpoint, p).is_some());
+            if !is_back {
+                return Passed(id);
+            }
+        }
+        let packet = match inside {
             Inside::Packet(packet) => packet,
             Inside::Later => match self.later(header) {
                 Ok(packet) => packet,
@@ -98,6 +106,15 @@ impl Shadow {
                 self.leave_rest_to_stack(world, header);
                 return Passed(id);
             }
+            Inside::BadQuote | Inside::BadChecksum | Inside::Malformed
+                if header.proto == netbpf_common::proto::ICMP
+                    && !is_out
+                    && (header.is_fragment() || !matches!(inside, Inside::Malformed)) =>
+            {
+                // What is rare and makes no sense the stack judges.
+                self.leave_rest_to_stack(world, header);
+                return Passed(id);
+            }
             Inside::BadQuote => {
                 return Dropped(id, &[DropReason::IcmpUnrelated, DropReason::Truncated]);
             }
@@ -110,6 +127,10 @@ impl Shadow {
             }
         };
         if header.ttl <= 1 {
+            let to_host = self.comes_back(world, id, endpoint, &packet);
+            if to_host == Some(false) {
+                return Dropped(id, &[DropReason::TtlExceeded]);
+            }
             return self.leave_to_stack(world, id, &packet);
         }
         if let Some((at, side)) = self.find(packet.pair, false) {
@@ -138,6 +159,35 @@ impl Shadow {
             Err(Refusal::Dropped(reason)) => Dropped(id, one(reason)),
             Err(Refusal::NoRoom(reason)) => NoRoom(id, reason),
         }
+    }
+
+    /// Whether a packet to an address of the host comes back in, and then whether the
+    /// host itself gets it.
+    fn comes_back(
+        &self,
+        world: &Sim,
+        id: EndpointId,
+        endpoint: &Endpoint,
+        packet: &Packet,
+    ) -> Option<bool> {
+        if let Some((at, side)) = self.find(packet.pair, false) {
+            let session = &self.sessions[at];
+            let way = session.sides[side].way;
+            let is_own = session.owner == id && !session.is_inward(side);
+            let is_back = is_own && way.ifindex == Flow::LOOPBACK;
+            return is_back.then_some(way.next_hop == Flow::HOST);
+        }
+        let leads_in = packet.may_open
+            && !is_for_stack(world, endpoint, packet.pair)
+            && world::route(world, packet.pair.dst.0).is_local()
+            && self.leads_in(world, packet.pair);
+        leads_in.then_some(false)
+    }
+
+    /// Whether somebody in a namespace is reached at an address of the host.
+    fn leads_in(&self, world: &Sim, Pair { proto, dst, .. }: Pair) -> bool {
+        let is_mapped = proto != netbpf_common::proto::ICMP && self.is_owned(proto, dst.1);
+        is_mapped || world::published(world, dst, proto, true).is_some()
     }
 
     /// A packet that the stack gets as it is, and with it the rest of its datagram.
@@ -230,18 +280,15 @@ impl Shadow {
         frame: &Frame,
         packet: &Packet,
     ) -> Result<(Session, Rule), Refusal> {
-        let Pair { proto, dst, .. } = packet.pair;
-        let is_gateways = dst.0 == endpoint.gateway && !is_published(world, proto, dst.1);
-        if world::is_martian(dst.0) || is_gateways {
+        let dst = packet.pair.dst;
+        if is_for_stack(world, endpoint, packet.pair) {
             return Err(Refusal::ToStack);
         }
         let route = world::route(world, dst.0);
         let source = if route.is_local() {
             // By the host's own address: to a published port, or to another
             // namespace as it is seen from outside. It comes from there, too.
-            let is_mapped = proto != netbpf_common::proto::ICMP && self.is_owned(proto, dst.1);
-            let leads_in = is_mapped || world::published(world, dst, proto, true).is_some();
-            if !packet.may_open || !leads_in {
+            if !packet.may_open || !self.leads_in(world, packet.pair) {
                 return Err(Refusal::ToStack);
             }
             dst.0
@@ -301,6 +348,12 @@ impl Shadow {
             sides: [side; 2],
         }
     }
+}
+
+/// Whether nobody in a namespace is meant, however a packet is routed.
+fn is_for_stack(world: &Sim, endpoint: &Endpoint, Pair { proto, dst, .. }: Pair) -> bool {
+    let is_gateways = dst.0 == endpoint.gateway && !is_published(world, proto, dst.1);
+    world::is_martian(dst.0) || is_gateways
 }
 
 /// Whether a packet of a namespace leaves by an uplink.

@@ -141,11 +141,13 @@ fn least(ip_proto: u8) -> Option<usize> {
 /// who asks.
 pub(super) fn ports(ip_proto: u8, l4: &[u8]) -> Option<(u16, u16)> {
     let port = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
+    if least(ip_proto).is_none() {
+        return Some((0, 0));
+    }
     match (ip_proto, l4[0]) {
         (proto::ICMP, 8 | 13 | 15 | 17) => Some((port(4), 0)),
         (proto::ICMP, 0 | 14 | 16 | 18) => Some((0, port(4))),
         (proto::ICMP, _) => None,
-        _ if least(ip_proto).is_none() => Some((0, 0)),
         _ => Some((port(0), port(2))),
     }
 }
@@ -211,7 +213,9 @@ fn error(frame: &Frame, header: &Header) -> Inside {
     let Some(quoted) = Header::at(message, 8).filter(|_| message[8] >> 4 == 4) else {
         return Inside::BadQuote;
     };
-    let Some(l4) = message.get(8 + quoted.len..8 + quoted.len + 8) else {
+    // Of a protocol without ports there may be less, or nothing.
+    let quoted_least = least(quoted.proto).map_or(0, |_| 8);
+    let Some(l4) = message.get(8 + quoted.len..).filter(|l4| l4.len() >= quoted_least) else {
         return Inside::BadQuote;
     };
     let ports = ports(quoted.proto, l4);

@@ -45,7 +45,8 @@ pub(super) fn owner(world: &Sim, addr: Ipv4) -> Option<EndpointId> {
 
 /// No host's address.
 pub(super) fn is_martian(addr: Ipv4) -> bool {
-    matches!(addr.octets()[0], 0 | 127 | 224..)
+    let is_group = addr.octets()[0] & 0xf0 == 0xe0;
+    is_group || addr.is_loopback() || [Ipv4::ANY, Ipv4::new([255; 4])].contains(&addr)
 }
 
 pub(super) fn route(world: &Sim, to: Ipv4) -> Route {

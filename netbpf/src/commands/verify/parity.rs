@@ -25,6 +25,7 @@ use crate::{
 /// What is only of use in sandboxes.
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "In sandboxes")]
+#[group(id = "in_sandboxes")]
 pub(super) struct Args {
     /// Scenarios that are made of the seed, beside those that have names
     #[arg(long, value_name = "N", default_value_t = 300, requires = "sandbox")]

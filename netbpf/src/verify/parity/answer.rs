@@ -5,34 +5,27 @@ use super::{
     decode::{addr, half, word},
     packet::{Ip, OFFSET, Segment, flag, proto},
     scenario::{Answer, IcmpError, What},
-    stage::Place,
 };
 
-/// The packet that a step sends on account of what has come to its sender, and
-/// what that is; nothing if nothing has.
+/// Longest data of an answer: with any header it is no longer than the wire takes.
+const LONGEST: usize = 1400;
+
+/// The packet that a step sends on account of something that has come to its
+/// sender; nothing if that is nothing to be answered or complained of.
 #[must_use]
-pub fn build<'a>(
-    what: &What,
-    from: Place,
-    id: u16,
-    arrivals: &'a [Arrival],
-) -> Option<(&'a Arrival, Vec<u8>)> {
-    let mut latest = arrivals.iter().rev().filter(|arrival| arrival.place == from);
-    latest.find_map(|arrival| {
-        let packet = arrival.packet()?;
-        // The first fragment tells everything; the others nothing.
-        let header_len = usize::from(packet[0] & 15) * 4;
-        let payload = packet.get(header_len..).filter(|_| half(packet, 6) & OFFSET == 0)?;
-        if is_icmp_error(packet[9], payload) {
-            return None;
-        }
-        let built = match what {
-            What::Answer(answer) => answer_to(answer, packet, payload, id),
-            What::Error(error) => Some(error_about(error, packet, payload, id)),
-            What::Frame(_) | What::Packet(_) => None,
-        }?;
-        Some((arrival, built))
-    })
+pub fn build(what: &What, id: u16, arrival: &Arrival) -> Option<Vec<u8>> {
+    let packet = arrival.packet()?;
+    // The first fragment tells everything; the others nothing.
+    let header_len = usize::from(packet[0] & 15) * 4;
+    let payload = packet.get(header_len..).filter(|_| half(packet, 6) & OFFSET == 0)?;
+    if is_icmp_error(packet[9], payload) {
+        return None;
+    }
+    match what {
+        What::Answer(answer) => answer_to(answer, packet, payload, id),
+        What::Error(error) => Some(error_about(error, packet, payload, id)),
+        What::Frame(_) | What::Packet(_) | What::Train { .. } => None,
+    }
 }
 
 fn is_icmp_error(number: u8, payload: &[u8]) -> bool {
@@ -46,9 +39,11 @@ fn answer_to(answer: &Answer, packet: &[u8], payload: &[u8], id: u16) -> Option<
         (Answer::Echo, proto::ICMP) if payload.len() >= 8 => {
             let kind = match payload[0] {
                 8 => 0,
-                query => query + 1,
+                query @ (13 | 15 | 17) => query + 1,
+                _ => return None,
             };
-            Some(ip.icmp(kind, 0, payload[4..8].try_into().ok()?, &payload[8..]))
+            let data = &payload[8..payload.len().min(8 + LONGEST)];
+            Some(ip.icmp(kind, 0, payload[4..8].try_into().ok()?, data))
         }
         (Answer::Udp(data), proto::UDP) if payload.len() >= 8 => Some(ip.udp(sport, dport, data)),
         (Answer::Tcp { flags, seq, ack, data }, proto::TCP) if payload.len() >= 20 => {
@@ -69,7 +64,7 @@ fn answer_to(answer: &Answer, packet: &[u8], payload: &[u8], id: u16) -> Option<
             Some(ip.tcp(&segment))
         }
         (Answer::Same, number) => {
-            let mut back = payload.to_vec();
+            let mut back = payload[..payload.len().min(LONGEST)].to_vec();
             // Protocols with ports have them in the same place.
             if matches!(number, proto::SCTP | proto::DCCP | proto::UDP_LITE) && back.len() >= 4 {
                 back.swap(0, 2);
@@ -92,17 +87,24 @@ fn error_about(error: &IcmpError, packet: &[u8], payload: &[u8], id: u16) -> Vec
 mod tests {
     use std::net::Ipv4Addr;
 
-    use super::*;
+    use super::{super::stage::Place, *};
 
     const A: Ipv4Addr = Ipv4Addr::new(172, 19, 0, 2);
     const B: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 
-    fn came(bytes: Vec<u8>) -> Vec<Arrival> {
-        vec![Arrival { step: 0, place: Place::Outside, link: None, bytes, pending: false }]
+    fn came(bytes: Vec<u8>) -> Arrival {
+        Arrival {
+            step: 0,
+            place: Place::Outside,
+            link: None,
+            bytes,
+            pending: false,
+            in_parts: false,
+        }
     }
 
-    fn built(what: &What, arrivals: &[Arrival]) -> Option<Vec<u8>> {
-        build(what, Place::Outside, 9, arrivals).map(|(_, packet)| packet)
+    fn built(what: &What, arrival: &Arrival) -> Option<Vec<u8>> {
+        build(what, 9, arrival)
     }
 
     #[test]
@@ -127,10 +129,10 @@ mod tests {
     #[test]
     fn an_error_quotes_what_came_and_not_another_error() {
         let packet = Ip::new(A, B, 7).udp(1000, 53, b"a question");
-        let mut arrivals = came(packet.clone());
-        arrivals.extend(came(Ip::new(A, B, 8).icmp(3, 1, [0; 4], b"whatever")));
         let error = IcmpError { by: None, kind: 3, code: 3, rest: [0; 4], quote: 8 };
         let expected = Ip::new(B, A, 9).icmp(3, 3, [0; 4], &packet[..28]);
-        assert_eq!(built(&What::Error(error), &arrivals), Some(expected));
+        assert_eq!(built(&What::Error(error.clone()), &came(packet)), Some(expected));
+        let another = came(Ip::new(A, B, 8).icmp(3, 1, [0; 4], b"whatever"));
+        assert_eq!(built(&What::Error(error), &another), None);
     }
 }

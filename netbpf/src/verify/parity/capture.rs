@@ -20,6 +20,8 @@ pub struct Arrival {
     pub bytes: Vec<u8>,
     /// Whether its checksum is still to be completed by the device.
     pub pending: bool,
+    /// Whether it has come in fragments.
+    pub in_parts: bool,
 }
 
 impl Arrival {
@@ -65,7 +67,7 @@ impl Arrival {
 }
 
 /// Puts the fragments of each datagram together that has all of them. Kernels cut
-/// as they please: what counts is the whole.
+/// as they please: what counts is the whole, and that it was cut.
 #[must_use]
 pub fn whole(arrivals: Vec<Arrival>) -> Vec<Arrival> {
     let mut out: Vec<Arrival> = Vec::new();
@@ -115,7 +117,8 @@ fn reassemble(parts: &[&Arrival]) -> Option<Arrival> {
     if header_ok {
         packet::fix_header(&mut bytes);
     }
-    Some(Arrival { step: last.step.max(first.step), bytes, ..(*first).clone() })
+    let step = last.step.max(first.step);
+    Some(Arrival { step, bytes, in_parts: true, ..(*first).clone() })
 }
 
 #[cfg(test)]
@@ -126,7 +129,7 @@ mod tests {
     use super::*;
 
     fn arrival(place: Place, bytes: Vec<u8>) -> Arrival {
-        Arrival { step: 0, place, link: None, bytes, pending: false }
+        Arrival { step: 0, place, link: None, bytes, pending: false, in_parts: false }
     }
 
     fn packet() -> Vec<u8> {
@@ -139,7 +142,8 @@ mod tests {
         let mut parts = fragments(&packet(), 40);
         parts.rotate_left(1);
         let arrivals = parts.into_iter().map(|part| arrival(Place::Outside, part)).collect();
-        assert_eq!(whole(arrivals), [arrival(Place::Outside, packet())]);
+        let expected = Arrival { in_parts: true, ..arrival(Place::Outside, packet()) };
+        assert_eq!(whole(arrivals), [expected]);
     }
 
     #[test]

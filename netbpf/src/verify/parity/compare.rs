@@ -6,6 +6,7 @@ use super::{
     capture::{Arrival, whole},
     normalise::{Names, Seen, Stations},
     scenario::Scenario,
+    stage::Place,
 };
 
 /// What came out of one datapath that did not come out of the other, as one
@@ -27,18 +28,78 @@ pub fn outcome(scenario: &Scenario, stations: &Stations, arrivals: Vec<Arrival>)
     seen
 }
 
+/// What has come to somebody on both sides.
+#[derive(Debug)]
+pub struct Common {
+    /// Each packet as it has come by the reference and by eBPF, in order.
+    pub pairs: Vec<(Arrival, Arrival)>,
+    /// Whether nothing has come on one side only after all of them.
+    pub is_last: bool,
+}
+
+/// What has come to a place on both sides, the same but for what may differ.
+#[must_use]
+pub fn common(scenario: &Scenario, place: Place, sides: [(&Stations, &[Arrival]); 2]) -> Common {
+    let [reference, ebpf] = sides.map(|(stations, arrivals)| {
+        let mut names = Names::new(scenario, stations);
+        let all = whole(arrivals.to_vec()).into_iter();
+        let all = all.map(|arrival| (names.seen(&arrival), arrival));
+        all.filter(|(seen, _)| seen.place == place).collect::<Vec<_>>()
+    });
+    let mut left: Vec<_> = ebpf.into_iter().map(Some).collect();
+    let mut pairs = Vec::new();
+    let mut is_last = true;
+    for (seen, arrival) in reference {
+        let same = left.iter_mut().find(|other| {
+            other.as_ref().is_some_and(|(other, _)| seen.same(other) || is_port_only(&seen, other))
+        });
+        is_last = same.is_some();
+        pairs.extend(same.and_then(Option::take).map(|(_, other)| (arrival, other)));
+    }
+    is_last &= left.last().is_none_or(Option::is_none);
+    Common { pairs, is_last }
+}
+
+/// Whether two packets differ in nothing but the outside port that was chosen.
+#[must_use]
+pub fn is_port_only(one: &Seen, other: &Seen) -> bool {
+    let is_chosen = |seen: &Seen| seen.fields.iter().any(|(_, value)| value.starts_with("<port"));
+    let is_port = |name: &str| name.ends_with("port") || name.ends_with("icmp.id");
+    one.place == other.place
+        && (is_chosen(one) || is_chosen(other))
+        && differing(one, other).iter().all(|name| is_port(name))
+}
+
+/// The names of all fields in which two packets differ.
+#[must_use]
+pub fn differing<'a>(one: &'a Seen, other: &'a Seen) -> Vec<&'a str> {
+    let only = |from: &'a Seen, to: &'a Seen| {
+        let only = from.fields.iter().filter(|field| !to.fields.contains(field));
+        only.map(|(name, _)| name.as_str())
+    };
+    let mut names: Vec<&str> = only(one, other).chain(only(other, one)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// All differences between two outcomes. In which order things have come is none.
 #[must_use]
 pub fn differences(reference: &[Seen], ebpf: &[Seen]) -> Vec<Difference> {
     let mut left: Vec<&Seen> = reference.iter().collect();
     let mut right: Vec<&Seen> = ebpf.iter().collect();
-    left.retain(|seen| match right.iter().position(|other| seen.same(other)) {
-        Some(at) => {
-            right.remove(at);
-            false
-        }
-        None => true,
-    });
+    // What looks the same may have come of several steps.
+    for is_late in [false, true] {
+        let same =
+            |seen: &Seen, other: &Seen| seen.same(other) && (is_late || seen.step == other.step);
+        left.retain(|seen| match right.iter().position(|other| same(seen, other)) {
+            Some(at) => {
+                right.remove(at);
+                false
+            }
+            None => true,
+        });
+    }
     let mut found: Vec<Difference> = Vec::new();
     for seen in left {
         let likeness = |other: &&Seen| likeness(seen, other);
@@ -58,7 +119,14 @@ fn likeness(one: &Seen, other: &Seen) -> usize {
     let same = |name: &str| one.field(name) == other.field(name);
     let kind = ["ip.proto", "eth.type", "icmp.type", "tcp.flags", "data"];
     let is_part = |seen: &Seen| seen.field("ip.fragment").is_some_and(|text| text != "0x4000");
+    // Who has said it himself has given it a number.
+    let id = |seen: &Seen| {
+        let id = seen.field("ip.id").filter(|id| !matches!(*id, "<id>" | "0x0000"));
+        id.map(str::to_owned)
+    };
+    let is_another = id(one).zip(id(other)).is_some_and(|(one, other)| one != other);
     if one.place != other.place
+        || is_another
         || !kind.iter().all(|name| same(name))
         || is_part(one) != is_part(other)
     {
@@ -106,7 +174,7 @@ impl fmt::Display for Difference {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use super::super::{packet::Ip, scenario::Step, stage::Place};
+    use super::super::{packet::Ip, scenario::Step};
     use super::*;
 
     const A: Ipv4Addr = Ipv4Addr::new(172, 19, 0, 2);
@@ -121,6 +189,7 @@ mod tests {
             link: None,
             bytes: ip.udp(1000, 2000, b"data"),
             pending: false,
+            in_parts: false,
         });
         outcome(&scenario, &Stations::new(), arrivals.collect())
     }

@@ -31,6 +31,8 @@ pub enum Value {
     Id(u16),
     /// A sequence or acknowledgement number of TCP.
     Sequence(u32),
+    /// Options of an IPv4 header.
+    Options(Vec<u8>),
 }
 
 /// Ethernet's part of a frame.
@@ -143,7 +145,9 @@ fn ipv4(fields: &mut Fields, bytes: &[u8], kind: Kind) {
     if fragment != 0 {
         fields.text("ip.fragment", format!("{fragment:#06x}"));
     }
-    fields.hex("ip.options", &header[20..]);
+    if header_len > 20 {
+        fields.add("ip.options", Value::Options(header[20..].to_vec()));
+    }
     fields.text("ip.checksum", verdict(packet::checksum(header)));
     let payload_len = total.saturating_sub(header_len).min(rest.len());
     let (payload, padding) = rest.split_at(payload_len);
@@ -274,7 +278,7 @@ fn flags(bits: u8) -> String {
 
 /// Bytes that a person may look at: those of long ones are told apart by a hash
 /// (FNV-1a).
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     const SHOWN: usize = 24;
     let mut text = String::new();
     for byte in bytes.iter().take(SHOWN) {

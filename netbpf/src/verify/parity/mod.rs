@@ -25,3 +25,4 @@ pub mod script;
 pub mod side;
 pub mod socket;
 pub mod stage;
+pub mod tracker;

@@ -10,7 +10,11 @@
 //!   64 KiB above: `<isn 1>+1`;
 //! - MACs are called by whose they are.
 //!
-//! There are no timestamps: the kernels on the stage are told not to send any.
+//! A checksum over a part of a packet cannot be judged: it is compared as it is,
+//! unless one of those numbers is under it. Answers to ICMP timestamp queries have
+//! the kernel's time: `<time>`. In IP options, what is behind a
+//! timestamp's pointer is compared, and not the times that were stamped. TCP has no
+//! timestamps: the kernels on the stage are told not to send any.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +22,7 @@ use netbpf_common::MacAddr;
 
 use super::{
     capture::Arrival,
-    decode::{Value, decode, half, word},
+    decode::{self, Field, Value, decode, half, word},
     packet::proto,
     scenario::{Answer, Scenario, What},
     stage::{self, Place, Station},
@@ -43,6 +47,12 @@ impl Seen {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether it is a TCP segment that resets a connection.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        self.field("tcp.flags").is_some_and(|flags| flags.contains("RST"))
     }
 
     /// Whether it is the same packet at the same place, whenever it came.
@@ -84,7 +94,7 @@ impl<'a> Names<'a> {
         }
         for (number, step) in scenario.steps.iter().enumerate() {
             match &step.what {
-                What::Packet(packet) => names.learn(packet),
+                What::Packet(packet) | What::Train { packet, .. } => names.learn(packet),
                 What::Frame(frame) => names.learn(&frame.payload),
                 What::Answer(Answer::Tcp { seq, ack, .. }) => {
                     names.sequences.extend(seq.iter().chain(ack));
@@ -120,17 +130,32 @@ impl<'a> Names<'a> {
     pub fn seen(&mut self, arrival: &Arrival) -> Seen {
         let fields = decode(arrival.link.as_ref(), &arrival.bytes, arrival.pending);
         let fields = fields.into_iter().map(|field| {
-            let text = match field.value {
+            let Field { name, value } = field;
+            let text = match value {
                 Value::Text(text) => text,
                 Value::Mac(mac) => self.mac(mac),
-                Value::Port(port) => self.port(&field.name, port),
+                Value::Port(port) => self.port(&name, port),
                 Value::Id(id) if self.ids.contains(&id) => format!("{id:#06x}"),
                 Value::Id(_) => "<id>".to_owned(),
                 Value::Sequence(number) => self.sequence(number),
+                Value::Options(bytes) => decode::hex(&without_times(&bytes)),
             };
-            (field.name, text)
+            (name, text)
         });
-        Seen { place: arrival.place, fields: fields.collect(), step: arrival.step }
+        let mut fields: Vec<(String, String)> = fields.collect();
+        blur(&mut fields, arrival);
+        if arrival.in_parts {
+            fields.push(("ip.cut".to_owned(), "yes".to_owned()));
+        }
+        if fields.iter().any(|field| *field == ("icmp.type".into(), "14/0".into()))
+            && fields.iter().any(|field| *field == ("ip.id".into(), "<id>".into()))
+            && let Some((_, data)) = fields.iter_mut().find(|(name, _)| name == "data")
+        {
+            // The time of the question is its own.
+            data.truncate(8);
+            data.push_str("<time>");
+        }
+        Seen { place: arrival.place, fields, step: arrival.step }
     }
 
     fn mac(&self, mac: [u8; 6]) -> String {
@@ -170,6 +195,65 @@ impl<'a> Names<'a> {
     }
 }
 
+/// Checksums that say something of numbers that were chosen, or of times.
+fn blur(fields: &mut [(String, String)], arrival: &Arrival) {
+    let chosen: Vec<String> = fields
+        .iter()
+        .filter(|(_, value)| value.starts_with("<port") || value.starts_with("<isn"))
+        .filter_map(|(name, _)| Some(name.rsplit_once('.')?.0.to_owned()))
+        .collect();
+    let is_stamped = arrival.packet().is_some_and(has_times);
+    for (name, value) in fields {
+        let layer = name.strip_suffix(".checksum").unwrap_or_default();
+        if value.ends_with("of a part") && chosen.iter().any(|other| other == layer) {
+            "of a part with chosen numbers".clone_into(value);
+        }
+        // What the kernel has stamped still has the checksum of before.
+        if matches!(layer, "ip" | "quote.ip") && is_stamped && value.starts_with("off by") {
+            "off by times".clone_into(value);
+        }
+    }
+}
+
+/// Whether a packet, or what it quotes, has an IP option with times in it.
+fn has_times(packet: &[u8]) -> bool {
+    let options = |packet: &[u8]| {
+        let header_len = packet.first().map_or(0, |first| usize::from(first & 15) * 4);
+        packet.get(20..header_len).is_some_and(|options| without_times(options) != options)
+    };
+    let header_len = usize::from(packet[0] & 15) * 4;
+    options(packet) || packet.get(header_len + 8..).is_some_and(options)
+}
+
+/// IP options with zeroes for the times that a timestamp option (RFC 791 section
+/// 3.1) has been given.
+fn without_times(options: &[u8]) -> Vec<u8> {
+    const TIMESTAMP: u8 = 68;
+    let mut out = options.to_vec();
+    let mut at = 0;
+    while let Some(&kind) = options.get(at) {
+        let len = match (kind, options.get(at + 1)) {
+            (0, _) => break,
+            (1, _) => 1,
+            (_, Some(&len @ 2..)) => usize::from(len),
+            _ => break,
+        };
+        if let Some(option) =
+            out.get_mut(at..at + len).filter(|o| kind == TIMESTAMP && o.len() >= 4)
+        {
+            let stamped = usize::from(option[2]).saturating_sub(1).clamp(4, len);
+            // With or without the address before each.
+            let step = if option[3] & 15 > 0 { 8 } else { 4 };
+            for entry in option[4..stamped].chunks_mut(step) {
+                let from = entry.len().saturating_sub(4);
+                entry[from..].fill(0);
+            }
+        }
+        at += len;
+    }
+    out
+}
+
 /// The identification of the packet that is made up in a step.
 #[must_use]
 pub fn id_of_step(scenario: &Scenario, step: usize) -> u16 {
@@ -196,7 +280,14 @@ mod tests {
     }
 
     fn arrival(bytes: Vec<u8>) -> Arrival {
-        Arrival { step: 0, place: Place::Outside, link: None, bytes, pending: false }
+        Arrival {
+            step: 0,
+            place: Place::Outside,
+            link: None,
+            bytes,
+            pending: false,
+            in_parts: false,
+        }
     }
 
     #[test]

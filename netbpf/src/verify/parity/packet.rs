@@ -64,6 +64,16 @@ pub fn pseudo_checksum(src: Ipv4Addr, dst: Ipv4Addr, proto: u8, l4: &[u8]) -> u1
     checksum(&[&src.octets()[..], &dst.octets(), &[0, proto], &len, l4].concat())
 }
 
+/// The sum of an IPv4 packet's pseudo header: what a device completes to a checksum.
+#[must_use]
+pub fn pseudo_sum(packet: &[u8]) -> u16 {
+    let header_len = usize::from(packet.first().copied().unwrap_or_default() & 15) * 4;
+    let len = u16::try_from(packet.len().saturating_sub(header_len)).unwrap_or(u16::MAX);
+    let (addrs, number) = (packet.get(12..20), packet.get(9).copied());
+    let pseudo = [addrs.unwrap_or_default(), &[0, number.unwrap_or_default()], &len.to_be_bytes()];
+    !checksum(&pseudo.concat())
+}
+
 /// The header of an IPv4 packet, but for lengths and checksum.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ip {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use super::{
     catalogue,
     compare::Difference,
-    decode::{Link, Value, decode},
+    decode::{self, Link, Value, decode},
     generate,
     known::Known,
     run::{Stage, Verdict},
@@ -150,6 +150,7 @@ fn line(step: &Step) -> String {
                 Value::Port(number) => number.to_string(),
                 Value::Id(id) => format!("{id:#06x}"),
                 Value::Sequence(number) => number.to_string(),
+                Value::Options(bytes) => decode::hex(&bytes),
             };
             format!("{}={value}", field.name)
         });
@@ -157,6 +158,9 @@ fn line(step: &Step) -> String {
     };
     match &step.what {
         What::Packet(packet) => format!("{} sends {}", step.from, fields(None, packet)),
+        What::Train { packet, size } => {
+            format!("{} sends in segments of {size}: {}", step.from, fields(None, packet))
+        }
         What::Frame(Frame { dst, src, tags, ethertype, payload }) => {
             let link = Link { dst: [0; 6], src: [0; 6], tags: tags.clone(), ethertype: *ethertype };
             let named = |station: &Station| station.to_string();

@@ -12,9 +12,12 @@ use nix::{
 };
 
 use super::{
-    compare::{self, Difference},
-    known::{self, Known},
-    scenario::{Scenario, What},
+    answer,
+    capture::Arrival,
+    compare::{self, Common, Difference},
+    known::{self, Case, Known},
+    normalise::{self, Seen},
+    scenario::{Scenario, Step, What},
     side::Side,
 };
 use crate::error::{Context as _, Result};
@@ -69,15 +72,18 @@ impl Stage {
     pub fn play(&mut self, scenario: &Scenario) -> Result<Verdict> {
         self.settle(scenario, 0)?;
         for side in [&mut self.reference, &mut self.ebpf] {
-            side.arrivals.clear();
+            side.begin()?;
         }
+        let mut invalid = Vec::new();
         for step in 0..scenario.steps.len() {
+            let before = self.reference.invalid()?;
             self.step(scenario, step)?;
+            invalid.push(self.reference.invalid()?.saturating_sub(before));
         }
         let last = scenario.steps.len().saturating_sub(1);
         let begin = Instant::now();
         loop {
-            let verdict = self.compare(scenario);
+            let verdict = self.compare(scenario, &invalid);
             if verdict.unexplained.is_empty() || begin.elapsed() > PATIENCE {
                 return Ok(verdict);
             }
@@ -87,29 +93,47 @@ impl Stage {
 
     /// Sends a frame on both sides, and waits until all has come that comes of it.
     fn step(&mut self, scenario: &Scenario, step: usize) -> Result<()> {
-        let begin = Instant::now();
-        let mut sent = [false; 2];
-        let depends = matches!(scenario.steps[step].what, What::Answer(_) | What::Error(_));
-        loop {
-            for (side, sent) in [&mut self.reference, &mut self.ebpf].into_iter().zip(&mut sent) {
-                if !*sent {
-                    *sent = match side.send(scenario, step) {
-                        // Kernels refuse what is too long; both do.
-                        Err(error) if is_refusal(&error) => true,
-                        other => other.context(format!(
-                            "cannot send step {} of scenario {} ({})",
-                            step + 1,
-                            scenario.number,
-                            scenario.name
-                        ))?,
-                    };
+        let to = match &scenario.steps[step].what {
+            What::Answer(_) | What::Error(_) => match self.answered(scenario, step)? {
+                Some((one, other)) => [Some(one), Some(other)],
+                None => return Ok(()),
+            },
+            What::Frame(_) | What::Packet(_) | What::Train { .. } => [None, None],
+        };
+        for (side, to) in [&mut self.reference, &mut self.ebpf].into_iter().zip(&to) {
+            match side.send(scenario, step, to.as_ref()) {
+                // Kernels refuse what is too long; both do.
+                Err(error) if is_refusal(&error) => {}
+                other => {
+                    other.context(format!(
+                        "cannot send step {} of scenario {} ({})",
+                        step + 1,
+                        scenario.number,
+                        scenario.name
+                    ))?;
                 }
             }
-            self.settle(scenario, step)?;
-            // What is to be answered may be late on one side.
-            if !depends || sent[0] == sent[1] || begin.elapsed() > BRIEFLY {
-                return Ok(());
+        }
+        self.settle(scenario, step)
+    }
+
+    /// What a step answers, or is an error about: the last packet that has come to
+    /// who sends it on both sides. What has come on one side only is not answered,
+    /// so that one difference does not make others.
+    fn answered(&mut self, scenario: &Scenario, step: usize) -> Result<Option<(Arrival, Arrival)>> {
+        let begin = Instant::now();
+        let Step { from, what } = &scenario.steps[step];
+        let id = normalise::id_of_step(scenario, step);
+        loop {
+            let sides = [&self.reference, &self.ebpf];
+            let sides = sides.map(|side| (&side.stations, &side.arrivals[..]));
+            let Common { pairs, is_last } = compare::common(scenario, *from, sides);
+            // It may be late on one side.
+            if is_last || begin.elapsed() > BRIEFLY {
+                let mut latest = pairs.into_iter().rev();
+                return Ok(latest.find(|(one, _)| answer::build(what, id, one).is_some()));
             }
+            self.settle(scenario, step)?;
         }
     }
 
@@ -129,7 +153,7 @@ impl Stage {
         }
     }
 
-    fn compare(&self, scenario: &Scenario) -> Verdict {
+    fn compare(&self, scenario: &Scenario, invalid: &[u64]) -> Verdict {
         let outcome =
             |side: &Side| compare::outcome(scenario, &side.stations, side.arrivals.clone());
         let (reference, ebpf) = (outcome(&self.reference), outcome(&self.ebpf));
@@ -139,8 +163,11 @@ impl Stage {
             frames: scenario.steps.len(),
             packets: ebpf.len(),
         };
+        let has_reset = reference.iter().any(Seen::is_reset);
         for difference in compare::differences(&reference, &ebpf) {
-            match known::find(scenario, &difference) {
+            let sent = &self.reference.sent;
+            let case = Case { scenario, sent, invalid, has_reset, difference: &difference };
+            match known::find(&case) {
                 Some(known) => verdict.intended.push((known, difference)),
                 None => verdict.unexplained.push(difference),
             }

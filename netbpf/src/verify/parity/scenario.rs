@@ -42,8 +42,14 @@ pub enum What {
     Frame(Frame),
     /// This IP packet, the way packets of the sender usually go: to its gateway.
     Packet(Vec<u8>),
-    /// An answer to the last packet that has come to the sender: what that is,
-    /// and where from, each datapath decides for itself.
+    /// This IP packet, as a train that somebody else is to cut.
+    Train {
+        /// It: longer than any wire takes.
+        packet: Vec<u8>,
+        /// Bytes of data in each of its segments.
+        size: u16,
+    },
+    /// An answer to the last packet that has come to the sender by both datapaths.
     Answer(Answer),
     /// An ICMP error about that packet.
     Error(IcmpError),
@@ -138,12 +144,18 @@ impl Step {
         Self { from, what: What::Error(error) }
     }
 
+    /// This train of segments with so much data each.
+    #[must_use]
+    pub fn train(from: Place, packet: Vec<u8>, size: u16) -> Self {
+        Self { from, what: What::Train { packet, size } }
+    }
+
     /// The IPv4 packet that is sent, if it is one that does not depend on what
     /// was captured.
     #[must_use]
     pub fn ip(&self) -> Option<&[u8]> {
         match &self.what {
-            What::Packet(packet) => Some(packet),
+            What::Packet(packet) | What::Train { packet, .. } => Some(packet),
             What::Frame(frame) if frame.ethertype == IPV4 => Some(&frame.payload),
             What::Frame(_) | What::Answer(_) | What::Error(_) => None,
         }

@@ -57,6 +57,12 @@ impl Script {
         Self { number, slot, name, steps: Vec::new(), ids: slot.wrapping_mul(61), random }
     }
 
+    /// Its slot on the stage.
+    #[must_use]
+    pub fn slot(&self) -> u16 {
+        self.slot
+    }
+
     /// Adds to what it is about.
     pub fn call(&mut self, what: &str) {
         if !self.name.is_empty() {
@@ -88,6 +94,12 @@ impl Script {
     #[must_use]
     pub fn far_answered(&self) -> Ipv4Addr {
         stage::far_answered(self.slot)
+    }
+
+    /// A far address behind a narrow path.
+    #[must_use]
+    pub fn far_narrow(&self) -> Ipv4Addr {
+        stage::far_narrow(self.slot)
     }
 
     /// A header with an identification of its own.
@@ -126,7 +138,9 @@ impl Script {
 
     /// Somebody says that the last packet that has come to it is at fault.
     pub fn error(&mut self, from: Place, kind: u8, code: u8, quote: usize) {
-        let error = IcmpError { by: None, kind, code, rest: [0; 4], quote };
+        // An MTU that kernels remember is one that makes no difference.
+        let rest = if (kind, code) == (3, 4) { [0, 0, 5, 0xdc] } else { [0; 4] };
+        let error = IcmpError { by: None, kind, code, rest, quote };
         self.step(Step::error(from, error));
     }
 

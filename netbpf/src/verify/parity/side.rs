@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd as _, BorrowedFd},
     process::Command,
 };
@@ -13,10 +13,11 @@ use netbpf_common::MacAddr;
 use super::{
     answer,
     capture::Arrival,
-    normalise::Stations,
+    normalise::{Stations, id_of_step},
     scenario::{Frame, IPV4, Scenario, VLAN, What},
-    socket::Tap,
+    socket::{self, Tap},
     stage::{self, Place, Station},
+    tracker::Tracker,
 };
 use crate::{
     error::{Context as _, Error, Result},
@@ -34,7 +35,7 @@ const UPLINK: &str = "eth0";
 
 /// Sysctls by which kernels answer everything, at once, and say nothing that
 /// they have not been asked for. Those that a kernel lacks it does not need.
-const SYSCTLS: [(&str, &str); 13] = [
+const SYSCTLS: [(&str, &str); 18] = [
     ("ipv4/icmp_ratelimit", "0"),
     ("ipv4/icmp_msgs_per_sec", "1000000"),
     ("ipv4/icmp_msgs_burst", "1000000"),
@@ -43,6 +44,13 @@ const SYSCTLS: [(&str, &str); 13] = [
     ("ipv4/tcp_synack_retries", "0"),
     ("ipv4/tcp_syncookies", "0"),
     ("ipv4/igmp_link_local_mcast_reports", "0"),
+    // How many redirects there are depends on what there was before.
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/eth0/send_redirects", "0"),
+    ("ipv4/conf/default/send_redirects", "0"),
+    // What is not whole is not told of minutes later.
+    ("ipv4/ipfrag_time", "7200"),
+    ("ipv4/ipfrag_high_thresh", "67108864"),
     // What is bridged is not what rules are about.
     ("bridge/bridge-nf-call-iptables", "0"),
     ("bridge/bridge-nf-call-ip6tables", "0"),
@@ -51,7 +59,10 @@ const SYSCTLS: [(&str, &str); 13] = [
     ("ipv6/conf/default/disable_ipv6", "1"),
 ];
 
-/// The MAC of the address that nobody has.
+/// Largest packet on the wire to outside: more than namespaces take.
+const WIRE_MTU: u32 = 1700;
+
+/// The MAC of the addresses that nobody has.
 const NOBODYS: [u8; 6] = [2, 0, 0, 0, 0, 0xc8];
 
 /// Begins what a server of ours answers, so that two of them do not answer each
@@ -69,12 +80,15 @@ pub struct Side {
     pub arrivals: Vec<Arrival>,
     /// What has come too late: it is of an earlier scenario.
     pub late: usize,
+    /// The IP packets that were sent in this scenario, by step.
+    pub sent: Vec<Option<Vec<u8>>>,
     sandbox: Sandbox,
     taps: Vec<(Place, Tap)>,
     echoes: Vec<UdpSocket>,
-    /// They listen; whoever connects is left waiting.
-    #[allow(dead_code, reason = "they are there to be connected to")]
     listeners: Vec<TcpListener>,
+    /// Who has connected: it is acknowledged what they say, and nothing said.
+    connected: Vec<TcpStream>,
+    tracker: Tracker,
 }
 
 impl Side {
@@ -83,21 +97,25 @@ impl Side {
     /// # Errors
     /// What went wrong.
     pub fn build(datapath: &'static str) -> Result<Self> {
-        let world = World { offloads: false, ..World::default() };
+        let world = World { offloads: false, mtu: WIRE_MTU, ..World::default() };
         let sandbox = Sandbox::new(&world)?;
         // Before there are interfaces, which would have what was set before.
         for namespace in [sandbox.host(), sandbox.outside()] {
             calm(namespace)?;
         }
         bring_up(&sandbox, datapath)?;
+        let tracker = sandbox.host().run(Tracker::open)??;
         let mut side = Self {
             datapath,
             stations: Stations::new(),
             arrivals: Vec::new(),
             late: 0,
+            sent: Vec::new(),
             taps: Vec::new(),
             echoes: Vec::new(),
             listeners: Vec::new(),
+            connected: Vec::new(),
+            tracker,
             sandbox,
         };
         side.furnish()?;
@@ -124,7 +142,7 @@ impl Side {
         for place in Place::ALL {
             let namespace = self.namespace(place)?;
             calm(&namespace)?;
-            let links = namespace.run(prepare_links)??;
+            let links = namespace.run(|| prepare_links(place))??;
             for (name, mac) in links {
                 self.stations.extend(station(place, &name).map(|station| (mac.octets(), station)));
             }
@@ -149,53 +167,88 @@ impl Side {
         Ok(())
     }
 
-    /// Sends what a step says, if it has something to say on this side: an answer
-    /// needs something that came.
+    /// Begins a scenario: nothing of an earlier one counts any more.
+    ///
+    /// # Errors
+    /// A connection cannot be given up without a word.
+    pub fn begin(&mut self) -> Result<()> {
+        for stream in self.connected.drain(..) {
+            socket::forget(&stream).context("cannot give a connection up")?;
+        }
+        self.arrivals.clear();
+        self.sent.clear();
+        Ok(())
+    }
+
+    /// Sends what a step says: an answer, or an error, is about `arrival`. Whether
+    /// there was something to send.
     ///
     /// # Errors
     /// The kernel does not take it.
-    pub fn send(&self, scenario: &Scenario, step: usize) -> io::Result<bool> {
-        let Some(bytes) = self.bytes(scenario, step) else { return Ok(false) };
-        let from = scenario.steps[step].from;
-        match self.taps.iter().find(|(place, _)| *place == from) {
-            Some((_, tap)) => tap.send(&bytes).map(|()| true),
-            None => Ok(false),
-        }
-    }
-
-    /// What is put on the wire in a step: a frame, or the host's packet.
-    fn bytes(&self, scenario: &Scenario, number: usize) -> Option<Vec<u8>> {
-        let step = scenario.steps.get(number)?;
-        let gateway = match step.from {
-            Place::Ns(ns) => Some((Station::Gateway, Station::Ns(ns))),
-            Place::Outside => Some((Station::Uplink, Station::Outside)),
-            Place::Host => None,
+    pub fn send(
+        &mut self,
+        scenario: &Scenario,
+        number: usize,
+        arrival: Option<&Arrival>,
+    ) -> io::Result<bool> {
+        let Some(step) = scenario.steps.get(number) else { return Ok(false) };
+        let (link, packet) = match (&step.what, arrival) {
+            (What::Frame(frame), _) => (Some(self.header(frame)), frame.payload.clone()),
+            (What::Packet(packet) | What::Train { packet, .. }, _) => {
+                (self.usual_header(step.from), packet.clone())
+            }
+            (What::Answer(_) | What::Error(_), Some(arrival)) => {
+                let id = id_of_step(scenario, number);
+                let Some(packet) = answer::build(&step.what, id, arrival) else {
+                    return Ok(false);
+                };
+                let back = arrival.link.as_ref().map(|link| {
+                    let other = |mac| Station::Other(MacAddr::new(mac));
+                    self.header(&Frame::new(other(link.src), other(link.dst), IPV4, Vec::new()))
+                });
+                (back, packet)
+            }
+            (What::Answer(_) | What::Error(_), None) => return Ok(false),
         };
-        match (&step.what, gateway) {
-            (What::Frame(frame), _) => Some(self.frame(frame)),
-            (What::Packet(packet), Some((dst, src))) => {
-                Some(self.frame(&Frame::new(dst, src, IPV4, packet.clone())))
-            }
-            (What::Packet(packet), None) => Some(packet.clone()),
-            (What::Answer(_) | What::Error(_), _) => {
-                let id = super::normalise::id_of_step(scenario, number);
-                let (to, packet) = answer::build(&step.what, step.from, id, &self.arrivals)?;
-                let Some(link) = &to.link else { return Some(packet) };
-                let back = Station::Other(MacAddr::new(link.src));
-                let own = Station::Other(MacAddr::new(link.dst));
-                Some(self.frame(&Frame::new(back, own, IPV4, packet)))
-            }
+        let Some((_, tap)) = self.taps.iter().find(|(place, _)| *place == step.from) else {
+            return Ok(false);
+        };
+        let bytes = [&link.unwrap_or_default()[..], &packet].concat();
+        self.sent.resize(number, None);
+        self.sent.push(Some(packet));
+        match step.what {
+            What::Train { size, .. } => tap.send_train(&bytes, size)?,
+            _ => tap.send(&bytes)?,
         }
+        Ok(true)
     }
 
-    fn frame(&self, frame: &Frame) -> Vec<u8> {
+    /// How many packets the host's connection tracking has taken for invalid, ever.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub fn invalid(&self) -> Result<u64> {
+        self.tracker.invalid()
+    }
+
+    /// The header of the frame that takes a packet to the gateway; a host's packets
+    /// have none.
+    fn usual_header(&self, from: Place) -> Option<Vec<u8>> {
+        let (dst, src) = match from {
+            Place::Ns(ns) => (Station::Gateway, Station::Ns(ns)),
+            Place::Outside => (Station::Uplink, Station::Outside),
+            Place::Host => return None,
+        };
+        Some(self.header(&Frame::new(dst, src, IPV4, Vec::new())))
+    }
+
+    fn header(&self, frame: &Frame) -> Vec<u8> {
         let mut bytes = [self.mac(frame.dst), self.mac(frame.src)].concat();
         for tag in &frame.tags {
             bytes.extend(VLAN.to_be_bytes());
             bytes.extend(tag.to_be_bytes());
         }
         bytes.extend(frame.ethertype.to_be_bytes());
-        bytes.extend(&frame.payload);
         bytes
     }
 
@@ -212,7 +265,8 @@ impl Side {
     /// The sockets that something may come by.
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let taps = self.taps.iter().flat_map(|(_, tap)| tap.sockets());
-        taps.chain(self.echoes.iter().map(|socket| socket.as_fd()))
+        let listeners = self.listeners.iter().map(|socket| socket.as_fd());
+        taps.chain(self.echoes.iter().map(|socket| socket.as_fd())).chain(listeners)
     }
 
     /// Takes what has come; how much it was. Servers answer.
@@ -221,7 +275,8 @@ impl Side {
         for (place, tap) in &self.taps {
             for (link, bytes, pending) in tap.captured() {
                 count += 1;
-                let arrival = Arrival { step, place: *place, link, bytes, pending };
+                let arrival =
+                    Arrival { step, place: *place, link, bytes, pending, in_parts: false };
                 match arrival.scenario() {
                     Some(other) if other != scenario => self.late += 1,
                     Some(_) | None => self.arrivals.push(arrival),
@@ -231,8 +286,14 @@ impl Side {
         count
     }
 
-    fn serve(&self) -> usize {
+    fn serve(&mut self) -> usize {
         let mut count = 0;
+        for listener in &self.listeners {
+            while let Ok((stream, _)) = listener.accept() {
+                count += 1;
+                self.connected.push(stream);
+            }
+        }
         let mut bytes = vec![0; 1 << 16];
         for socket in &self.echoes {
             // An ICMP error that has come for the socket is an error of it, once.
@@ -257,6 +318,7 @@ impl Side {
 fn bring_up(sandbox: &Sandbox, datapath: &str) -> Result<()> {
     let count = stage::NAMESPACES.to_string();
     let mut arguments = vec!["--quiet", "up", "--name", NETWORK, "--uplink", UPLINK];
+    arguments.extend(["--mtu", "1500"]);
     arguments.extend(["--namespaces", &count, "--datapath", datapath]);
     let specs: Vec<String> = stage::PUBLISHED.iter().flat_map(stage::Published::specs).collect();
     for spec in &specs {
@@ -290,12 +352,13 @@ fn calm(namespace: &Namespace) -> Result<()> {
 
 /// Switches offloads off at all interfaces of the namespace that this thread is
 /// in; which there are.
-fn prepare_links() -> Result<Vec<(String, MacAddr)>> {
+fn prepare_links(place: Place) -> Result<Vec<(String, MacAddr)>> {
     let links = block_on(async { Netlink::here()?.links().await })?;
     let mut found = Vec::new();
     for link in links.into_iter().filter(|link| !link.loopback) {
         // A bridge has those of its ports.
-        if link.kind.as_deref() == Some("veth") {
+        // (One namespace sends trains of segments.)
+        if link.kind.as_deref() == Some("veth") && place != Place::Ns(stage::TRAINS) {
             ethtool::switch_offloads_off(&link.name)?;
         }
         found.extend(link.mac.map(|mac| (link.name, mac)));
@@ -340,10 +403,16 @@ fn introduce(place: Place, stations: &Stations) -> Result<()> {
                 netlink.set_neighbour(index, addr, MacAddr::new(*mac)).await?;
             }
         }
-        if place == Place::Host {
-            // Who is spoken for is not asked for either.
-            let index = netlink.index(NETWORK).await?;
-            netlink.set_neighbour(index, stage::NOBODY, MacAddr::new(NOBODYS)).await?;
+        // Nobody is not asked for either: that would go on for seconds.
+        for (addr, interface) in [(stage::NOBODY, inside), (stage::NETWORK_ADDRESS, inside)] {
+            let Some(interface) = interface else { continue };
+            let index = netlink.index(interface).await?;
+            netlink.set_neighbour(index, addr, MacAddr::new(NOBODYS)).await?;
+        }
+        if let (Place::Host, Some(uplink)) = (place, uplink) {
+            let index = netlink.index(uplink).await?;
+            let (to, mtu) = (stage::narrow_subnet(), stage::NARROW_MTU);
+            netlink.add_narrow_route(to, stage::OUTSIDE, index, mtu).await?;
         }
         let Place::Ns(number) = place else { return Ok(()) };
         for silent in silent_to(number) {
@@ -381,5 +450,7 @@ fn echo(at: SocketAddrV4) -> io::Result<UdpSocket> {
 }
 
 fn listen(at: SocketAddrV4) -> io::Result<TcpListener> {
-    TcpListener::bind(at)
+    let listener = TcpListener::bind(at)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }

@@ -2,8 +2,8 @@
 
 use std::{
     io,
-    net::Ipv4Addr,
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    net::{Ipv4Addr, TcpStream},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
 use nix::{
@@ -16,9 +16,17 @@ use super::{decode::Link, packet::proto, scenario::VLAN};
 
 // linux/if_packet.h
 const PACKET_AUXDATA: libc::c_int = 8;
+const PACKET_VNET_HDR: libc::c_int = 15;
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 const TP_STATUS_CSUMNOTREADY: u32 = 1 << 3;
 const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
+
+// linux/tcp.h
+const TCP_REPAIR: libc::c_int = 19;
+// linux/virtio_net.h
+const NEEDS_CSUM: u8 = 1;
+const GSO_TCPV4: u8 = 1;
+const GSO_UDP_L4: u8 = 5;
 
 /// Bytes that a socket may keep back for us.
 const BUFFER: libc::c_int = 16 << 20;
@@ -47,7 +55,12 @@ pub type Captured = (Option<Link>, Vec<u8>, bool);
 #[derive(Debug)]
 pub enum Tap {
     /// All frames of an interface but those that it sends itself.
-    Frames(OwnedFd),
+    Frames {
+        /// Sends and captures them.
+        frames: OwnedFd,
+        /// Sends trains of segments.
+        trains: OwnedFd,
+    },
     /// What a host's processes get of some protocols; and what is sent is the
     /// host's own.
     Packets {
@@ -65,21 +78,15 @@ impl Tap {
     /// The kernel's.
     pub fn frames(interface: &str) -> io::Result<Self> {
         // Protocol 0: nothing is captured before the interface is named.
-        let fd = open(libc::AF_PACKET, 0)?;
-        set(&fd, libc::SOL_PACKET, PACKET_AUXDATA, 1)?;
-        set(&fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
-        set(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER)?;
-        // SAFETY: all-zero bytes are valid for the structure.
-        let mut address: sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET).unwrap_or_default();
-        address.sll_protocol = u16::try_from(libc::ETH_P_ALL).unwrap_or_default().to_be();
-        address.sll_ifindex = if_nametoindex(interface)?.cast_signed();
-        // SAFETY: the address lives until the call returns and has that length.
-        let bound = unsafe {
-            libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length::<sockaddr_ll>())
-        };
-        Errno::result(bound)?;
-        Ok(Self::Frames(fd))
+        let frames = open(libc::AF_PACKET, 0)?;
+        set(&frames, libc::SOL_PACKET, PACKET_AUXDATA, 1)?;
+        set(&frames, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
+        set(&frames, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER)?;
+        bind(&frames, interface, libc::ETH_P_ALL)?;
+        let trains = open(libc::AF_PACKET, 0)?;
+        set(&trains, libc::SOL_PACKET, PACKET_VNET_HDR, 1)?;
+        bind(&trains, interface, 0)?;
+        Ok(Self::Frames { frames, trains })
     }
 
     /// Opens it for the host that this thread is in.
@@ -100,7 +107,7 @@ impl Tap {
     /// The sockets that it captures with.
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let all = match self {
-            Self::Frames(fd) => std::slice::from_ref(fd),
+            Self::Frames { frames, .. } => std::slice::from_ref(frames),
             Self::Packets { receive, .. } => receive,
         };
         all.iter().map(AsFd::as_fd)
@@ -113,8 +120,8 @@ impl Tap {
     pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let sent = match self {
             // SAFETY: pointer and length are those of a live slice.
-            Self::Frames(fd) => unsafe {
-                libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0)
+            Self::Frames { frames, .. } => unsafe {
+                libc::send(frames.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0)
             },
             Self::Packets { send, .. } => {
                 let dst = super::decode::addr(bytes, 16);
@@ -137,10 +144,38 @@ impl Tap {
         Ok(())
     }
 
+    /// Sends a frame with a train of segments with `size` bytes of data each: TCP's
+    /// or UDP's, without IP options.
+    ///
+    /// # Errors
+    /// Only packets are sent here, or the kernel does not want to.
+    pub fn send_train(&self, frame: &[u8], size: u16) -> io::Result<()> {
+        const TRANSPORT: usize = 14 + 20;
+        let Self::Frames { trains, .. } = self else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let is_tcp = frame.get(14 + 9) == Some(&proto::TCP);
+        let (kind, header, check) = if is_tcp { (GSO_TCPV4, 20, 16) } else { (GSO_UDP_L4, 8, 6) };
+        let mut bytes = vec![NEEDS_CSUM, kind];
+        for number in [TRANSPORT + header, usize::from(size), TRANSPORT, check] {
+            bytes.extend(u16::try_from(number).unwrap_or_default().to_ne_bytes());
+        }
+        bytes.extend(frame);
+        // In the checksum's place is the sum of the pseudo header, for the device.
+        let at = bytes.len() - frame.len() + TRANSPORT + check;
+        if let (Some(packet), Some(place)) = (frame.get(14..), bytes.get_mut(at..at + 2)) {
+            place.copy_from_slice(&super::packet::pseudo_sum(packet).to_be_bytes());
+        }
+        // SAFETY: pointer and length are those of a live slice.
+        let sent = unsafe { libc::send(trains.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+        Errno::result(sent)?;
+        Ok(())
+    }
+
     /// Everything that has come.
     #[must_use]
     pub fn captured(&self) -> Vec<Captured> {
-        let frames = matches!(self, Self::Frames(_));
+        let frames = matches!(self, Self::Frames { .. });
         let mut all = Vec::new();
         for socket in self.sockets() {
             while let Some((bytes, aux)) = receive(socket) {
@@ -149,6 +184,28 @@ impl Tap {
         }
         all
     }
+}
+
+/// Ends a connection without a word to the other side: its number is left to it.
+///
+/// # Errors
+/// The kernel's.
+pub fn forget(stream: &TcpStream) -> io::Result<()> {
+    set(stream, libc::IPPROTO_TCP, TCP_REPAIR, 1)
+}
+
+/// Binds a socket to an interface, to capture packets of that protocol.
+fn bind(fd: &OwnedFd, interface: &str, protocol: libc::c_int) -> io::Result<()> {
+    // SAFETY: all-zero bytes are valid for the structure.
+    let mut address: sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET).unwrap_or_default();
+    address.sll_protocol = u16::try_from(protocol).unwrap_or_default().to_be();
+    address.sll_ifindex = if_nametoindex(interface)?.cast_signed();
+    // SAFETY: the address lives until the call returns and has that length.
+    let bound =
+        unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length::<sockaddr_ll>()) };
+    Errno::result(bound)?;
+    Ok(())
 }
 
 /// A frame taken apart.
@@ -183,7 +240,7 @@ fn open(domain: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
 }
 
 fn set(
-    fd: &OwnedFd,
+    fd: &impl AsRawFd,
     level: libc::c_int,
     option: libc::c_int,
     value: libc::c_int,

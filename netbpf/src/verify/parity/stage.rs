@@ -1,17 +1,28 @@
 //! The stage that scenarios are played on: the same network on both datapaths.
 //!
-//! `ns1` and `ns2` are ordinary namespaces, whose kernels answer. `ns3` and `ns4`
-//! have no way back to anybody: their kernels are silent, so that a scenario can
-//! say every word of both ends of a connection. Outside it is the address that
+//! `ns1` and `ns2` are ordinary namespaces, whose kernels answer. `ns3`, `ns4` and
+//! `ns5` have no way back to anybody: their kernels are silent, so that a scenario
+//! can say every word of both ends of a connection; `ns5` leaves checksums and
+//! segmentation to others. Outside it is the address that
 //! decides: the machine there has one, and all others are silent, each scenario
-//! having a far one of its own, so that no scenario meets what another has left.
+//! having a far one of its own, so that no scenario meets what another has left. To
+//! some of them leads a path that is narrower than the wire, which takes more than
+//! the namespaces do.
 
 use std::net::Ipv4Addr;
 
 use netbpf_common::MacAddr;
 
+use crate::topology::Subnet;
+
 /// Namespaces on the stage.
-pub const NAMESPACES: u8 = 4;
+pub const NAMESPACES: u8 = 5;
+
+/// The namespace that sends trains of segments, for others to cut.
+pub const TRAINS: u8 = 5;
+
+/// Largest packet on the path to [`far_narrow`] addresses.
+pub const NARROW_MTU: u32 = 1400;
 
 /// The gateway of the namespaces, on the bridge.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 19, 0, 1);
@@ -19,8 +30,14 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 19, 0, 1);
 /// An address of the subnet that nobody has.
 pub const NOBODY: Ipv4Addr = Ipv4Addr::new(172, 19, 0, 200);
 
+/// The subnet's own address, which nobody has either.
+pub const NETWORK_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 19, 0, 0);
+
 /// The address that the uplink has.
 pub const UPLINK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+/// The broadcast address of the uplink's subnet.
+pub const BROADCAST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 255);
 
 /// The machine outside, whose kernel answers.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
@@ -45,11 +62,30 @@ pub const fn far_answered(scenario: u16) -> Ipv4Addr {
     Ipv4Addr::new(198, 19, high, low)
 }
 
+/// A far address of a scenario behind a narrow path: kernels answer to it.
+#[must_use]
+pub const fn far_narrow(scenario: u16) -> Ipv4Addr {
+    let [high, low] = scenario.to_be_bytes();
+    Ipv4Addr::new(198, 20, high, low)
+}
+
+/// All [`far_narrow`] addresses.
+#[must_use]
+pub fn narrow_subnet() -> Subnet {
+    Subnet::containing(far_narrow(0), 16)
+}
+
+/// Whether an address is one of the namespaces' subnet.
+#[must_use]
+pub const fn is_inside(addr: Ipv4Addr) -> bool {
+    matches!(addr.octets(), [172, 19, 0, _])
+}
+
 /// The scenario that an address is a far one of.
 #[must_use]
 pub const fn scenario_of(addr: Ipv4Addr) -> Option<u16> {
     match addr.octets() {
-        [198, 18 | 19, high, low] => Some(u16::from_be_bytes([high, low])),
+        [198, 18..=20, high, low] => Some(u16::from_be_bytes([high, low])),
         _ => None,
     }
 }
@@ -80,6 +116,8 @@ pub struct Published {
 pub const PUBLISHED_OPEN: u16 = 8007;
 /// A published port behind which a kernel says that nobody is there.
 pub const PUBLISHED_CLOSED: u16 = 8009;
+/// The first of the ports of silent `ns3` that published ones lead to.
+pub const SILENT: u16 = 7000;
 /// The first of a hundred published ports of silent `ns3`, each leading to the
 /// port 2000 below it.
 pub const PUBLISHED_SILENT: u16 = 9000;
@@ -92,7 +130,7 @@ pub const PUBLISHED_LOOPBACK: u16 = 9600;
 pub const PUBLISHED: [Published; 5] = [
     Published { port: PUBLISHED_OPEN, count: 1, ns: 1, target: OPEN, on_loopback: false },
     Published { port: PUBLISHED_CLOSED, count: 1, ns: 1, target: CLOSED, on_loopback: false },
-    Published { port: PUBLISHED_SILENT, count: 100, ns: 3, target: 7000, on_loopback: false },
+    Published { port: PUBLISHED_SILENT, count: 100, ns: 3, target: SILENT, on_loopback: false },
     Published { port: PUBLISHED_OTHER, count: 1, ns: 4, target: 9500, on_loopback: false },
     Published { port: PUBLISHED_LOOPBACK, count: 1, ns: 3, target: 96, on_loopback: true },
 ];
@@ -124,8 +162,15 @@ pub enum Place {
 
 impl Place {
     /// All places.
-    pub const ALL: [Self; 6] =
-        [Self::Ns(1), Self::Ns(2), Self::Ns(3), Self::Ns(4), Self::Outside, Self::Host];
+    pub const ALL: [Self; 7] = [
+        Self::Ns(1),
+        Self::Ns(2),
+        Self::Ns(3),
+        Self::Ns(4),
+        Self::Ns(5),
+        Self::Outside,
+        Self::Host,
+    ];
 }
 
 impl std::fmt::Display for Place {
@@ -155,11 +200,12 @@ pub enum Station {
 
 impl Station {
     /// All that have names.
-    pub const NAMED: [Self; 7] = [
+    pub const NAMED: [Self; 8] = [
         Self::Ns(1),
         Self::Ns(2),
         Self::Ns(3),
         Self::Ns(4),
+        Self::Ns(5),
         Self::Gateway,
         Self::Uplink,
         Self::Outside,
@@ -196,6 +242,7 @@ mod tests {
     fn a_far_address_tells_its_scenario() {
         assert_eq!(scenario_of(far(0x1234)), Some(0x1234));
         assert_eq!(scenario_of(far_answered(7)), Some(7));
+        assert_eq!(scenario_of(far_narrow(7)), Some(7));
         assert_eq!(scenario_of(OUTSIDE), None);
     }
 }
