@@ -29,8 +29,11 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     let packet = what.packet();
     if packet.header.ttl <= 1 {
         // The stack answers with "time exceeded", unless to it that is the host's.
-        let is_over = back_in(seam, id, packet) == BackIn::Namespace;
-        return if is_over { Err(DropReason::TtlExceeded.into()) } else { Ok(Forward::PASS) };
+        match back_in(seam, id, packet) {
+            BackIn::No => return Ok(Forward::PASS),
+            BackIn::Namespace => return Err(DropReason::TtlExceeded.into()),
+            BackIn::Host => {}
+        }
     }
     let mut entry = seam.tables.flow(&packet.tuple).ok_or(Stop::NeedsFlow)?;
     let flow = entry.get();
@@ -59,7 +62,8 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     rewrite::trim(&mut seam.skb, packet.len).ok_or(DropReason::Rewrite)?;
     // What comes in again by the loopback device is forwarded there, if it is not the host's.
     let hops = u8::from(flow.uplink != Flow::LOOPBACK);
-    what.translate(&mut seam.skb, &flow, packet.header.ttl - hops).ok_or(DropReason::Rewrite)?;
+    let ttl = packet.header.ttl.saturating_sub(hops);
+    what.translate(&mut seam.skb, &flow, ttl).ok_or(DropReason::Rewrite)?;
     let verdict = next_hop::send(&mut seam.skb, &flow, &hop)?;
     Ok(Forward { counter: counter(&flow), verdict })
 }

@@ -244,14 +244,16 @@ fn a_hairpin_on_its_last_hop_is_told_so_by_the_address_that_it_is_for() {
         let open = packet::udp(outward(2, HOST.1), 5, 9000, b"");
         assert_eq!(sim.hairpin(2, &open), into(1));
     }
-    // What is for the host itself has arrived, and so have answers to it.
+    // What is for the host itself has arrived, and so have answers that it waits for.
     assert_eq!(sim.from_namespace(2, &last(53)).result, Ok(Verdict::Pass));
     let asked = packet::udp(local(HOST.1, HOST.1), 5555, 9005, b"hello");
     assert_eq!(sim.from_host(&asked), into(1));
     let mut answer = packet::udp(outward(1, HOST.1), 7005, 5555, b"yes");
     answer[22] = 1;
     packet::fix_checksums(&mut answer);
-    assert_eq!(sim.from_namespace(1, &answer).result, Ok(Verdict::Pass));
+    assert_eq!(sim.hairpin(1, &answer).result, Ok(Verdict::Pass));
+    assert_eq!(ends(&sim), (HOST.1, 9005, HOST.1, 5555));
+    assert_eq!(sim.skb.bytes[22], 1);
 }
 
 /// The stack follows them once the packet has come in again.

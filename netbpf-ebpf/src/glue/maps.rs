@@ -23,6 +23,7 @@ use netbpf_common::{
     maps::{self, MacKey, MapDef},
 };
 use netbpf_ebpf::{
+    Stop,
     rare::Rare,
     seam::{FlowEntry, FragmentsEntry, InsertError, Tables},
 };
@@ -101,14 +102,18 @@ const _: () = assert!(align_of::<Rare>() <= align_of::<u64>());
 #[inline(always)]
 pub(crate) fn rare() -> Option<&'static mut Rare> {
     let place = RARE.get_ptr_mut(0)?;
-    let place = place.cast::<Rare>();
+    // Not a `Rare::default()`: of that, what is between the fields is copied byte by
+    // byte, by way of the stack.
     // SAFETY: the map's value is large enough, aligned, and this CPU's own:
     // programs of this kind do not interrupt each other on a CPU, and those that a
-    // sent copy runs into are not rare ones.
-    unsafe {
-        place.write(Rare::default());
-        Some(&mut *place)
-    }
+    // sent copy runs into are not rare ones. Zero is a value of all fields: they are
+    // numbers, and enums of which the first is 0.
+    let rare = unsafe {
+        place.write([0; RARE_WORDS]);
+        &mut *place.cast::<Rare>()
+    };
+    rare.decide(Err(Stop::ToStack));
+    Some(rare)
 }
 
 /// A found entry of `FLOWS`.

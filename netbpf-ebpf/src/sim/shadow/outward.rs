@@ -127,11 +127,11 @@ impl Shadow {
             }
         };
         if header.ttl <= 1 {
-            let to_host = self.comes_back(world, id, endpoint, &packet);
-            if to_host == Some(false) {
-                return Dropped(id, &[DropReason::TtlExceeded]);
+            match self.comes_back(world, id, endpoint, &packet) {
+                Some(true) => {}
+                Some(false) => return Dropped(id, &[DropReason::TtlExceeded]),
+                None => return self.leave_to_stack(world, id, &packet),
             }
-            return self.leave_to_stack(world, id, &packet);
         }
         if let Some((at, side)) = self.find(packet.pair, false) {
             let session = &self.sessions[at];
