@@ -312,6 +312,7 @@ fn flows_are_those_that_the_kernel_tracks() {
     host.netbpf("maps flows flush --all").ok();
     assert_eq!(host.flows("").len(), 0);
     host.netbpf("maps stats").exits(1).complains("only the eBPF datapath");
+    host.netbpf("logs").exits(1).complains("only the eBPF datapath logs");
     host.netns().sysctl("net/netfilter/nf_conntrack_acct", "0");
 }
 

@@ -16,8 +16,9 @@ const ECHO: (u8, u8) = (8, 0);
 
 impl Apply<'_> {
     /// Has eBPF go on with the network's connections of TCP and UDP, and with its
-    /// pings. Those that it would not have made itself are left out.
-    pub(super) async fn adopt_flows(&self) -> Result<()> {
+    /// pings. Those that it would not have made itself are left out. That it cannot
+    /// is no reason to stop half-way.
+    pub(super) async fn adopt_flows(&mut self) -> Result<()> {
         let Some(datapath) = self.datapaths.ebpf.maps() else { return Ok(()) };
         let addresses = self.netlink.addresses().await?;
         let is_hosts = |addr: Ipv4Addr| {
@@ -27,7 +28,10 @@ impl Apply<'_> {
         let known = connections
             .iter()
             .flat_map(|connection| known_flows(connection, self.topology.subnet, is_hosts));
-        datapath.adopt(&known.flatten().collect::<Vec<_>>()).map(|_| ())
+        if let Err(error) = datapath.adopt(&known.flatten().collect::<Vec<_>>()) {
+            self.warnings.push(format!("connections do not go on: {error}"));
+        }
+        Ok(())
     }
 }
 

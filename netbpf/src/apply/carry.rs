@@ -22,8 +22,9 @@ const ECHO_REPLY: (u8, u8) = (0, 0);
 
 impl Apply<'_> {
     /// Has the kernel track the network's flows. Those of protocols but TCP, UDP
-    /// and ICMP are left out, as are those whose ends are taken.
-    pub(super) fn carry_flows(&self) -> Result<()> {
+    /// and ICMP are left out, as are those whose ends are taken. One that the kernel
+    /// refuses is no reason to stop half-way.
+    pub(super) fn carry_flows(&mut self) -> Result<()> {
         let Some(datapath) = self.datapaths.ebpf.maps() else { return Ok(()) };
         let timeouts = datapath.config()?.timeouts;
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
@@ -41,11 +42,16 @@ impl Apply<'_> {
             },
         )?;
         let mut conntrack = Conntrack::open()?;
+        let mut refused = Vec::new();
         for (row, expires) in joined(&rows).map(|row| (row, row.expires_in(now, &timeouts))) {
             let seconds = u32::try_from(expires.as_millis() / 1000).unwrap_or(u32::MAX);
             if seconds > 0 && is_carried(row.head.tuple.proto) {
-                carry(&mut conntrack, &connection(&row, seconds))?;
+                refused.extend(carry(&mut conntrack, &connection(&row, seconds)).err());
             }
+        }
+        if let Some(first) = refused.first() {
+            let count = refused.len();
+            self.warnings.push(format!("{count} connections do not go on: {first}"));
         }
         Ok(())
     }

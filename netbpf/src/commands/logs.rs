@@ -41,7 +41,12 @@ impl Args {
     /// # Errors
     /// If the datapath does not log, or its log cannot be read.
     pub fn run(&self, subject: &Subject, style: Style) -> Result<ExitCode> {
-        if subject.datapath()?.options()?.log_level == LogLevel::Off {
+        let datapath = subject.ebpf().ok_or_else(|| {
+            Error::failed("only the eBPF datapath logs")
+                .because("this host's networks have the iptables datapath")
+                .hint("`iptables -vnL` counts packets; a rule of yours with -j LOG tells of each")
+        })?;
+        if datapath.options()?.log_level == LogLevel::Off {
             return Err(Error::failed("the datapath does not log")
                 .because("it was loaded with log level off")
                 .hint(
@@ -49,7 +54,7 @@ impl Args {
                      `netbpf up --log-level debug`",
                 ));
         }
-        let program = subject.datapath()?.log_source()?;
+        let program = datapath.log_source()?;
         let printer = Printer::new(style.format);
         let mut logger = EbpfLogger::init_from_id_with_logger(program, &printer)
             .context("cannot open the datapath's log")?;
