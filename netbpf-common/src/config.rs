@@ -4,7 +4,7 @@ use crate::Ticks;
 
 /// Number of the layout of every map in this crate, raised with each change to
 /// any of them.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// How long flows in each state may be idle.
 #[repr(C)]

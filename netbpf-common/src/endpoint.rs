@@ -112,7 +112,7 @@ pub struct Endpoint {
     pub gateway_mac: MacAddr,
     /// A [`SourceGuard`] as its number.
     pub guard: u8,
-    /// A set of bits: [`Endpoint::ROUTED`].
+    /// A set of bits: [`Endpoint::ROUTED`], [`Endpoint::BY_STACK`].
     pub flags: u8,
     /// Zero.
     pub pad: [u8; 2],
@@ -123,12 +123,22 @@ const _: () = assert!(size_of::<Endpoint>() == 48 && align_of::<Endpoint>() == 4
 impl Endpoint {
     /// The namespace is reachable by its own address from the uplinks' side.
     pub const ROUTED: u8 = 1;
+    /// The stack forwards what the namespace sends and gets, and the bridge what
+    /// namespaces send one another, so that the host's rules are asked.
+    pub const BY_STACK: u8 = 2;
 
     /// Whether the namespace is reachable by its own address from outside.
     #[must_use]
     #[inline(always)]
     pub const fn is_routed(&self) -> bool {
         self.flags & Self::ROUTED != 0
+    }
+
+    /// Whether the stack and the bridge forward the namespace's packets.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_by_stack(&self) -> bool {
+        self.flags & Self::BY_STACK != 0
     }
 
     /// Whether the address is the network's: its subnet's, broadcast included.

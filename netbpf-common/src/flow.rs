@@ -70,6 +70,9 @@ impl FlowKind {
     /// Set where the way to the peer takes less than its uplink does: how much has to
     /// be asked for each packet.
     pub const NARROW: u8 = 64;
+    /// Set in both entries of a flow of an endpoint whose packets the stack
+    /// forwards: [`crate::Endpoint::BY_STACK`].
+    pub const BY_STACK: u8 = 128;
 
     /// A namespace's packets to the outside.
     pub const SNAT_ORIGINAL: Self = Self(0);
@@ -81,6 +84,13 @@ impl FlowKind {
     pub const DNAT_REPLY: Self = Self(Self::DNAT | Self::REPLY);
     /// The host's packets to the outside.
     pub const HOST_ORIGINAL: Self = Self(Self::HOST);
+
+    /// The same of a flow whose packets the stack forwards, if they are such.
+    #[must_use]
+    #[inline(always)]
+    pub const fn by_stack(self, is_so: bool) -> Self {
+        if is_so { Self(self.0 | Self::BY_STACK) } else { self }
+    }
 
     /// Whether the entry is the answering direction's.
     #[must_use]
@@ -329,6 +339,15 @@ impl Flow {
         let mut partner = self.translated.tuple(ip_proto).reversed();
         partner.from_host = (self.kind.is_reply() && self.kind.is_from_host()) as u8;
         partner
+    }
+
+    /// Whether the stack forwards the entry's packets. By the loopback device, to
+    /// whom else in the host, it does not: there it would see their two translations
+    /// as two connections, each of one direction.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_by_stack(&self) -> bool {
+        self.kind.0 & FlowKind::BY_STACK != 0 && self.uplink != Self::LOOPBACK
     }
 
     /// When a packet last kept the flow alive; `self` is the opening direction.

@@ -60,7 +60,7 @@ fn plan<S, T: Tables, E: Env>(
     *new = NewFlow {
         original,
         translated,
-        kind,
+        kind: kind.by_stack(endpoint.is_by_stack()),
         endpoint: id,
         mac: endpoint.mac,
         uplink: way.ifindex,

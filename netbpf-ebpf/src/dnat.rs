@@ -41,6 +41,9 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     }
     *id = flow.endpoint;
     let endpoint = seam.tables.endpoint(flow.endpoint).ok_or(DropReason::EndpointGone)?;
+    if flow.is_by_stack() {
+        return Err(Stop::Rare);
+    }
     deliverable(seam, packet, &endpoint)?;
     let now = seam.env.now();
     if !what.is_error() {
@@ -59,7 +62,8 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
 
 /// Decides about a packet from outside that the stack is to take on once its
 /// addresses and ports are translated: it fragments what is too large, follows
-/// IP options, and delivers what is the host's own.
+/// IP options, delivers what is the host's own, and has the host's rules look at
+/// what is to go by them.
 ///
 /// # Errors
 /// As [`by_flow`].
@@ -333,7 +337,7 @@ fn plan<S: Skb, T: Tables, E: Env>(
     *new = NewFlow {
         original: Tuple { from_host: u8::from(is_from_host), ..tuple },
         translated,
-        kind: kind.with_narrow(route::is_narrow(seam, &way)),
+        kind: kind.with_narrow(route::is_narrow(seam, &way)).by_stack(endpoint.is_by_stack()),
         endpoint: *id,
         mac: endpoint.mac,
         uplink: way.ifindex,

@@ -42,7 +42,7 @@ pub fn forward<S: Skb, T: Tables, E: Env>(
         return Ok(Forward::PASS);
     };
     // A MAC of another network is unknown in this one.
-    if target.bridge_ifindex != endpoint.bridge_ifindex {
+    if target.bridge_ifindex != endpoint.bridge_ifindex || endpoint.is_by_stack() {
         return Ok(Forward::PASS);
     }
     // As the kernel's is_skb_forwardable(): trains are cut later. (Asked last, as it is

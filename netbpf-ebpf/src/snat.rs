@@ -48,6 +48,10 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     if flow.route_epoch != Flow::epoch(now) && !what.is_error() {
         return Err(Stop::NeedsRoute);
     }
+    // And sends it by `to_uplink`, with the namespace's address so far.
+    if flow.is_by_stack() {
+        return Ok(Forward::PASS);
+    }
     let hop = next_hop::find(seam, &flow, now);
     // The stack fragments it or answers with "fragmentation needed", or resolves the
     // next hop.
@@ -159,10 +163,17 @@ pub(crate) fn plan<S: Skb, T: Tables, E: Env>(
         if way.source == Ipv4::ANY { uplink.addr } else { way.source }
     };
     flow::admit(seam, id, &endpoint)?;
+    // The flow is made when the host's rules have let the packet by.
+    let is_at_port = seam.skb.ifindex() == endpoint.ifindex;
+    if endpoint.is_by_stack() && is_at_port && way.ifindex != Flow::LOOPBACK {
+        return Err(Stop::ToStack);
+    }
     *new = NewFlow {
         original: tuple,
         translated: Translation { saddr: source, ..tuple.into() },
-        kind: FlowKind::SNAT_ORIGINAL.with_narrow(route::is_narrow(seam, &way)),
+        kind: FlowKind::SNAT_ORIGINAL
+            .with_narrow(route::is_narrow(seam, &way))
+            .by_stack(endpoint.is_by_stack()),
         endpoint: id,
         mac: source_mac(seam, &endpoint).ok_or(DropReason::Truncated)?,
         uplink: way.ifindex,

@@ -1,7 +1,7 @@
 //! Flows that the kernel's connection tracking has followed so far.
 
 use netbpf_common::{
-    Flow, FlowKind, Ipv4, KnownFlow, Port, PortOwner, Seen, Translation, Tuple, proto,
+    Endpoint, Flow, FlowKind, Ipv4, KnownFlow, Port, PortOwner, Seen, Translation, Tuple, proto,
 };
 use netbpf_ebpf::{
     Verdict, adopt,
@@ -129,4 +129,20 @@ fn what_is_nobodys_or_has_no_room_is_left_out_without_a_trace() {
     assert!(!adopt::adopt(&mut sim, &fourth));
     assert_eq!((sim.tables.flows.len(), owner(&sim, 5000).flows()), (4, 2));
     assert_eq!(sim.tables.flow_count(endpoint_id(2)), 0);
+}
+
+#[test]
+fn a_connection_of_a_network_whose_packets_the_stack_forwards_stays_the_stacks() {
+    let mut sim = network(8);
+    for endpoint in sim.tables.endpoints.values_mut() {
+        endpoint.flags = Endpoint::BY_STACK;
+    }
+    let known = outwards();
+    assert!(adopt::adopt(&mut sim, &known));
+    let segment = Segment { sport: 4000, dport: 443, flags: ACK, seq: 1, ack: 1 };
+    let frame = packet::tcp(outward(1, PEER), segment, b"");
+    assert_eq!(sim.from_namespace(1, &frame).result, Ok(Verdict::Pass));
+    let back = Segment { sport: 443, dport: 5000, ..segment };
+    assert_eq!(sim.from_outside(&packet::tcp(inward(PEER), back, b"")).result, Ok(Verdict::Pass));
+    assert_eq!(packet::ends(&sim.skb.bytes), (PEER, 443, namespace(1).1, 4000));
 }

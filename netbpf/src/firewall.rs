@@ -117,7 +117,7 @@ fn sentences(
     }
     let network = &topology.name;
     let place = format!("chain {chain} of table {}", table.name);
-    let remedy = "the fast path goes past it, --datapath iptables does not";
+    let remedy = "the fast path goes past it, unless --respect-netfilter is asked for";
     let mut sentences: Vec<String> = certain
         .into_iter()
         .map(|((cause, has_exceptions), ways)| {

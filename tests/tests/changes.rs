@@ -64,6 +64,7 @@ fn a_network_that_is_up_and_asked_for_differently() {
         "--namespaces 2 -p 8080:ns1:80 --mtu 1300",
         "--namespaces 2 -p 8080:ns1:80 --source-guard off",
         "--namespaces 2 -p 8080:ns1:80 --routed",
+        "--namespaces 2 -p 8080:ns1:80 --respect-netfilter",
         "--namespaces 2 -p 8080:ns1:80 --max-flows 4096",
         "--ns ns1=172.19.0.9 --ns ns2 -p 8080:ns1:80",
     ] {

@@ -85,6 +85,7 @@ fn what_makes_no_sense_is_refused() {
         ("--namespaces 2 -p 8080:ns1:80", "--publish"),
         ("--namespaces 2 --source-guard off", "--source-guard"),
         ("--namespaces 2 --routed", "--routed"),
+        ("--namespaces 2 --respect-netfilter", "--respect-netfilter"),
         ("--namespaces 2 --datapath ebpf", "--datapath"),
         ("--namespaces 2 --max-flows 10", "--max-flows"),
         ("--namespaces 2 --flow-limit 10", "--flow-limit"),

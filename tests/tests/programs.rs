@@ -9,7 +9,7 @@ use aya::{
     programs::SchedClassifier,
 };
 use netbpf::bpf::{CodeSize, Datapath, Hook, LoadOptions, LogLevel, code_sizes};
-use netbpf_common::{Counters, DropReason, EndpointId, Flow, maps};
+use netbpf_common::{Counters, DropReason, Endpoint, EndpointId, Flow, maps};
 use netbpf_ebpf::{
     Verdict,
     sim::{
@@ -63,7 +63,7 @@ fn load(sim: &Sim) -> Datapath {
     let options = LoadOptions { max_flows: MAX_FLOWS, log_level: LogLevel::Off };
     let datapath = Datapath::load(Path::new(PIN_DIR), &options).unwrap();
     for n in 1..=NAMESPACES {
-        datapath.set_endpoint(endpoint_id(n), &testbed::endpoint(n)).unwrap();
+        datapath.set_endpoint(endpoint_id(n), &sim.tables.endpoints[&endpoint_id(n)]).unwrap();
     }
     datapath.set_gateway(GATEWAY.1, GATEWAY.0).unwrap();
     datapath.set_subnet(SUBNET, 24).unwrap();
@@ -133,8 +133,21 @@ fn hex(bytes: &[u8]) -> String {
 
 #[test]
 fn the_kernel_does_what_the_simulation_does() {
+    does_the_same(0);
+}
+
+#[test]
+fn the_kernel_does_what_the_simulation_does_where_the_stack_forwards() {
+    does_the_same(Endpoint::BY_STACK);
+}
+
+/// Runs all vectors in both, the endpoints having these flags.
+fn does_the_same(flags: u8) {
     machine().run(|| {
         let mut sim = testbed::network(MAX_FLOWS);
+        for endpoint in sim.tables.endpoints.values_mut() {
+            endpoint.flags = flags;
+        }
         let datapath = load(&sim);
         for vector in vectors::all() {
             let outcome = in_simulation(&mut sim, &vector);

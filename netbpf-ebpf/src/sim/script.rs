@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, iter, vec::Vec};
 
 use netbpf_common::{
-    Endpoint, EndpointId, FdbEntry, Flow, Ipv4, MacAddr, SourceGuard, Ticks, Uplink,
+    Endpoint, EndpointId, FdbEntry, Flow, Ipv4, MacAddr, SourceGuard, Ticks, Tuple, Uplink,
     maps::flow_queue_len, proto,
 };
 
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Outcome, Verdict, flow,
-    seam::{Neighbour, Route, Tables as _},
+    seam::{Env as _, Neighbour, Route, Tables as _},
 };
 
 /// Flows that the table holds in a script: few, so that it is full at times.
@@ -57,7 +57,7 @@ fn play_frame(how: u8, frame: &[u8]) {
     }
     let mut sim = BUSY.with(Sim::clone);
     for endpoint in sim.tables.endpoints.values_mut() {
-        endpoint.guard = guard(how);
+        (endpoint.guard, endpoint.flags) = manner(how);
     }
     let frame = Frame {
         bytes: frame.to_vec(),
@@ -95,16 +95,22 @@ fn busy_network() -> Sim {
     sim
 }
 
-/// The guard that two bits stand for: the usual one for two of their values.
-fn guard(bits: u8) -> u8 {
-    [SourceGuard::Learn, SourceGuard::Learn, SourceGuard::Strict, SourceGuard::Off]
-        [usize::from(bits & 3)] as u8
+/// The guard and the flags that two bits stand for: the usual guard for two of their
+/// values, for one of them with packets that the stack forwards.
+fn manner(bits: u8) -> (u8, u8) {
+    let (guard, flags) = [
+        (SourceGuard::Learn, 0),
+        (SourceGuard::Learn, Endpoint::BY_STACK),
+        (SourceGuard::Strict, 0),
+        (SourceGuard::Off, 0),
+    ][usize::from(bits & 3)];
+    (guard as u8, flags)
 }
 
 /// A history of a network.
 #[derive(Clone, Debug)]
 pub struct Script {
-    /// Bits: two for the guard of each namespace, one for a third namespace on
+    /// Bits: two for the guard of each namespace and who forwards its packets, one for a third namespace on
     /// another bridge, one for a clock that is about to wrap.
     pub circumstances: u8,
     /// What happens.
@@ -168,7 +174,7 @@ fn network() -> Sim {
 fn set_up(sim: &mut Sim, circumstances: u8) {
     for n in 1..=NAMESPACES {
         let endpoint = sim.tables.endpoints.get_mut(&endpoint_id(n)).expect("of the network");
-        endpoint.guard = guard(circumstances >> (2 * (n - 1)));
+        (endpoint.guard, endpoint.flags) = manner(circumstances >> (2 * (n - 1)));
         if n == 3 && circumstances & 0x40 != 0 {
             endpoint.bridge_ifindex = BRIDGE + 10;
         }
@@ -244,6 +250,7 @@ impl Stage {
                     self.follow(verdict, Frame { bytes, ..frame.clone() });
                 }
             }
+            Ok(Verdict::Pass) => self.pass(program, Frame { bytes, ..frame.clone() }),
             Ok(verdict) => self.follow(verdict, Frame { bytes, ..frame.clone() }),
             Err(_) => {}
         }
@@ -257,6 +264,46 @@ impl Stage {
             assert_ne!(result, Ok(Verdict::Held), "known, and held");
         }
         outcome
+    }
+
+    /// The stack forwards what it gets of namespaces that have it do so: out by an
+    /// uplink, or in, where it may be answered. (That it takes a hop off is left out.)
+    fn pass(&mut self, program: Program, mut frame: Frame) {
+        let Frame { bytes, ifindex, vlan_id, .. } = &mut frame;
+        if bytes.len() < 34 || bytes[12..14] != [8, 0] || vlan_id.is_some() {
+            return;
+        }
+        let to = Ipv4::new([bytes[30], bytes[31], bytes[32], bytes[33]]);
+        let tables = &self.sim.tables;
+        let of = |id| tables.endpoint(id).filter(|endpoint| endpoint.is_by_stack());
+        match program {
+            Program::FromEndpoint => {
+                let sender = tables.endpoint_id(*ifindex).and_then(of);
+                let Some(sender) = sender.filter(|e| bytes[..6] == e.gateway_mac.octets()) else {
+                    return;
+                };
+                let tuple = Tuple { daddr: to, ..Tuple::default() };
+                let way = self.sim.env.route(sender.bridge_ifindex, &tuple).ifindex;
+                if bytes[22] <= 1 || !self.sim.tables.uplinks.contains_key(&way) {
+                    return;
+                }
+                bytes[..6].copy_from_slice(&ROUTER.0.octets());
+                bytes[6..12].copy_from_slice(&HOST.0.octets());
+                *ifindex = way;
+                let outcome = self.send(Program::ToUplink, &frame);
+                if outcome.result == Ok(Verdict::Pass) {
+                    let bytes = self.sim.skb.bytes.clone();
+                    self.follow(Verdict::Uplink { ifindex: way }, Frame { bytes, ..frame });
+                }
+            }
+            Program::FromUplink => {
+                let Some(receiver) = tables.address_owner(to).and_then(of) else { return };
+                bytes[..6].copy_from_slice(&receiver.mac.octets());
+                bytes[6..12].copy_from_slice(&receiver.gateway_mac.octets());
+                self.follow(Verdict::Peer { ifindex: receiver.ifindex }, frame);
+            }
+            Program::ToUplink => {}
+        }
     }
 
     /// Where a frame goes on to, it may be answered; from the loopback device it

@@ -167,7 +167,7 @@ pub fn all() -> Vec<Vector> {
             with(packet::udp(across(1, 2), 1, 2, &[0; 40]), &[(12, 0x86), (13, 0xdd)])
         }),
     ]);
-    let lists = [list, errors(), fragments(), hairpins(), others(), odd()];
+    let lists = [list, errors(), fragments(), hairpins(), others(), odd(), forwarded()];
     lists.into_iter().flatten().map(|(name, place, frame)| Vector { name, place, frame }).collect()
 }
 
@@ -268,6 +268,43 @@ fn hairpins() -> Vec<Named> {
             packet::udp(Addresses { from: namespace(1), to: GATEWAY }, 7007, 5556, b"yes")
         }),
         ("localhost to itself", Loopback, packet::udp(own(localhost), 5556, 53, b"dns")),
+    ])
+}
+
+/// What the stack has forwarded for namespaces, and the answers to it.
+fn forwarded() -> Vec<Named> {
+    use Place::{Namespace, Outside, Stack};
+    let way = Addresses { from: (HOST.0, namespace(2).1), to: (ROUTER.0, PEER) };
+    let udp = |sport, data: &[u8]| packet::udp(way, sport, 53, data);
+    let asked = Segment { sport: 42000, dport: 443, flags: SYN, seq: 100, ack: 0 };
+    let answered = Segment { sport: 443, dport: 42000, flags: SYN | ACK, seq: 900, ack: 101 };
+    let whole = with(udp(43000, &[0x5a; 41]), &[(19, 9)]);
+    let answer = with(packet::udp(inward(PEER), 53, 43000, &[0xa5; 41]), &[(19, 10)]);
+    let refused = packet::udp(Addresses { to: namespace(2), ..inward(PEER) }, 53, 43000, b"late");
+    let served = Addresses { from: (HOST.0, namespace(1).1), to: ROUTER };
+    let reply = Segment { sport: 80, dport: 50001, flags: SYN | ACK, seq: 70, ack: 8 };
+    let opened = Segment { sport: 50001, dport: 8080, flags: SYN, seq: 7, ack: 0 };
+    let [first, later] = [0..24, 24..49];
+    Vec::from([
+        ("forwarded datagram", Stack, udp(43000, b"first")),
+        ("its answer", Outside, packet::udp(inward(PEER), 53, 43000, b"answer")),
+        ("the next one, at the port", Namespace(2), {
+            packet::udp(outward(2, PEER), 43000, 53, b"second")
+        }),
+        ("the next one, forwarded", Stack, udp(43000, b"second")),
+        ("forwarded syn", Stack, packet::tcp(way, asked, b"")),
+        ("its syn ack", Outside, packet::tcp(inward(PEER), answered, b"")),
+        ("forwarded ping", Stack, packet::echo(way, true, 0x4444, b"ping")),
+        ("its pong", Outside, packet::echo(inward(PEER), false, 0x4444, b"ping")),
+        ("forwarded first fragment", Stack, packet::fragment(&whole, first.clone())),
+        ("forwarded later fragment", Stack, packet::fragment(&whole, later.clone())),
+        ("answer's first fragment", Outside, packet::fragment(&answer, first)),
+        ("answer's later fragment", Outside, packet::fragment(&answer, later)),
+        ("forwarded error", Stack, {
+            packet::error(way, Complaint::PORT_UNREACHABLE, packet::quote(&refused, 8))
+        }),
+        ("published, again", Outside, packet::tcp(inward(ROUTER.1), opened, b"")),
+        ("published, answer forwarded", Stack, packet::tcp(served, reply, b"")),
     ])
 }
 

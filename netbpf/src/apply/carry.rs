@@ -59,13 +59,19 @@ impl Apply<'_> {
 
 /// Has a connection tracked. What the host sends to a published port the kernel may
 /// have tracked so far as what it is to the stack: a connection of its own, to itself,
-/// which is replaced.
+/// which is replaced. So is that of packets that the stack has forwarded, as it has
+/// seen them: with the namespace's own address.
 fn carry(conntrack: &mut Conntrack, connection: &Connection) -> Result<()> {
     for _ in 0..TRIES {
         if conntrack.add(connection)? == Outcome::Added {
             break;
         }
-        match conntrack.find(connection)? {
+        let inside = Connection { original: connection.reply.turned(), ..*connection };
+        let known = match conntrack.find(connection)? {
+            None => conntrack.find(&inside)?,
+            known => known,
+        };
+        match known {
             Some(known) if !known.is_translated() => conntrack.remove(&known).map(|_| ())?,
             _ => break,
         }

@@ -75,10 +75,10 @@ impl Args {
 }
 
 /// What the host's firewall would make of a network's packets if they passed by
-/// it, as those that iptables moves do. That it cannot be read is worth a warning,
+/// it, as those of iptables and of a network that respects it do. That it cannot be read is worth a warning,
 /// too, but no failure.
 pub(super) fn firewall_warnings(topology: &Topology, observed: &Observed) -> Vec<String> {
-    if topology.datapath == Kind::Iptables {
+    if topology.datapath == Kind::Iptables || topology.respect_netfilter {
         return Vec::new();
     }
     let index_of = |name: &str| observed.link(name).map(|link| link.index);
@@ -148,6 +148,7 @@ fn print_table(out: &mut Sink, views: &[NetworkView], globals: &Globals) -> Resu
     let mut table = Table::new(out, COLUMNS, !globals.no_headers);
     for view in views {
         let NetworkView { network, bridge, .. } = view;
+        let datapath = view.datapath_cell();
         let bridge = bridge.iter();
         let bridge =
             bridge.map(|bridge| (&bridge.name, &bridge.mac, &bridge.ipv4, &bridge.missing));
@@ -156,13 +157,13 @@ fn print_table(out: &mut Sink, views: &[NetworkView], globals: &Globals) -> Resu
             uplinks.map(|uplink| (&uplink.name, &uplink.mac, &uplink.ipv4, &uplink.missing));
         for (name, mac, ipv4, missing) in bridge.chain(uplinks) {
             table.row(|row| {
-                cells(row, &[network, "", name, mac, ipv4, "", view.datapath, &state(missing)]);
+                cells(row, &[network, "", name, mac, ipv4, "", &datapath, &state(missing)]);
             })?;
         }
         for ns in &view.namespaces {
             let (ports, state) = (ns.ports.join(" "), state(&ns.missing));
-            let texts =
-                [network, &ns.name, &ns.iface, &ns.mac, &ns.ipv4, &ports, view.datapath, &state];
+            let texts: [&str; 8] =
+                [network, &ns.name, &ns.iface, &ns.mac, &ns.ipv4, &ports, &datapath, &state];
             table.row(|row| cells(row, &texts))?;
         }
     }

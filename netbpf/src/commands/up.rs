@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What makes no sense where no datapath moves the packets.
-const NOT_DIRECT: [&str; 8] = [
+const NOT_DIRECT: [&str; 9] = [
     "datapath",
     "uplink",
     "publish",
@@ -35,6 +35,7 @@ const NOT_DIRECT: [&str; 8] = [
     "flow_limit",
     "source_guard",
     "routed",
+    "respect_netfilter",
     "log_level",
 ];
 
@@ -57,14 +58,20 @@ Examples:
   netbpf up --namespaces 3 --uplink eth0 -p 8080:ns1:80 -p 5000-5009:ns2:5000-5009/udp
   netbpf up --namespaces 2 --uplink eth0 --uplink ens192 -p 127.0.0.1:8080:ns1:80
   netbpf up --name shop --ns web=10.8.0.10 --ns db --subnet 10.8.0.0/24
+  netbpf up --namespaces 3 --respect-netfilter
   netbpf up --namespaces 3 --datapath iptables
   netbpf up --direct --ns a=10.0.0.1/24 --ns b=10.0.0.2/24 --ifname veth%d
   netbpf up --namespaces 3 --dry-run
   netbpf up --sandbox --namespaces 3 -p 8080:ns1:80      touches nothing here
 
 The fast path bypasses the host's netfilter: its FORWARD and NAT rules do not
-see the packets that eBPF moves. With --datapath iptables there is no fast path:
-bridge, routing and rules in chains of the network's own do all of it.")]
+see the packets that eBPF moves. With --respect-netfilter eBPF translates them,
+and the host's stack and bridge forward them by those rules, which is slower. What
+namespaces send one another by the host's own address still goes past them. With
+--datapath iptables there is no fast path: bridge, routing and rules in chains of
+the network's own do all of it, and accept what is theirs before other rules are
+asked, unless --respect-netfilter says not to.")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
     /// What moves the packets
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
@@ -113,6 +120,9 @@ pub struct Args {
     /// Let the outside reach the namespaces' own addresses, by routes to the subnet
     #[arg(long)]
     routed: bool,
+    /// Have the host's own rules (FORWARD) say what is forwarded: slower
+    #[arg(long)]
+    respect_netfilter: bool,
     /// What the datapath logs [default: off]
     #[arg(long, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -208,6 +218,7 @@ impl Args {
             flow_limit: self.flow_limit,
             guard: self.source_guard,
             routed: self.routed.then_some(true),
+            respect_netfilter: self.respect_netfilter.then_some(true),
             log_level: self.log_level,
         })
     }
@@ -351,7 +362,7 @@ async fn picture(session: &Session, topology: &Topology, globals: &Globals) -> R
     let Some(endpoint) = topology.endpoints.first() else { return Ok(()) };
     let mut out = Sink::stdout();
     let note = match topology.datapath {
-        Kind::Ebpf if !topology.direct => {
+        Kind::Ebpf if !topology.direct && !topology.respect_netfilter => {
             "Note:    the fast path bypasses the host's netfilter FORWARD and NAT rules.\n"
         }
         Kind::Ebpf | Kind::Iptables => "",

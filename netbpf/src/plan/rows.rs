@@ -22,7 +22,8 @@ pub fn endpoint_row(topology: &Topology, endpoint: &EndpointPlan) -> Endpoint {
         mac: endpoint.mac,
         gateway_mac: topology.gateway_mac(),
         guard: SourceGuard::from(topology.guard) as u8,
-        flags: if topology.routed { Endpoint::ROUTED } else { 0 },
+        flags: if topology.routed { Endpoint::ROUTED } else { 0 }
+            | if topology.respect_netfilter { Endpoint::BY_STACK } else { 0 },
         pad: [0; 2],
         ..Endpoint::default()
     }

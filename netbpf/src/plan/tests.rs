@@ -11,6 +11,7 @@ use netbpf_common::{Endpoint, Uplink};
 use super::{Step, attachments, down, endpoint_row, publish_entries, undo, up};
 use crate::{
     bpf::{Hook, LoadOptions},
+    datapath::iptables::TableRules,
     net::{Address, FdbRow, Framing, Link, Route, sysctl::Switch},
     observe::{DatapathSeen, Inside, Observed},
     state::{Journal, Phase, Recorded, Store},
@@ -62,6 +63,7 @@ fn topology(name: &str, prefix: &str, third: u8, observed: &Observed) -> Topolog
         flow_limit: None,
         guard: None,
         routed: None,
+        respect_netfilter: None,
         log_level: None,
         datapath: None,
         fallback: None,
@@ -526,4 +528,24 @@ fn a_routed_network_says_so_in_its_rows() {
         |topology: &Topology| endpoint_row(topology, &topology.endpoints[0]).is_routed();
     assert!(!is_routed(&topology));
     assert!(is_routed(&Topology { routed: true, ..topology }));
+}
+
+#[test]
+fn a_network_that_respects_netfilter_leaves_what_is_forwarded_to_the_stack_and_its_rules() {
+    let (topology, observed) = one_network();
+    let respecting = Topology { respect_netfilter: true, ..topology.clone() };
+    let row = |topology: &Topology| endpoint_row(topology, &topology.endpoints[0]);
+    assert!(!row(&topology).is_by_stack());
+    let flags = row(&Topology { routed: true, ..respecting.clone() }).flags;
+    assert_eq!(flags, Endpoint::ROUTED | Endpoint::BY_STACK);
+    // With iptables nothing is accepted before they are asked; what is dropped still is.
+    let filter = |topology: &Topology| -> Vec<String> {
+        let [_, filter, _] = TableRules::of(topology, &observed);
+        filter.chains.into_iter().flat_map(|chain| chain.rules).collect()
+    };
+    let (all, left) = (filter(&topology), filter(&respecting));
+    let is_refusal = |rule: &&String| rule.ends_with("-j DROP");
+    assert!(!left.is_empty() && left.iter().all(|rule| is_refusal(&rule)), "{left:#?}");
+    assert!(left.iter().eq(all.iter().filter(is_refusal)), "{left:#?} of {all:#?}");
+    assert!(left.len() < all.len());
 }

@@ -113,13 +113,14 @@ impl fmt::Display for Step {
             Self::SetSubnet { subnet } => write!(f, "bpf: {subnet} never leaves by an uplink"),
             Self::SetEndpoint { endpoint, row, .. } => write!(
                 f,
-                "bpf: endpoint {} is {} ({}, {}) behind {}, at most {} flows",
+                "bpf: endpoint {} is {} ({}, {}) behind {}, at most {} flows{}",
                 endpoint.id,
                 endpoint.namespace,
                 endpoint.addr,
                 endpoint.mac,
                 endpoint.link,
-                row.flow_limit
+                row.flow_limit,
+                if row.is_by_stack() { ", forwarded by the stack" } else { "" }
             ),
             Self::SetUplink { link, row } => {
                 write!(f, "bpf: uplink {link}, outgoing packets carry {}", row.addr)

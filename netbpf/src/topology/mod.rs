@@ -70,6 +70,10 @@ pub struct Topology {
     /// Whether a namespace's own address is reached from outside, by who routes
     /// to it.
     pub routed: bool,
+    /// Whether the host's own rules for what is forwarded say what becomes of its
+    /// packets.
+    #[serde(default)]
+    pub respect_netfilter: bool,
     /// Flows that each namespace may have.
     pub flow_limit: u32,
     /// Flows that the host's table holds.
@@ -227,7 +231,7 @@ impl Topology {
             all.sort();
             all.join(" ")
         };
-        let routed = |topology: &Self| if topology.routed { "on" } else { "off" };
+        let switch = |is_on: bool| if is_on { "on" } else { "off" };
         let guard = |topology: &Self| format!("{:?}", topology.guard).to_lowercase();
         let datapath = |topology: &Self| topology.datapath.name();
         None.or_else(|| differ("datapath", &datapath(self), &datapath(other)))
@@ -241,7 +245,11 @@ impl Topology {
             .or_else(|| differ("uplinks", &uplinks(self), &uplinks(other)))
             .or_else(|| differ("MTU", &self.mtu, &other.mtu))
             .or_else(|| differ("source guard", &guard(self), &guard(other)))
-            .or_else(|| differ("routed", &routed(self), &routed(other)))
+            .or_else(|| differ("routed", &switch(self.routed), &switch(other.routed)))
+            .or_else(|| {
+                let of = |topology: &Self| switch(topology.respect_netfilter);
+                differ("respect of netfilter", &of(self), &of(other))
+            })
             .or_else(|| differ("flow limit", &self.flow_limit, &other.flow_limit))
             .or_else(|| differ("flow table", &self.max_flows, &other.max_flows))
             .or_else(|| differ("log level", &self.log_level.name(), &other.log_level.name()))

@@ -44,6 +44,9 @@ pub struct Request {
     pub guard: Option<Guard>,
     /// Whether namespaces' own addresses are reached from outside.
     pub routed: Option<bool>,
+    /// Whether the host's own rules for what is forwarded say what becomes of its
+    /// packets.
+    pub respect_netfilter: Option<bool>,
     /// What the datapath logs.
     pub log_level: Option<LogLevel>,
 }

@@ -57,6 +57,7 @@ pub(super) fn check_bridging(sim: &Sim, id: EndpointId, verdict: Verdict, is_tra
         assert_ne!(to, id);
         let (from, to) = (sim.tables.endpoints[&id], sim.tables.endpoints[&to]);
         assert_eq!(from.bridge_ifindex, to.bridge_ifindex);
+        assert!(!from.is_by_stack(), "past the host's bridge");
         let is_train = sim.skb.gso_size != 0;
         assert!(is_train || sim.skb.bytes.len() <= 14 + to.mtu as usize, "too big");
     }

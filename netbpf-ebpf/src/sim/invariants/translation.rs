@@ -197,6 +197,7 @@ fn check_way(
         Verdict::Peer { ifindex } => {
             assert_eq!(program, Program::FromUplink);
             let endpoint = sim.tables.endpoints[&flow.endpoint];
+            assert!(!flow.is_by_stack(), "past the host's rules");
             assert_eq!(ifindex, endpoint.ifindex);
             assert_eq!((dst, src), (flow.mac, endpoint.gateway_mac));
             let is_from_host = sent.ifindex == Flow::LOOPBACK;
@@ -209,6 +210,7 @@ fn check_way(
         }
         Verdict::Uplink { ifindex } | Verdict::Neighbour { ifindex, .. } => {
             assert_eq!(program, Program::FromEndpoint);
+            assert!(!flow.is_by_stack(), "past the host's rules");
             assert!(!is_private_source(sim, new), "a private source leaves");
             assert!(!sim.tables.is_private(addr(new, 30)), "for a private address, and leaves");
             assert!(!addr(new, 30).is_martian(), "to no host");
@@ -232,7 +234,7 @@ fn check_way(
                     !fits(sent, endpoint.mtu) && sent.bytes[20] & 0x40 == 0
                 });
             let has_options = sent.bytes[14] & 15 > 5;
-            let is_stacks = flow.kind.is_host() || has_options || is_too_big;
+            let is_stacks = flow.kind.is_host() || flow.is_by_stack() || has_options || is_too_big;
             assert!(is_stacks, "the stack is not needed");
         }
         Verdict::Rare | Verdict::Held | Verdict::Sent => panic!("{verdict:?} of a translation"),

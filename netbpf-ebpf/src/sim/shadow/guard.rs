@@ -81,6 +81,7 @@ impl Shadow {
             return Expected::Dropped(id, &[DropReason::SameEndpoint]);
         }
         match world::endpoint(world, to) {
+            _ if world::has_rules(endpoint) => Expected::Passed(id),
             Some(other) if other.bridge_ifindex == endpoint.bridge_ifindex => {
                 if frame.gso_size == 0 && frame.bytes.len() - 14 > other.mtu as usize {
                     Expected::Dropped(id, &[DropReason::TooBig])

@@ -141,6 +141,9 @@ impl Shadow {
         let Some(endpoint) = world::endpoint(world, owner) else {
             return Dropped(owner, &[DropReason::EndpointGone]);
         };
+        if session.has_rules && !session.is_by_loopback {
+            return self.by_stack(owner, at, side, packet);
+        }
         match fits(frame, packet, endpoint.mtu) {
             Ok(true) => {}
             Ok(false) => return self.by_stack(owner, at, side, packet),
@@ -206,6 +209,7 @@ impl Shadow {
         let mut session = Session {
             mac: endpoint.mac,
             is_by_host,
+            has_rules: world::has_rules(endpoint),
             ..self.new_session(Kind::Published, id, packet.pair, way)
         };
         session.seen.dst = target;

@@ -256,6 +256,8 @@ impl Shadow {
         let way = self.sessions[at].sides[side].way;
         let goes = if way.ifindex == Flow::LOOPBACK {
             Goes::Back(way.next_hop)
+        } else if self.sessions[at].has_rules {
+            return self.leave_to_stack(world, id, packet);
         } else {
             let (hop, is_asked) = self.hop(world, way.next_hop, way.ifindex);
             // The stack resolves it, and tells if it cannot.
@@ -305,10 +307,16 @@ impl Shadow {
             source
         };
         self.admit(world, id)?;
+        let has_rules = world::has_rules(endpoint);
         let is_bridged = frame.ifindex == endpoint.ifindex;
+        // They decide whether there is a session at all.
+        if has_rules && is_bridged && !route.is_local() {
+            return Err(Refusal::ToStack);
+        }
         let mac = if is_bridged { read::mac(&frame.bytes, 6) } else { endpoint.mac };
         let way = Way { ifindex: route.ifindex, next_hop: route.next_hop };
-        let session = Session { mac, ..self.new_session(Kind::Out, id, packet.pair, way) };
+        let new = self.new_session(Kind::Out, id, packet.pair, way);
+        let session = Session { has_rules, mac, ..new };
         self.with_port(world, session, (source, true))
     }
 
@@ -343,6 +351,7 @@ impl Shadow {
             seen: pair,
             is_by_host: false,
             is_by_loopback: way.ifindex == Flow::LOOPBACK,
+            has_rules: false,
             owns_port: false,
             mac: netbpf_common::MacAddr::ZERO,
             sides: [side; 2],

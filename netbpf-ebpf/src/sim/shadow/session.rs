@@ -73,6 +73,7 @@ pub(super) struct Side {
 }
 
 /// A connection, or what is like one.
+#[allow(clippy::struct_excessive_bools, reason = "each is a yes or no of its own")]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Session {
     pub(super) kind: Kind,
@@ -84,6 +85,8 @@ pub(super) struct Session {
     pub(super) is_by_host: bool,
     /// Whether it was opened by the host's own address, and so comes in by `lo`.
     pub(super) is_by_loopback: bool,
+    /// Whether its packets go by the host's rules, but for those by `lo`.
+    pub(super) has_rules: bool,
     /// Whether nobody else may have its outside port.
     pub(super) owns_port: bool,
     /// MAC of the interface in the namespace.

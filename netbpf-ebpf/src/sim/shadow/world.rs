@@ -30,6 +30,11 @@ pub(super) fn endpoint(world: &Sim, id: EndpointId) -> Option<&Endpoint> {
     world.tables.endpoints.get(&id)
 }
 
+/// Whether the host's own rules say what becomes of its packets.
+pub(super) fn has_rules(endpoint: &Endpoint) -> bool {
+    endpoint.flags & 2 != 0
+}
+
 pub(super) fn uplink(world: &Sim, ifindex: u32) -> Option<&Uplink> {
     world.tables.uplinks.get(&ifindex)
 }

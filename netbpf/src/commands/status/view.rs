@@ -29,6 +29,7 @@ pub(super) struct StatusView<'a> {
 
 /// A network in JSON.
 #[derive(Serialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a yes or no of the network's")]
 pub(super) struct NetworkView {
     pub(super) network: String,
     /// "up", "incomplete", "building" or "removing".
@@ -50,6 +51,8 @@ pub(super) struct NetworkView {
     ip_forward: bool,
     /// Whether namespaces' own addresses are reached from outside.
     routed: bool,
+    /// Whether the host's own rules say what is forwarded of its packets.
+    respect_netfilter: bool,
     /// What only the eBPF datapath has; null with the other.
     max_flows: Option<u32>,
     flow_limit: Option<u32>,
@@ -145,6 +148,7 @@ impl NetworkView {
             programs: programs(topology, observed),
             ip_forward: observed.switches.contains(&Switch::IpForward),
             routed: topology.routed,
+            respect_netfilter: topology.respect_netfilter,
             max_flows: of_ebpf.then_some(topology.max_flows),
             flow_limit: of_ebpf.then_some(topology.flow_limit),
             source_guard: format!("{:?}", topology.guard).to_lowercase(),
@@ -158,6 +162,14 @@ impl NetworkView {
                 })
                 .collect(),
         }
+    }
+}
+
+impl NetworkView {
+    /// What moves its packets, and whether the host's rules let them by.
+    pub(super) fn datapath_cell(&self) -> String {
+        let rules = if self.respect_netfilter { "+netfilter" } else { "" };
+        format!("{}{rules}", self.datapath)
     }
 }
 

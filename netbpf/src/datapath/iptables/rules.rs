@@ -186,7 +186,8 @@ fn raw(topology: &Topology) -> TableRules {
     single(Table::Raw, "PREROUTING", chain(topology, "PRE"), rules)
 }
 
-/// What may be forwarded; on what others send to and fro the host's own rules decide.
+/// What may be forwarded; on what others send to and fro the host's own rules decide,
+/// and on all that is not refused here if they are to be respected.
 fn filter(topology: &Topology) -> TableRules {
     let Topology { name: bridge, subnet, .. } = topology;
     let mut rules = Vec::new();
@@ -198,13 +199,18 @@ fn filter(topology: &Topology) -> TableRules {
         if guards(topology) {
             rules.push(format!("! -s {subnet} -i {bridge} -o {uplink} -j DROP"));
         }
+        if topology.respect_netfilter {
+            continue;
+        }
         rules.push(format!("-i {bridge} -o {uplink} -j ACCEPT"));
         let back = if topology.routed { "" } else { " -m conntrack --ctstate RELATED,ESTABLISHED" };
         rules.push(format!("-i {uplink} -o {bridge}{back} -j ACCEPT"));
     }
-    rules.push(format!("-o {bridge} -m conntrack --ctstate DNAT -j ACCEPT"));
-    // Where the bridge has its packets judged as if they were routed.
-    rules.push(format!("-i {bridge} -o {bridge} -j ACCEPT"));
+    if !topology.respect_netfilter {
+        rules.push(format!("-o {bridge} -m conntrack --ctstate DNAT -j ACCEPT"));
+        // Where the bridge has its packets judged as if they were routed.
+        rules.push(format!("-i {bridge} -o {bridge} -j ACCEPT"));
+    }
     single(Table::Filter, "FORWARD", chain(topology, "FWD"), rules)
 }
 

@@ -16,6 +16,7 @@ fn direct() -> Topology {
         flow_limit: None,
         guard: None,
         routed: None,
+        respect_netfilter: None,
         log_level: None,
         datapath: None,
         fallback: None,

@@ -61,6 +61,7 @@ pub(super) fn validate(request: &Request, observed: &Observed) -> Result<Topolog
         mtu,
         guard: Guard::Off,
         routed: false,
+        respect_netfilter: false,
         flow_limit: 0,
         max_flows: 0,
         log_level: LogLevel::default(),

@@ -81,6 +81,10 @@ impl Topology {
                 .or(recorded.map(|topology| topology.guard))
                 .unwrap_or(Guard::default_of(datapath)),
             routed: request.routed.or(recorded.map(|topology| topology.routed)).unwrap_or_default(),
+            respect_netfilter: request
+                .respect_netfilter
+                .or(recorded.map(|topology| topology.respect_netfilter))
+                .unwrap_or_default(),
             flow_limit: flow_limit(request, options.max_flows, endpoints.len(), recorded)?,
             max_flows: options.max_flows,
             log_level: options.log_level,

@@ -87,6 +87,7 @@ fn request() -> Request {
         flow_limit: None,
         guard: None,
         routed: None,
+        respect_netfilter: None,
         log_level: None,
         datapath: None,
         fallback: None,
@@ -467,6 +468,7 @@ fn the_same_request_again_is_the_same_network() {
         ("uplinks", uplink("br0")),
         ("uplinks", uplinks(&["up0", "br0"])),
         ("routed", with(|r| r.routed = Some(true))),
+        ("respect of netfilter", with(|r| r.respect_netfilter = Some(true))),
     ] {
         let error = refused(&with_ports(other), &after);
         assert_eq!(error.code(), ExitCode::Usage);
@@ -478,7 +480,11 @@ fn the_same_request_again_is_the_same_network() {
 
 /// Published ports as in the test above, but for the case that is about them.
 fn with_ports(mut request: Request) -> Request {
-    if request.subnet.is_some() || request.routed.is_some() || request.uplinks != names(&["up0"]) {
+    if request.subnet.is_some()
+        || request.routed.is_some()
+        || request.respect_netfilter.is_some()
+        || request.uplinks != names(&["up0"])
+    {
         request.publish = vec!["80:ns1:80".parse().unwrap()];
     }
     request
