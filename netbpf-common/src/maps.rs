@@ -114,6 +114,11 @@ pub const fn flow_queue_len(max_flows: u32) -> u32 {
     max_flows.saturating_add(1024)
 }
 
+/// Most keys that one run of the `flush_flows` program takes.
+pub const FLUSH_BATCH: u32 = 64;
+/// Reminders that a run of it without the key of a flow looks through.
+pub const PURGE_BATCH: u32 = 4096;
+
 /// Index of the `PUBLISHED_PORTS` word that has the bit `port % 64` of a port
 /// (host order); nothing for protocols without ports.
 #[must_use]

@@ -84,7 +84,7 @@ drop_reasons! {
     NotPublished = 13, "not_published";
     /// The time to live ran out on the way into a namespace.
     TtlExceeded = 14, "ttl_exceeded";
-    /// The translated tuple is another flow's already.
+    /// The translated tuple is another flow's already. (No longer: it gets another port.)
     TupleInUse = 15, "tuple_in_use";
     /// A TCP segment that ends a connection that is not known.
     NoFlow = 16, "no_flow";

@@ -239,10 +239,12 @@ pub fn open<S: Skb, T: Tables, E: Env>(
     Ok(())
 }
 
-/// Reserves the tuple of the answers; whether the flow needs another source
-/// address and a port of it. That is so of the host's own packets from a loopback
-/// address, to which no namespace can answer, and where a namespace has come by the
-/// host's address from the same port: they come from the gateway's.
+/// Reserves the tuple of the answers; whether the flow needs another source port for
+/// that. That is so where the client's has an answer already: it came from the same
+/// port by another address or published port of the host, or the namespace has written
+/// to it from the very port that is published. The host's own packets come from the
+/// gateway's address then, and always do if they are from a loopback address, to which
+/// no namespace can answer.
 #[inline(always)]
 fn reserve<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
@@ -252,7 +254,7 @@ fn reserve<S: Skb, T: Tables, E: Env>(
         match new.reserve_own(seam) {
             Ok(()) => return Ok(false),
             Err(InsertError::Exists) if new.kind.is_from_host() => {}
-            Err(InsertError::Exists) => return Err(DropReason::TupleInUse),
+            Err(InsertError::Exists) => return Ok(true),
             Err(InsertError::Full) => return Err(DropReason::FlowTableFull),
         }
     }

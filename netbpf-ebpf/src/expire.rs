@@ -29,21 +29,27 @@ pub enum Visited {
     Gone,
 }
 
-/// Visits the next flow in turn. Where room is wanted in the share of an
-/// endpoint, or of all together ([`EndpointId::NONE`]), closed connections of it
-/// go before their time.
+/// Which flows a visit looks at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Look {
+    /// Those that are due.
+    Due,
+    /// All: of those that were ended before their time, the reminders go.
+    All,
+    /// All, and closed connections go before their time: room is wanted in the share
+    /// of an endpoint, or of all together ([`EndpointId::NONE`]).
+    ForRoom(EndpointId),
+}
+
+/// Visits the next flow in turn.
 #[inline(always)]
-pub fn visit<S, T: Tables, E>(
-    seam: &mut Seam<S, T, E>,
-    now: Ticks,
-    room_wanted: Option<EndpointId>,
-) -> Visited {
+pub fn visit<S, T: Tables, E>(seam: &mut Seam<S, T, E>, now: Ticks, look: Look) -> Visited {
     let Some(visit) = seam.tables.pop_visit() else {
         return Visited::None;
     };
     let mut due = visit.due;
-    if room_wanted.is_some() || visit.due.since(now).0 == 0 {
-        match time_left(seam, &visit, now, room_wanted) {
+    if look != Look::Due || visit.due.since(now).0 == 0 {
+        match time_left(seam, &visit, now, look) {
             None => return Visited::Gone,
             Some(left) => {
                 due = Ticks(now.0.wrapping_add(left.0.min(LOOK_AGAIN_AFTER.0)));
@@ -68,7 +74,7 @@ fn time_left<S, T: Tables, E>(
     seam: &mut Seam<S, T, E>,
     visit: &FlowVisit,
     now: Ticks,
-    room_wanted: Option<EndpointId>,
+    look: Look,
 ) -> Option<Ticks> {
     let original = seam.tables.flow(&visit.tuple)?.get();
     if original.created != visit.created || original.kind.is_reply() {
@@ -82,8 +88,11 @@ fn time_left<S, T: Tables, E>(
         left = original.expires_in(ip_proto, &reply, now, &timeouts);
         let state = FlowState::of(ip_proto, original.seen, reply.seen);
         let is_closed = matches!(state, FlowState::TimeWait | FlowState::Closed);
-        let is_wanted = |whose: EndpointId| whose == EndpointId::NONE || whose == original.endpoint;
-        if is_closed && room_wanted.is_some_and(is_wanted) {
+        let is_in_the_way = match look {
+            Look::Due | Look::All => false,
+            Look::ForRoom(whose) => whose == EndpointId::NONE || whose == original.endpoint,
+        };
+        if is_closed && is_in_the_way {
             left = Ticks(0);
         }
     }
@@ -103,7 +112,7 @@ pub fn reclaim<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, whose: EndpointId
     let now = seam.env.now();
     let mut is_made = false;
     E::repeat(RECLAIM_VISITS, |_| {
-        let visited = visit(seam, now, Some(whose));
+        let visited = visit(seam, now, Look::ForRoom(whose));
         is_made = visited == Visited::Gone;
         visited == Visited::Alive
     });

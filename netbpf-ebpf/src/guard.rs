@@ -1,11 +1,15 @@
 //! Source guard: no namespace impersonates another, the gateway or the host.
 
-use netbpf_common::{DropReason, Endpoint, EndpointId, FdbEntry, Ipv4, MacAddr, SourceGuard};
+use netbpf_common::{DropReason, Endpoint, EndpointId, FdbEntry, Flow, Ipv4, MacAddr, SourceGuard};
 
 use crate::{
-    l2,
+    l2, parse,
     seam::{Env, Seam, Skb, Tables},
-    wire::{arp, eth::Eth},
+    wire::{
+        arp,
+        eth::{self, Eth},
+        ipv4::Header,
+    },
 };
 
 /// Whether the endpoint may send frames with this source MAC. A MAC that is
@@ -89,6 +93,41 @@ fn check_second_address<S, T: Tables, E>(
             }
         }
     }
+}
+
+/// Whether a packet that is left to the stack may be forwarded by it: not while an uplink
+/// is gone, if an interface that is no uplink would take it out with an address of a
+/// namespace. The uplink may be back as that interface, which nothing guards before the
+/// next `up` (see [`crate::to_uplink`]).
+///
+/// Not inlined, as what is left to the stack is rare.
+///
+/// # Errors
+/// [`DropReason::PrivateSource`].
+#[inline(never)]
+pub fn check_way_out<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+) -> Result<(), DropReason> {
+    let Seam { tables, env, .. } = seam;
+    if !tables.any_uplink(|ifindex| !env.has_interface(ifindex)) {
+        return Ok(());
+    }
+    let endpoint = seam.tables.endpoint(id).ok_or(DropReason::EndpointGone)?;
+    let (Some(eth), Some(header)) = (Eth::load(&seam.skb), Header::load(&seam.skb)) else {
+        return Ok(());
+    };
+    // Nothing but that is the stack's to forward.
+    if eth.dst != endpoint.gateway_mac || eth.ethertype != eth::IPV4 {
+        return Ok(());
+    }
+    let way = seam.env.route(endpoint.bridge_ifindex, &parse::addresses(&header));
+    let is_guarded =
+        matches!(way.ifindex, 0 | Flow::LOOPBACK) || seam.tables.uplink(way.ifindex).is_some();
+    if is_guarded || !seam.tables.is_private(header.saddr) {
+        return Ok(());
+    }
+    Err(DropReason::PrivateSource)
 }
 
 /// Whether the endpoint may send this ARP packet: its sender fields must be as

@@ -169,11 +169,26 @@ pub fn from_endpoint<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Out
     let mut decision = decide_from_endpoint(seam, id);
     if let Err(stop @ (Stop::NeedsRoute | Stop::NeedsFlow)) = decision {
         if let Err(stop) = S::prepare_outward(seam, id, stop == Stop::NeedsRoute) {
-            return account(seam, id, Err(stop));
+            decision = Err(stop);
+        } else {
+            decision = decide_from_endpoint(seam, id);
         }
-        decision = decide_from_endpoint(seam, id);
+    }
+    if is_left_to_stack(decision)
+        && let Err(reason) = guard::check_way_out(seam, id)
+    {
+        decision = Err(reason.into());
     }
     account(seam, id, decision)
+}
+
+/// Whether a decision comes to [`Verdict::Pass`].
+#[inline(always)]
+fn is_left_to_stack(decision: Result<Forward, Stop>) -> bool {
+    match decision {
+        Ok(forward) => forward.verdict == Verdict::Pass,
+        Err(stop) => matches!(stop, Stop::NeedsFlow | Stop::NeedsRoute | Stop::ToStack),
+    }
 }
 
 /// Sees to it that there is a flow for a packet from a namespace, and a way:

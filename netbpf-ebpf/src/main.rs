@@ -36,6 +36,7 @@ use aya_ebpf::{
 use aya_log_ebpf::{debug, trace, warn};
 use netbpf_common::{
     DropReason, EndpointId, Flow, Ipv4, KnownFlow, Port, RareProgram, Seen, Translation, Tuple,
+    maps::FLUSH_BATCH,
 };
 use netbpf_ebpf::{
     Outcome, Verdict, adopt, answer, flow, rare,
@@ -298,7 +299,8 @@ pub fn start_sweeper(_ctx: TcContext) -> i32 {
 
 /// Run by the control plane to end flows. The "packet" is an empty Ethernet
 /// header and up to [`FLUSH_BATCH`] keys of flows' opening directions; how many
-/// flows it ended is the result.
+/// flows it ended is the result. If none, it looks for reminders of flows that are
+/// gone, through the next [`maps::PURGE_BATCH`](netbpf_common::maps::PURGE_BATCH).
 #[classifier]
 pub fn flush_flows(ctx: TcContext) -> i32 {
     let mut seam = seam(Frame::new(&ctx));
@@ -312,6 +314,9 @@ pub fn flush_flows(ctx: TcContext) -> i32 {
         }
         true
     });
+    if ended == 0 {
+        sweeper::purge();
+    }
     ended
 }
 
@@ -358,9 +363,6 @@ fn load_key(skb: &impl Skb, offset: usize) -> Option<Tuple> {
         pad: [0; 2],
     })
 }
-
-/// Most keys that one run of `flush_flows` takes.
-const FLUSH_BATCH: u32 = 64;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

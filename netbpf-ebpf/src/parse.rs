@@ -186,6 +186,14 @@ pub fn given_or_read(skb: &impl Skb, given: Option<&Packet>) -> Result<Packet, S
     }
 }
 
+/// The addresses of a packet with that header, and its protocol: all that most routes
+/// ask for.
+#[inline(always)]
+#[must_use]
+pub fn addresses(header: &Header) -> Tuple {
+    tuple(header, Port::default(), Port::default())
+}
+
 /// The tuple of a packet with that header and those ports.
 #[inline(always)]
 #[must_use]

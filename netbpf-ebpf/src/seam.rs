@@ -287,6 +287,8 @@ pub trait Tables {
 
     /// The uplink with this interface index.
     fn uplink(&self, ifindex: u32) -> Option<Self::Ref<Uplink>>;
+    /// Whether `is_it` says so of any uplink's interface index.
+    fn any_uplink<F: FnMut(u32) -> bool>(&self, is_it: F) -> bool;
     /// Whether the address lies in the subnet of one of the networks.
     fn is_private(&self, addr: Ipv4) -> bool;
     /// A slot of the next-hop cache.
@@ -359,6 +361,8 @@ pub trait Env {
     /// Calls `step` with 0, 1, ... until it returns `false` or has been called
     /// `times` times. For loops that the verifier would not follow to the end.
     fn repeat<F: FnMut(u32) -> bool>(times: u32, step: F);
+    /// Whether the host has an interface of this index.
+    fn has_interface(&mut self, ifindex: u32) -> bool;
     /// Whether a socket of the host would take a packet with this tuple.
     fn has_socket(&mut self, tuple: &Tuple) -> bool;
 }

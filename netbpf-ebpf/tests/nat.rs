@@ -469,7 +469,7 @@ fn what_ends_or_answers_the_unknown_opens_nothing() {
 }
 
 #[test]
-fn tuples_of_published_ports_are_not_taken_twice() {
+fn a_client_of_two_published_ports_that_lead_to_one_is_told_apart_by_its_port() {
     let mut sim = network(64);
     sim.tables.publish([
         publish(proto::UDP, Ipv4::ANY, 9000, 9000, (1, 7000)),
@@ -477,9 +477,33 @@ fn tuples_of_published_ports_are_not_taken_twice() {
     ]);
     let to = |dport| packet::udp(inward(PEER), 1234, dport, b"");
     assert_eq!(sim.from_outside(&to(9000)), went(1, peer(1)));
-    // The same client port to the same target: answers could not be told apart.
-    assert_eq!(sim.from_outside(&to(9001)), dropped(1, DropReason::TupleInUse));
-    assert_eq!(sim.tables.flows.len(), 2);
+    assert_eq!(seen(&sim), (PEER, 1234, namespace(1).1, 7000));
+    assert_eq!(sim.from_outside(&to(9001)), went(1, peer(1)));
+    let (client, port, ..) = seen(&sim);
+    assert_eq!((client, port % 2), (PEER, 0), "the client itself, from a port like its own");
+    assert_ne!(port, 1234);
+    assert_eq!(sim.tables.flows.len(), 4);
+    for (to_port, from_port, verdict) in [(1234, 9000, TO_ROUTER), (port, 9001, out())] {
+        let answer = packet::udp(outward(1, PEER), 7000, to_port, b"");
+        assert_eq!(sim.from_namespace(1, &answer), went(1, verdict));
+        assert_eq!(seen(&sim), (HOST.1, from_port, PEER, 1234));
+    }
+}
+
+/// The server writes first, from the port that is published.
+#[test]
+fn a_published_port_is_reached_by_whom_its_server_has_written_to() {
+    let mut sim = network(64);
+    sim.tables.publish([publish(proto::UDP, Ipv4::ANY, 9000, 9000, (1, 7000))]);
+    let written = packet::udp(outward(1, PEER), 7000, 1234, b"");
+    assert_eq!(sim.from_namespace(1, &written), went(1, TO_ROUTER));
+    assert_eq!(seen(&sim), (HOST.1, 7000, PEER, 1234));
+    assert_eq!(sim.from_outside(&packet::udp(inward(PEER), 1234, 9000, b"")), went(1, peer(1)));
+    let (_, port, ..) = seen(&sim);
+    assert_ne!(port, 1234);
+    let answer = packet::udp(outward(1, PEER), 7000, port, b"");
+    assert_eq!(sim.from_namespace(1, &answer), went(1, out()));
+    assert_eq!(seen(&sim), (HOST.1, 9000, PEER, 1234));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Ways that change under living flows, and time that passes.
 
-use netbpf_common::{Ipv4, MacAddr, Uplink, proto};
+use netbpf_common::{DropReason, Ipv4, MacAddr, Uplink, proto};
 use netbpf_ebpf::{
     Verdict,
     seam::{Neighbour, Route},
@@ -193,4 +193,34 @@ fn a_narrow_path_is_narrow_for_every_packet_of_a_flow() {
     sim.wait(EPOCH);
     assert!(!fits(&mut sim, &asked(1472)) && !fits(&mut sim, &answer(1472)));
     assert!(fits(&mut sim, &asked(1372)) && fits(&mut sim, &answer(1372)));
+}
+
+/// An uplink that was removed may be back under its name, which nothing guards yet.
+///
+/// Requirements: nat-15.
+#[test]
+fn while_an_uplink_is_gone_no_other_interface_gets_what_is_not_translated() {
+    let mut sim = bed();
+    assert_eq!(way(&mut sim), (UPLINK, HOST.1));
+    let unknown = Route::of(77, PEER);
+    sim.env.routes.insert(0, (PEER, Ipv4::mask(32), unknown));
+    sim.wait(EPOCH);
+    let known = packet::udp(outward(1, PEER), 40000, 53, b"");
+    let new = packet::udp(outward(1, PEER), 40001, 53, b"");
+    let options = packet::with_options(&new, &[1, 1, 1, 1]);
+    let first = packet::fragment(&packet::udp(outward(1, PEER), 1, 2, &[0; 64]), 0..40);
+    let to_host = packet::udp(outward(1, HOST.1), 40001, 53, b"");
+    let all = [&known, &new, &options, &first];
+    for frame in all {
+        let outcome = sim.from_namespace(1, frame);
+        assert_eq!(outcome.result, Ok(Verdict::Pass), "as of any interface");
+    }
+    sim.env.gone.push(UPLINK);
+    for frame in all {
+        let outcome = sim.from_namespace(1, frame);
+        assert_eq!(outcome.result, Err(DropReason::PrivateSource), "{frame:02x?}");
+    }
+    assert_eq!(sim.from_namespace(1, &to_host).result, Ok(Verdict::Pass));
+    by_other_uplink(&mut sim);
+    assert_eq!(way(&mut sim), (OTHER_UPLINK, OTHER_ADDRESS), "the others are as they were");
 }

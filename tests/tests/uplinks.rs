@@ -1,7 +1,7 @@
 //! More than one uplink, uplinks of other kinds, and uplinks that change.
 
 use netbpf_tests::{
-    Host, Netns, OUTSIDE, Options, UPLINK, at, packet, reference, sample,
+    Host, NS1, Netns, OUTSIDE, Options, UPLINK, at, packet, reference, sample,
     traffic::{
         Echo, Frame, FrameSocket, TcpServer, UdpClient, UdpServer, connect, connect_from, ping,
     },
@@ -28,16 +28,22 @@ impl Second {
     fn new(host: &Host) -> Self {
         let machine = host.netns().clone();
         let outside = Netns::create(host.sandbox(), "second-outside");
+        for outside in [host.outside(), &outside] {
+            outside.ip(&format!("addr add {FAR}/32 dev lo"));
+        }
+        let second = Self { machine, outside };
+        second.make_uplink();
+        second
+    }
+
+    fn make_uplink(&self) {
+        let Self { machine, outside } = self;
         machine.ip("link add up1 type veth peer name out1 netns second-outside");
         machine.ip(&format!("addr add {UPLINK_1}/24 dev up1"));
         outside.ip(&format!("addr add {OUTSIDE_1}/24 dev out1"));
         machine.ip("link set up1 up");
         outside.ip("link set out1 up");
         machine.wait_up("up1");
-        for outside in [host.outside(), &outside] {
-            outside.ip(&format!("addr add {FAR}/32 dev lo"));
-        }
-        Self { machine, outside }
     }
 
     /// What this has changed is undone, after the network has been taken down.
@@ -101,6 +107,51 @@ fn two_uplinks_each_with_its_own_address() {
     let seen: Vec<_> = udp.peers().iter().map(SocketAddr::ip).collect();
     assert!(seen.contains(&OUTSIDE.into()) && seen.contains(&OUTSIDE_1.into()), "{seen:?}");
     drop(ns2);
+    second.remove(&host);
+}
+
+/// Nothing guards an interface that has been made anew, whatever its name: before the next
+/// `up` it gets nothing. After that it is the uplink.
+///
+/// Requirements: nat-15.
+#[test]
+fn an_uplink_that_was_made_again_gets_nothing_untranslated() {
+    let host = Host::new();
+    let second = Second::new(&host);
+    let to_far = format!("route add {FAR}/32 via {OUTSIDE_1}");
+    host.netns().ip(&to_far);
+    let network = "--uplink up1 --namespaces 1 -p 8080:ns1:80";
+    host.up(network);
+    let ns1 = host.ns("ns1");
+    let server = UdpServer::start_on(&second.outside, at(FAR, 53));
+    let clients = [5000, 5001].map(|port| UdpClient::on_port(&ns1, port));
+    clients[0].exchange(at(FAR, 53), b"by the uplink");
+
+    second.machine.ip("link del up1");
+    second.make_uplink();
+    host.netns().ip(&to_far);
+    let lookout = FrameSocket::open(&second.outside, "out1");
+    if !reference::skipped("what is counted until the network is told of its uplink") {
+        // The flow that there is notices within half a second.
+        for client in &clients {
+            let before = host.dropped("ns1", "private_source");
+            wait::until_true("what nobody translates is dropped", || {
+                client.send(at(FAR, 53), b"by nothing").expect("send");
+                host.dropped("ns1", "private_source") > before
+            });
+        }
+        assert!(ping(&ns1, OUTSIDE, Echo::default()).is_reply(), "the other uplink serves");
+        host.up(network);
+    }
+    for client in &clients {
+        client.exchange(at(FAR, 53), b"by the uplink again");
+    }
+    let leaked = |frame: &Frame| frame.ip().is_some_and(|ip| ip.src == NS1);
+    assert!(!lookout.captured().iter().any(leaked), "it left untranslated");
+    assert!(server.peers().iter().all(|peer| peer.ip() == UPLINK_1), "{:?}", server.peers());
+    let _web = TcpServer::start(&ns1, 80);
+    let mut inwards = connect(&second.outside, at(UPLINK_1, 8080)).expect("the published port");
+    inwards.echo(b"hello").expect("echo");
     second.remove(&host);
 }
 

@@ -63,6 +63,7 @@ steps! {
     outward_by_flow: OutwardByFlow;
     outward_way: OutwardWay;
     outward_open: OutwardOpen;
+    outward_stack: OutwardStack;
     inward: Inward;
     inward_by_flow: InwardByFlow;
     inward_open: InwardOpen;

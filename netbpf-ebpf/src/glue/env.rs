@@ -12,14 +12,15 @@ use aya_ebpf::{
         BPF_FIB_LOOKUP_SRC, bpf_fib_lookup as FibParams, bpf_sock_tuple,
     },
     helpers::{
-        bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_lookup_udp,
-        bpf_sk_release, bpf_skc_lookup_tcp,
+        bpf_check_mtu, bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_loop,
+        bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
     },
 };
 use netbpf_common::{Ipv4, MacAddr, Ticks, Tuple, proto};
 use netbpf_ebpf::seam::{Env, Neighbour, Route};
 
 const AF_INET: u8 = 2;
+const ENODEV: i64 = -19;
 const EINVAL: i64 = -22;
 /// Bytes of `struct bpf_sock_tuple` that make an IPv4 tuple: both addresses, both
 /// ports, with which [`Tuple`] begins.
@@ -159,6 +160,15 @@ impl Env for Kernel {
         unsafe {
             bpf_loop(times, call::<F> as *mut c_void, (&raw mut step).cast(), 0);
         }
+    }
+
+    #[inline(always)]
+    fn has_interface(&mut self, ifindex: u32) -> bool {
+        // A packet of one byte fits everywhere.
+        let mut len = 1;
+        // SAFETY: pointers to the program's context and to a number, which the helper
+        // reads and writes.
+        unsafe { bpf_check_mtu(self.0.cast(), ifindex, &raw mut len, 0, 0) != ENODEV }
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@
 //! [`netbpf_common::maps`]; a test compares them in the loaded object.
 
 use core::{
+    ffi::c_void,
     mem::{size_of, transmute},
     ops::Deref,
     ptr::NonNull,
@@ -14,6 +15,7 @@ use aya_ebpf::{
     btf_maps::{
         Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, Queue, lpm_trie::Key,
     },
+    helpers::bpf_for_each_map_elem,
     macros::btf_map,
 };
 use netbpf_common::{
@@ -251,6 +253,26 @@ fn add_to_row(id: EndpointId, row: usize, amount: u64) {
     }
 }
 
+/// A search among the uplinks.
+struct UplinkSearch<F> {
+    is_it: F,
+    is_found: bool,
+}
+
+/// What `bpf_for_each_map_elem` calls: 0 means go on.
+extern "C" fn look_at_uplink<F: FnMut(u32) -> bool>(
+    _map: *mut c_void,
+    ifindex: *const u32,
+    _uplink: *mut Uplink,
+    search: *mut UplinkSearch<F>,
+) -> i64 {
+    // SAFETY: the helper passes a key of the map, and what `any_uplink` has given it, which
+    // nobody else has.
+    let (ifindex, search) = unsafe { (*ifindex, &mut *search) };
+    search.is_found = (search.is_it)(ifindex);
+    i64::from(search.is_found)
+}
+
 impl Tables for KernelMaps {
     type Flow = Entry;
     type Fragments = Datagram;
@@ -483,6 +505,22 @@ impl Tables for KernelMaps {
     #[inline(always)]
     fn uplink(&self, ifindex: u32) -> Option<InMap<Uplink>> {
         found(UPLINKS.get_ptr(ifindex))
+    }
+
+    #[inline(always)]
+    fn any_uplink<F: FnMut(u32) -> bool>(&self, is_it: F) -> bool {
+        let mut search = UplinkSearch { is_it, is_found: false };
+        // SAFETY: the callback has the signature that the helper calls for this map, with
+        // a context that is what it takes it for and outlives the search.
+        unsafe {
+            bpf_for_each_map_elem(
+                (&raw const UPLINKS).cast_mut().cast(),
+                look_at_uplink::<F> as *mut c_void,
+                (&raw mut search).cast(),
+                0,
+            );
+        }
+        search.is_found
     }
 
     #[inline(always)]

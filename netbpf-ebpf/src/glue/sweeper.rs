@@ -8,9 +8,9 @@ use aya_ebpf::{
     helpers::{bpf_loop, bpf_timer_init, bpf_timer_set_callback, bpf_timer_start},
     macros::btf_map,
 };
-use netbpf_common::EndpointId;
+use netbpf_common::{EndpointId, maps::PURGE_BATCH};
 use netbpf_ebpf::{
-    expire::{self, Visited},
+    expire::{self, Look, Visited},
     seam::{Seam, Tables},
 };
 
@@ -78,9 +78,28 @@ extern "C" fn sweep(_map: *mut c_void, _key: *mut u32, sweeper: *mut Sweeper) ->
     0
 }
 
+/// Looks through the next reminders for those of flows that are gone.
+#[inline(always)]
+pub(crate) fn purge() {
+    // SAFETY: the callback has the signature that the helper calls, and needs no context.
+    unsafe {
+        bpf_loop(PURGE_BATCH, purge_next as *mut c_void, core::ptr::null_mut(), 0);
+    }
+}
+
 extern "C" fn visit_next(_index: u32, _ctx: *mut c_void) -> i64 {
+    visit(Look::Due)
+}
+
+extern "C" fn purge_next(_index: u32, _ctx: *mut c_void) -> i64 {
+    visit(Look::All)
+}
+
+/// A visit: 0 if another may follow.
+#[inline(always)]
+fn visit(look: Look) -> i64 {
     let mut seam = Seam { skb: (), tables: KernelMaps, env: () };
-    match expire::visit(&mut seam, env::now(), None) {
+    match expire::visit(&mut seam, env::now(), look) {
         Visited::None => 1,
         Visited::Alive | Visited::Gone => 0,
     }

@@ -20,7 +20,7 @@ pub use step::Step;
 use crate::{
     Forward, Outcome, Stop, Verdict, dnat,
     flow::NewFlow,
-    fragment, host,
+    fragment, guard, host,
     parse::{self, Translate as _},
     ports, route,
     seam::{Env, FlowEntry, Seam, Skb, Tables},
@@ -52,11 +52,25 @@ pub fn from_endpoint<S: Skb, T: Tables, E: Env>(
             S::take_step(seam, Step::OutwardByFlow, id, rare);
         }
     }
-    if rare.is_first_fragment && rare.decided().is_left_as_it_is() {
-        rare.is_awaited = is_out(seam, id, &rare.packet.header);
+    if rare.decided().is_left_as_it_is() {
+        S::take_step(seam, Step::OutwardStack, id, rare);
     }
     S::take_step(seam, Step::Finish, id, rare);
     rare.decided().outcome(id)
+}
+
+/// Leaves it to the stack.
+#[inline(never)]
+fn leave_to_stack<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    rare: &mut Rare,
+) {
+    if let Err(reason) = guard::check_way_out(seam, id) {
+        rare.decide(Err(reason.into()));
+    } else if rare.is_first_fragment {
+        rare.is_awaited = is_out(seam, id, &rare.packet.header);
+    }
 }
 
 #[inline(never)]
@@ -154,9 +168,7 @@ fn is_out<S: Skb, T: Tables, E: Env>(
     let Some(endpoint) = seam.tables.endpoint(id) else {
         return false;
     };
-    let tuple =
-        Tuple { saddr: header.saddr, daddr: header.daddr, proto: header.proto, ..Tuple::default() };
-    let way = seam.env.route(endpoint.bridge_ifindex, &tuple);
+    let way = seam.env.route(endpoint.bridge_ifindex, &parse::addresses(header));
     seam.tables.uplink(way.ifindex).is_some()
 }
 

@@ -3,8 +3,8 @@
 use netbpf_common::EndpointId;
 
 use super::{
-    Rare, by_stack, finish, inward, inward_by_flow, inward_by_stack, open_inward, open_out,
-    open_outward, out_by_stack, outward, outward_by_flow, recheck,
+    Rare, by_stack, finish, inward, inward_by_flow, inward_by_stack, leave_to_stack, open_inward,
+    open_out, open_outward, out_by_stack, outward, outward_by_flow, recheck,
 };
 use crate::seam::{Env, Seam, Skb, Tables};
 
@@ -21,6 +21,8 @@ pub enum Step {
     OutwardWay,
     /// Makes a flow for it.
     OutwardOpen,
+    /// Leaves it to the stack.
+    OutwardStack,
     /// Reads what comes from outside.
     Inward,
     /// Takes it into a namespace by its flow.
@@ -54,6 +56,7 @@ impl Step {
             Self::OutwardByFlow => outward_by_flow(seam, id, rare),
             Self::OutwardWay => recheck(seam, rare),
             Self::OutwardOpen => open_outward(seam, id, rare),
+            Self::OutwardStack => leave_to_stack(seam, id, rare),
             Self::Inward => inward(seam, rare),
             Self::InwardByFlow => inward_by_flow(seam, &mut id, rare),
             Self::InwardOpen => open_inward(seam, &mut id, rare),

@@ -319,6 +319,10 @@ impl Tables for Maps {
         self.uplinks.get(&ifindex).copied().map(Copied)
     }
 
+    fn any_uplink<F: FnMut(u32) -> bool>(&self, is_it: F) -> bool {
+        self.uplinks.keys().copied().any(is_it)
+    }
+
     fn is_private(&self, addr: Ipv4) -> bool {
         self.subnets.iter().any(|(subnet, mask)| addr.is_in(*subnet, *mask))
     }

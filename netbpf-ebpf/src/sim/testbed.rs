@@ -8,6 +8,7 @@ use netbpf_common::{
 use super::{Frame, Maps, Sim, World, invariants::Program, packet::Addresses};
 use crate::{
     Outcome, Verdict, answer,
+    expire::{self, Look},
     rare::{self, Rare},
     seam::{Neighbour, Route},
 };
@@ -223,9 +224,14 @@ impl Sim {
 
     /// Visits every flow once, as the sweeper does in its rounds.
     pub fn sweep(&mut self) {
+        self.visit_all(Look::Due);
+    }
+
+    /// Visits every flow once.
+    pub fn visit_all(&mut self, look: Look) {
         let now = self.env.now;
         for _ in 0..self.tables.queue.len() {
-            crate::expire::visit(self, now, None);
+            expire::visit(self, now, look);
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct World {
     pub neighbours: Map<Ipv4, Neighbour>,
     /// Local ports that sockets of the host have, with their protocol.
     pub sockets: Vec<(u8, u16)>,
+    /// Interfaces that the host has no longer.
+    pub gone: Vec<u32>,
     /// Where the ICMP error about the last packet goes, if there is one; it is in
     /// the packet's place.
     pub answered: Option<Verdict>,
@@ -37,6 +39,7 @@ impl Default for World {
             routes: Vec::new(),
             neighbours: Map::default(),
             sockets: Vec::new(),
+            gone: Vec::new(),
             answered: None,
         }
     }
@@ -72,6 +75,10 @@ impl Env for World {
 
     fn repeat<F: FnMut(u32) -> bool>(times: u32, step: F) {
         let _ = (0..times).all(step);
+    }
+
+    fn has_interface(&mut self, ifindex: u32) -> bool {
+        !self.gone.contains(&ifindex)
     }
 
     fn has_socket(&mut self, tuple: &Tuple) -> bool {

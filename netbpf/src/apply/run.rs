@@ -122,7 +122,12 @@ impl Apply<'_> {
     /// noted, because it cannot be looked up any more once the interface is gone.
     async fn note_index(&mut self, link: &LinkName) -> Result<u32> {
         let (_, index) = self.find(&Place::Host, link.as_str()).await?;
-        if self.journal.links.get(link) != Some(&index) {
+        let noted = self.journal.links.get(link).copied();
+        if noted != Some(index) {
+            // It has been made anew.
+            if let Some(former) = noted {
+                self.datapaths.ebpf.forget_if_gone(former)?;
+            }
             self.note(Entry::Link { name: link.clone(), index })?;
         }
         Ok(index)

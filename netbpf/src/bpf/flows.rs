@@ -10,14 +10,11 @@ use std::{
 use foldhash::fast::RandomState;
 use netbpf_common::{
     EndpointId, Flow, FlowKind, FlowState, KnownFlow, Seen, Ticks, Timeouts, Translation, Tuple,
-    maps::{FlowCounts, Flows},
+    maps::{FLUSH_BATCH, FlowCounts, Flows, PURGE_BATCH, flow_queue_len},
 };
 
 use super::{Datapath, Map};
 use crate::error::{Error, Result};
-
-/// Tuples that one run of the datapath's `flush_flows` takes.
-const FLUSH_BATCH: usize = 64;
 
 /// What both entries of a flow tell alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -227,9 +224,16 @@ impl Datapath {
             Ok(())
         })?;
         let mut removed = 0;
-        for batch in doomed.chunks(FLUSH_BATCH) {
+        for batch in doomed.chunks(FLUSH_BATCH as usize) {
             let keys: Vec<u8> = batch.iter().flat_map(|tuple| bytes_of(*tuple)).collect();
             removed += u64::from(self.run("flush_flows", &keys)?);
+        }
+        // Reminders of the many that are gone would leave no room for those of new ones.
+        // (For a few there is room to spare.)
+        if removed > u64::from(FLUSH_BATCH) {
+            for _ in 0..flow_queue_len(self.config()?.max_flows).div_ceil(PURGE_BATCH) {
+                self.run("flush_flows", &[])?;
+            }
         }
         Ok(removed)
     }

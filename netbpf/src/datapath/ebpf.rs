@@ -239,6 +239,19 @@ impl Ebpf {
         self.loaded.as_ref().map_or(Ok(()), |loaded| loaded.clear_uplink(ifindex))
     }
 
+    /// Makes it forget an interface, if that is gone: what was attached there, and that
+    /// it was an uplink.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn forget_if_gone(&self, ifindex: u32) -> Result<()> {
+        if bpf::interface(ifindex).is_some() {
+            return Ok(());
+        }
+        Hook::ALL.into_iter().try_for_each(|hook| self.detach(hook, ifindex))?;
+        self.clear_uplink(ifindex)
+    }
+
     /// Replaces the published ports of all networks.
     ///
     /// # Errors

@@ -218,8 +218,9 @@ impl Shadow {
                 let room = self.room(world).map_err(Refusal::NoRoom);
                 return room.map(|()| (session, Rule::OneOf(vec![packet.pair.src.1])));
             }
+            // What it is answered as is another session's: it comes from another port.
             if !is_by_host {
-                return Err(Refusal::Dropped(DropReason::TupleInUse));
+                return self.with_port(world, session, (source, false));
             }
         }
         // No namespace can answer a loopback address, nor tell the host from one
