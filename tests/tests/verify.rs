@@ -157,19 +157,19 @@ fn there_must_be_a_network() {
     host.netbpf("verify").exits(2).complains("there is no network to verify");
 }
 
-/// All scenarios that have names, and a hundred of a seed.
+/// All scenarios that have names, and three hundred of a seed.
 #[test]
 fn both_datapaths_do_the_same() {
     let machine = Sandbox::new();
     let outcome = machine.run(|| {
-        let arguments = ["verify", "--sandbox", "--scenarios", "100", "--seed", SEED, "-o", "json"];
+        let arguments = ["verify", "--sandbox", "--scenarios", "300", "--seed", SEED, "-o", "json"];
         finish(Command::new(binary()).args(arguments))
     });
     let outcome = outcome.ok();
     let json = outcome.json();
     assert_eq!(json["version"], 2);
     assert_eq!(json["works"], true, "{json:#}");
-    assert!(json["scenarios"].as_u64().expect("a number") > 100, "{json:#}");
+    assert!(json["scenarios"].as_u64().expect("a number") > 300, "{json:#}");
     assert!(json["packets"].as_u64().expect("a number") > 500, "{json:#}");
     assert!(machine.namespaces().is_empty(), "nothing is left behind");
 }

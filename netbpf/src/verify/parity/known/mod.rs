@@ -50,13 +50,6 @@ pub static ALL: [Known; 20] = [
         explains: translated_port,
     },
     Known {
-        name: "reflected",
-        what: "iptables gives a namespace its own broadcasts back",
-        why: "hairpin mode of the bridge's port, which the rules need for a namespace with \
-              published ports; eBPF needs none",
-        explains: reflected,
-    },
-    Known {
         name: "source-guard",
         what: "eBPF drops what a namespace sends in the name of others",
         why: "source guard; the kernel's bridge lets everybody speak for everybody",
@@ -172,6 +165,14 @@ pub static ALL: [Known; 20] = [
         explains: broadcast,
     },
     Known {
+        name: "from-broadcast",
+        what: "what comes from outside with the uplink's broadcast address as its source is the \
+               host's by eBPF, whose answer goes to everybody",
+        why: "who cannot be answered by an uplink is not taken in, and the kernel tells of such an \
+              address only that it is not routed; iptables translates what nobody can answer",
+        explains: from_broadcast,
+    },
+    Known {
         name: "unanswered-options",
         what: "eBPF says nothing of a packet with IP options that it drops",
         why: "its answers are about packets without; the sender learns nothing, as from many \
@@ -196,18 +197,6 @@ impl Seen {
 /// The same packet, but for the port and what follows from it.
 fn translated_port(case: &Case<'_>) -> bool {
     matches!(case.only(), Some(Only::Neither(one, other)) if compare::is_port_only(one, other))
-}
-
-/// Only by iptables: a frame of a namespace with published ports at itself, that
-/// is for everybody, or for nobody that the bridge knows.
-fn reflected(case: &Case<'_>) -> bool {
-    let Some(Only::Reference(seen)) = case.only() else { return false };
-    let Place::Ns(number) = seen.place else { return false };
-    let to = seen.field("eth.dst");
-    let is_known = Station::NAMED.iter().any(|station| to == Some(&station.to_string()));
-    seen.is("eth.src", Station::Ns(number))
-        && !is_known
-        && stage::PUBLISHED.iter().any(|published| published.ns == number)
 }
 
 /// Whether a namespace sends something in the name of others.
@@ -403,6 +392,26 @@ fn broadcast(case: &Case<'_>) -> bool {
     match (case.only_reference(), case.only_ebpf()) {
         (Some((seen, origin)), _) => seen.place == Place::Host && sent_there(origin),
         (_, Some((seen, origin))) => seen.place != Place::Host && sent_there(origin),
+        _ => false,
+    }
+}
+
+/// In a namespace only by iptables; at the host, and what that says, only by eBPF.
+fn from_broadcast(case: &Case<'_>) -> bool {
+    let sent_so = |origin: Origin<'_>| {
+        origin.step.from == Place::Outside
+            && origin.packet.len() >= 20
+            && addr(origin.packet, 12) == stage::BROADCAST
+    };
+    match (case.only_reference(), case.only_ebpf()) {
+        (Some((seen, origin)), _) => matches!(seen.place, Place::Ns(_)) && sent_so(origin),
+        (_, Some((seen, origin))) => {
+            let is_hosts = match origin.role {
+                Role::Itself => seen.place == Place::Host,
+                Role::Complaint | Role::Reply => seen.is("ip.dst", stage::BROADCAST),
+            };
+            is_hosts && sent_so(origin)
+        }
         _ => false,
     }
 }

@@ -137,20 +137,6 @@ fn only_a_tag_without_a_number_is_dropped() {
 }
 
 #[test]
-fn a_namespace_with_published_ports_gets_its_own_broadcasts_back() {
-    let packet = udp(address(3), Ipv4Addr::BROADCAST);
-    let frame = |from| Frame::new(Station::BROADCAST, Station::Ns(from), IPV4, packet.clone());
-    let sent = played(vec![Step::frame(NS3, frame(3))]);
-    let back = |ns: u8, dst: &str| {
-        seen(Place::Ns(ns), &format!("eth.dst={dst} eth.src=ns{ns} ip.proto=17 ip.id=0x1234"))
-    };
-    sent.explains(&[back(3, "ff:ff:ff:ff:ff:ff")], &[], "reflected");
-    sent.is_a_bug(&[], &[back(3, "ff:ff:ff:ff:ff:ff")]);
-    sent.is_a_bug(&[back(2, "ff:ff:ff:ff:ff:ff")], &[]);
-    sent.is_a_bug(&[back(3, "gateway")], &[]);
-}
-
-#[test]
 fn what_is_invalid_to_connection_tracking_is_not_translated() {
     let packet = Ip::new(FAR, UPLINK, ID).tcp(&Segment {
         sport: 1,
@@ -372,6 +358,10 @@ fn the_rest_is_as_narrow() {
     let sent = played(vec![Step::packet(NS3, udp(address(3), stage::BROADCAST))]);
     sent.explains(&[itself(Place::Host)], &[itself(Place::Ns(4))], "broadcast");
     sent.is_a_bug(&[itself(Place::Ns(4))], &[]);
+    let sent = played(vec![Step::packet(OUTSIDE, udp(stage::BROADCAST, UPLINK))]);
+    sent.explains(&[itself(NS3)], &[itself(Place::Host)], "from-broadcast");
+    sent.is_a_bug(&[itself(Place::Host)], &[itself(NS3)]);
+    sent.is_a_bug(&[], &[about(OUTSIDE, "3/3")]);
     let sent = played(vec![Step::packet(NS3, udp(stage::NOBODY, FAR))]);
     let at = |mac: &str, ttl: u8| {
         let text = format!(
