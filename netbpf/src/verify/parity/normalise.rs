@@ -129,6 +129,13 @@ impl<'a> Names<'a> {
     /// What came out, in words that can be compared.
     pub fn seen(&mut self, arrival: &Arrival) -> Seen {
         let fields = decode(arrival.link.as_ref(), &arrival.bytes, arrival.pending);
+        let opens = |field: &Field| {
+            let is_syn = matches!(&field.value, Value::Text(text) if text.contains("SYN"));
+            is_syn && field.name == "tcp.flags"
+        };
+        if fields.iter().any(opens) {
+            self.begin(&fields);
+        }
         let fields = fields.into_iter().map(|field| {
             let Field { name, value } = field;
             let text = match value {
@@ -179,12 +186,29 @@ impl<'a> Names<'a> {
         format!("<port {}>", at + 1)
     }
 
+    /// The number with which a segment opens a connection is a new one, however near
+    /// another may be.
+    fn begin(&mut self, fields: &[Field]) {
+        let first = fields.iter().find_map(|field| match field.value {
+            Value::Sequence(number) if field.name == "tcp.seq" => Some(number),
+            _ => None,
+        });
+        let Some(first) = first else { return };
+        let is_said = self.sequences.iter().any(|&base| first.wrapping_sub(base) < WINDOW);
+        if !is_said && !self.new_sequences.contains(&first) {
+            self.new_sequences.push(first);
+        }
+    }
+
     fn sequence(&mut self, number: u32) -> String {
         if self.sequences.iter().any(|&base| number.wrapping_sub(base) < WINDOW) {
             return number.to_string();
         }
-        let near = |&base: &u32| number.wrapping_sub(base) < WINDOW;
-        let at = self.new_sequences.iter().position(near).unwrap_or_else(|| {
+        // Of two that are near, the nearer one: kernels count on with the clock.
+        let above = |&(_, base): &(usize, &u32)| number.wrapping_sub(*base);
+        let near = self.new_sequences.iter().enumerate().min_by_key(above);
+        let near = near.filter(|near| above(near) < WINDOW).map(|(at, _)| at);
+        let at = near.unwrap_or_else(|| {
             self.new_sequences.push(number);
             self.new_sequences.len() - 1
         });
@@ -323,6 +347,23 @@ mod tests {
         let seen = names.seen(&arrival(ip.tcp(&segment(3_000_000_005, 4_000_000_000))));
         assert_eq!(seen.field("tcp.seq"), Some("<isn 1>+5"));
         assert_eq!(seen.field("tcp.ack"), Some("<isn 2>"));
+    }
+
+    #[test]
+    fn each_connection_of_a_kernel_has_a_first_number_of_its_own() {
+        let stations = Stations::new();
+        let ip = Ip::new(A, B, 7);
+        let segment = |seq, flags| {
+            arrival(ip.tcp(&Segment { sport: 1, dport: 2, seq, flags, ..Segment::default() }))
+        };
+        let mut names = Names::new(&scenario(ip.udp(1, 2, b"")), &stations);
+        let mut seq =
+            |seq, flags| names.seen(&segment(seq, flags)).field("tcp.seq").map(str::to_owned);
+        let says = |text: &str| Some(text.to_owned());
+        assert_eq!(seq(3_000_000_000, flag::SYN | flag::ACK), says("<isn 1>"));
+        assert_eq!(seq(3_000_030_000, flag::SYN | flag::ACK), says("<isn 2>"));
+        assert_eq!(seq(3_000_030_001, flag::ACK), says("<isn 2>+1"));
+        assert_eq!(seq(3_000_000_001, flag::ACK), says("<isn 1>+1"));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub mod proto {
     pub const GRE: u8 = 47;
     /// ESP.
     pub const ESP: u8 = 50;
+    /// ICMP of IPv6.
+    pub const ICMPV6: u8 = 58;
     /// SCTP.
     pub const SCTP: u8 = 132;
     /// UDP-Lite.

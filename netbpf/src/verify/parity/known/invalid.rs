@@ -21,7 +21,8 @@ pub(super) fn segment(case: &Case<'_>) -> bool {
 /// Of protocols other than TCP, UDP and ICMP.
 pub(super) fn other_protocol(case: &Case<'_>) -> bool {
     is_untranslated(case, |origin| {
-        matches!(origin.packet.get(9), Some(&(proto::SCTP | proto::UDP_LITE | proto::GRE)))
+        const NUMBERS: [u8; 4] = [proto::SCTP, proto::UDP_LITE, proto::GRE, proto::ICMPV6];
+        origin.packet.get(9).is_some_and(|number| NUMBERS.contains(number))
     })
 }
 
@@ -35,11 +36,12 @@ pub(super) fn other_protocol(case: &Case<'_>) -> bool {
 fn is_untranslated(case: &Case<'_>, is_so: impl Fn(&Origin<'_>) -> bool) -> bool {
     let is_invalid = |origin: &Origin<'_>| {
         let is_counted = case.invalid.get(origin.number).is_some_and(|&count| count > 0);
-        // Not counted is what is invalid of ICMP, and GRE of which the header is not
+        // Not counted is what is invalid of ICMP, IPv6's in IPv4, and GRE of which the header is not
         // whole or the version another than 0 (`gre_manip_pkt()` of the kernel).
         let is_uncounted = match packets::parts(origin.packet) {
             Some((proto::ICMP, _)) => packets::is_wrong(origin.packet),
             Some((proto::GRE, payload)) => payload.len() < 4 || payload[1] & 7 != 0,
+            Some((proto::ICMPV6, _)) => true,
             _ => false,
         };
         (is_counted || is_uncounted) && is_so(origin)

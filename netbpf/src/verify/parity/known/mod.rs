@@ -41,7 +41,7 @@ impl std::fmt::Debug for Known {
 }
 
 /// All of them.
-pub static ALL: [Known; 20] = [
+pub static ALL: [Known; 21] = [
     Known {
         name: "translated-port",
         what: "another outside port is chosen",
@@ -86,10 +86,11 @@ pub static ALL: [Known; 20] = [
     },
     Known {
         name: "other-protocols",
-        what: "SCTP, UDP-Lite and GRE pass eBPF whatever is in them",
+        what: "SCTP, UDP-Lite, GRE and IPv6's ICMP pass eBPF whatever is in them",
         why: "they keep their ports, and nothing else of them is looked at; iptables follows \
               SCTP's chunks, takes wrong checksums, unknown chunks and headers that are not \
-              whole for invalid, and translates no GRE of a version other than 0",
+              whole for invalid, as any ICMP of IPv6, and translates no GRE of a version other \
+              than 0",
         explains: invalid::other_protocol,
     },
     Known {
@@ -171,6 +172,14 @@ pub static ALL: [Known; 20] = [
         why: "who cannot be answered by an uplink is not taken in, and the kernel tells of such an \
               address only that it is not routed; iptables translates what nobody can answer",
         explains: from_broadcast,
+    },
+    Known {
+        name: "one-per-destination",
+        what: "a second namespace that speaks a protocol without ports to the same machine is \
+               refused",
+        why: "answers could be either's; iptables lets it speak, and gives what is answered to the \
+              first one",
+        explains: one_per_destination,
     },
     Known {
         name: "unanswered-options",
@@ -414,6 +423,25 @@ fn from_broadcast(case: &Case<'_>) -> bool {
         }
         _ => false,
     }
+}
+
+/// Only by iptables: what a namespace sends to the machine outside, which all scenarios
+/// share, and what that says.
+fn one_per_destination(case: &Case<'_>) -> bool {
+    const WITH_PORTS: [u8; 6] =
+        [proto::TCP, proto::UDP, proto::ICMP, proto::SCTP, proto::DCCP, proto::UDP_LITE];
+    case.only_reference().is_some_and(|(seen, origin)| {
+        let is_there = match origin.role {
+            Role::Itself => seen.place == Place::Outside,
+            Role::Complaint => seen.place == origin.step.from,
+            Role::Reply => false,
+        };
+        is_there
+            && origin.is_from_namespace()
+            && origin.packet.len() >= 20
+            && !WITH_PORTS.contains(&origin.packet[9])
+            && addr(origin.packet, 16) == stage::OUTSIDE
+    })
 }
 
 /// Only by iptables: that the time to live of such a packet is over, or that it is

@@ -209,6 +209,20 @@ fn other_protocols_pass_whatever_is_in_them() {
 }
 
 #[test]
+fn only_one_namespace_speaks_to_a_machine_without_ports() {
+    let with = |dst, number| {
+        let packet = Ip::new(address(3), dst, ID).packet(number, &[0; 20]);
+        played(vec![Step::packet(NS3, packet)])
+    };
+    let (out, complaint) = ([itself(OUTSIDE)], [about(NS3, "3/2")]);
+    with(stage::OUTSIDE, proto::ESP).explains(&out, &[], "one-per-destination");
+    with(stage::OUTSIDE, proto::ESP).explains(&complaint, &[], "one-per-destination");
+    with(stage::OUTSIDE, proto::ESP).is_a_bug(&[], &out);
+    with(FAR, proto::ESP).is_a_bug(&out, &[]);
+    with(stage::OUTSIDE, proto::SCTP).is_a_bug(&out, &[]);
+}
+
+#[test]
 fn only_dccp_may_differ_in_its_checksum() {
     let out = |number: u8, data: &str| {
         let text = format!(
