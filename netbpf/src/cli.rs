@@ -11,7 +11,10 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::{
-    commands::{bench, down, exec, generate, logs, maps, sandboxed, status, switch, up, verify},
+    commands::{
+        bench, down, exec, generate, logs, maps, ns, plan, publish, sandboxed, status, switch, up,
+        uplink, verify,
+    },
     error::{Error, Result},
     host::{self, Host},
     mounts,
@@ -86,8 +89,13 @@ impl Globals {
         if !self.sandbox {
             return text.to_owned();
         }
-        VERBS.iter().fold(text.to_owned(), |text, verb| {
-            text.replace(&format!("netbpf {verb}"), &format!("netbpf {verb} --sandbox"))
+        let mut pieces = text.split("netbpf ");
+        let first = pieces.next().unwrap_or_default().to_owned();
+        pieces.fold(first, |text, piece| {
+            let end = piece.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(piece.len());
+            let (verb, rest) = piece.split_at(end);
+            let place = if VERBS.contains(&verb) { " --sandbox" } else { "" };
+            format!("{text}netbpf {verb}{place}{rest}")
         })
     }
 
@@ -113,10 +121,18 @@ impl Globals {
 /// The verbs.
 #[derive(Subcommand, Debug)]
 pub enum Verb {
-    /// Build a network of namespaces and load the datapath
+    /// Build a network of namespaces and load the datapath, or change the one there is
     Up(up::Args),
+    /// Show the difference between what is asked for and what there is
+    Plan(plan::Args),
     /// Take networks away, whatever state they are in
     Down(down::Args),
+    /// Add and remove namespaces of a network that runs
+    Ns(ns::Args),
+    /// Publish ports of a network that runs, withdraw them, and show them
+    Publish(publish::Args),
+    /// Add and remove uplinks of a network that runs
+    Uplink(uplink::Args),
     /// Switch a running network over to another datapath
     Switch(switch::Args),
     /// Show networks and whether every piece that should exist does
@@ -137,13 +153,20 @@ pub enum Verb {
 }
 
 /// Names of the verbs that act somewhere.
-const VERBS: [&str; 8] = ["up", "down", "switch", "status", "exec", "maps", "logs", "verify"];
+const VERBS: [&str; 12] = [
+    "up", "plan", "down", "ns", "publish", "uplink", "switch", "status", "exec", "maps", "logs",
+    "verify",
+];
 
 impl Verb {
     /// Its name.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Up(_) => "up",
+            Self::Plan(_) => "plan",
+            Self::Ns(_) => "ns",
+            Self::Publish(_) => "publish",
+            Self::Uplink(_) => "uplink",
             Self::Down(_) => "down",
             Self::Status(_) => "status",
             Self::Switch(_) => "switch",
@@ -156,10 +179,23 @@ impl Verb {
         }
     }
 
+    /// Reads what lies where the command was called, which may not be where it acts.
+    fn load(&mut self) -> Result<()> {
+        match self {
+            Self::Up(args) => args.load(),
+            Self::Plan(args) => args.load(),
+            _ => Ok(()),
+        }
+    }
+
     /// Does what was asked for.
     pub(crate) fn run(self, globals: &Globals) -> Result<ExitCode> {
         match self {
             Self::Up(args) => args.run(globals),
+            Self::Plan(args) => args.run(globals),
+            Self::Ns(args) => args.run(globals),
+            Self::Publish(args) => args.run(globals),
+            Self::Uplink(args) => args.run(globals),
             Self::Down(args) => args.run(globals),
             Self::Switch(args) => args.run(globals),
             Self::Status(args) => args.run(globals),
@@ -183,15 +219,15 @@ fn subject(verb: &str) -> Result<maps::Subject> {
 /// while the process has one thread.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return misunderstood(&error),
     };
     let globals = cli.globals;
-    let done = match &cli.verb {
+    let done = cli.verb.load().and_then(|()| match &cli.verb {
         Verb::Generate(_) => Ok(()),
         _ => mounts::join_lasting(),
-    };
+    });
     let run = if globals.sandbox { sandboxed::run } else { Verb::run };
     match done.and_then(|()| run(cli.verb, &globals)) {
         Ok(code) => code,

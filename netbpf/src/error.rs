@@ -23,6 +23,38 @@ pub struct Error {
     why: Option<String>,
     hint: Option<String>,
     code: ExitCode,
+    key: Option<Box<Key>>,
+}
+
+/// The part of a specification that an error is about, as files name it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Key {
+    /// The key.
+    pub name: &'static str,
+    /// Which one of a list, from 0.
+    pub index: Option<usize>,
+    /// The key within it.
+    pub field: Option<&'static str>,
+}
+
+impl Key {
+    /// All of a key.
+    #[must_use]
+    pub const fn of(name: &'static str) -> Self {
+        Self { name, index: None, field: None }
+    }
+
+    /// One of a list.
+    #[must_use]
+    pub const fn nth(name: &'static str, index: usize) -> Self {
+        Self { name, index: Some(index), field: None }
+    }
+
+    /// A key within it.
+    #[must_use]
+    pub const fn field(self, field: &'static str) -> Self {
+        Self { field: Some(field), ..self }
+    }
 }
 
 /// The result of anything that a person may have to be told about.
@@ -31,7 +63,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// Something was tried and did not work: exit code 1.
     pub fn failed(what: impl Into<String>) -> Self {
-        Self { what: what.into(), why: None, hint: None, code: ExitCode::Failed }
+        Self { what: what.into(), why: None, hint: None, code: ExitCode::Failed, key: None }
     }
 
     /// The request cannot be fulfilled as it stands: exit code 2.
@@ -50,6 +82,34 @@ impl Error {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says what of a specification it is about, as far as it does not say so already.
+    #[must_use]
+    pub fn about(mut self, key: Key) -> Self {
+        match &mut self.key {
+            None => self.key = Some(Box::new(key)),
+            Some(has) if has.name == key.name => {
+                has.index = has.index.or(key.index);
+                has.field = has.field.or(key.field);
+            }
+            Some(_) => {}
+        }
+        self
+    }
+
+    /// What of a specification it is about, if of one of its parts.
+    #[must_use]
+    pub fn key(&self) -> Option<Key> {
+        self.key.as_deref().copied()
+    }
+
+    /// The same error, said in other words.
+    #[must_use]
+    pub fn reworded(mut self, what: String, hint: impl Fn(&str) -> String) -> Self {
+        self.what = what;
+        self.hint = self.hint.as_deref().map(hint);
         self
     }
 

@@ -53,7 +53,7 @@ impl Host {
         let networks = self.store.networks()?;
         let networks = networks.iter().filter(|network| !network.topology.direct);
         let endpoints = networks.flat_map(|network| {
-            network.topology.endpoints.iter().map(|endpoint| {
+            network.topology.all_endpoints().map(|endpoint| {
                 let name = Name {
                     network: network.topology.name.to_string(),
                     ns: endpoint.namespace.to_string(),

@@ -1,7 +1,7 @@
 //! netbpf's control plane: gives network namespaces a network and loads the
 //! eBPF datapath that moves their packets.
 //!
-//! `up` goes through [`topology`] (what is wanted, validated), [`observe`] (what
+//! `up` goes through [`spec`] (what is asked for), [`topology`] (the same, validated), [`observe`] (what
 //! there is), [`plan`] (the steps in between) and [`apply`] (runs them); `down`
 //! is the same with nothing wanted. [`net`] and [`bpf`] speak to the kernel and
 //! know nothing of each other.
@@ -25,6 +25,7 @@ pub mod plan;
 mod progress;
 pub mod sandbox;
 pub mod session;
+pub mod spec;
 pub mod state;
 pub mod topology;
 pub mod verify;

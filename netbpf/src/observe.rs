@@ -154,7 +154,7 @@ impl Observed {
         let links = netlink.links().await?;
         let mut inside = BTreeMap::new();
         for network in &networks {
-            for endpoint in &network.topology.endpoints {
+            for endpoint in network.topology.all_endpoints() {
                 let name = &endpoint.namespace;
                 inside.insert(name.clone(), look_inside(worker, network, name).await?);
             }

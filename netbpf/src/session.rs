@@ -11,8 +11,8 @@ use crate::{
     host::Host,
     net::{Netlink, Worker},
     observe::Observed,
-    plan::Step,
-    state::Journal,
+    plan::{self, Step},
+    state::{Journal, Recorded},
     topology::Topology,
 };
 
@@ -27,6 +27,21 @@ pub struct Session {
     netlink: Netlink,
     worker: Worker,
     datapaths: Datapaths,
+}
+
+/// What became of a network.
+#[derive(Clone, Default, Debug)]
+pub struct Done {
+    /// What was left alone, and why.
+    pub warnings: Vec<String>,
+    /// Flows that were ended.
+    pub ended_flows: u64,
+}
+
+impl Done {
+    fn of(apply: Apply<'_>) -> Self {
+        Self { warnings: apply.warnings, ended_flows: apply.ended_flows }
+    }
 }
 
 impl std::fmt::Debug for Session {
@@ -84,25 +99,62 @@ impl Session {
         Observed::collect(&self.netlink, &self.worker, &self.datapaths, &self.host.store).await
     }
 
-    /// Runs the steps that build a network, or that switch it over.
+    /// Runs the steps that build a network, that change the one there is, or that
+    /// switch it over.
     ///
     /// # Errors
     /// What went wrong; nothing was changed then, or the error says so.
     pub async fn build(
         &mut self,
         topology: &Topology,
+        existing: Option<&Recorded>,
+        steps: &[Step],
+        progress: &mut dyn Progress,
+    ) -> Result<Done> {
+        let journal = existing.map(|network| network.journal.clone()).unwrap_or_default();
+        let before = existing.map(|network| &network.topology);
+        if let Some(before) = before.filter(|&before| before != topology)
+            && topology.former.is_none()
+        {
+            let done = self.change(topology, before, journal, steps, progress).await;
+            self.host.tidy_pins();
+            return done;
+        }
+        let mut apply = self.apply(topology, journal, progress)?;
+        let done = if topology.former.is_some() {
+            apply.switch(steps).await
+        } else if !topology.leaving.is_empty() {
+            // What an interrupted change was to be: there is no way back that is known.
+            apply.finish(steps).await
+        } else {
+            apply.build(steps).await
+        };
+        let done = done.map(|()| Done::of(apply));
+        self.host.tidy_pins();
+        done
+    }
+
+    /// Runs the steps of a change; if one fails, those from what there is then to
+    /// what there was.
+    async fn change(
+        &mut self,
+        topology: &Topology,
+        before: &Topology,
         journal: Journal,
         steps: &[Step],
         progress: &mut dyn Progress,
-    ) -> Result<Vec<String>> {
+    ) -> Result<Done> {
         let mut apply = self.apply(topology, journal, progress)?;
-        let done = match topology.former {
-            None => apply.build(steps).await,
-            Some(_) => apply.switch(steps).await,
+        let failed = match apply.change(steps).await {
+            Ok(()) => return Ok(Done::of(apply)),
+            Err(failed) => failed,
         };
-        let warnings = apply.warnings;
-        self.host.tidy_pins();
-        done.map(|()| warnings)
+        let journal = apply.journal;
+        let observed = self.observe().await?;
+        let before = before.in_place_of(topology);
+        let back = plan::up(&before, &observed, &self.host.store);
+        let mut apply = self.apply(&before, journal, progress)?;
+        Err(apply.lead_back(&failed, steps.len(), &back).await)
     }
 
     /// Runs the steps that take a network away. What was left alone is added
@@ -140,6 +192,7 @@ impl Session {
             journal,
             progress,
             warnings: Vec::new(),
+            ended_flows: 0,
             fault: Fault::from_environment()?,
             patience: PATIENCE,
             removed_namespace: false,

@@ -288,3 +288,26 @@ fn a_sandbox_that_will_pass_is_told_of() {
     // Of the directory that it was mounted on there is nothing to keep.
     host.netbpf("down --sandbox").ok();
 }
+#[test]
+fn a_file_is_read_where_netbpf_is_called() {
+    let host = Host::new();
+    let dir = env!("CARGO_TARGET_TMPDIR");
+    let path = format!("{dir}/sandbox-network.toml");
+    fs::write(&path, "ns = [\"a\"]\npublish = [\"8080:a:80\"]\n").expect("a file");
+    let call = |arguments: &str| {
+        let script = format!("cd {dir} && {} {arguments}", binary().display());
+        finish(host.netns().shell().args(["sh", "-c", &script]))
+    };
+    let plan = "plan --sandbox -f sandbox-network.toml";
+    call(plan).exits(3).says("ip netns add a");
+    host.assert_as_before();
+    call("up --sandbox -f sandbox-network.toml").ok();
+    call(plan).ok().says("nothing to do");
+    host.netbpf("ns add b --sandbox").ok();
+    host.netbpf("exec --sandbox b -- ping -c1 -W5 172.19.0.2").ok();
+    call(plan).exits(3).says("ip netns delete b");
+    host.netbpf("publish rm nosuch --sandbox").exits(2);
+    host.netbpf("down --sandbox").ok();
+    fs::remove_file(&path).expect("remove it");
+    host.assert_as_before();
+}

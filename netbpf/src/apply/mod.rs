@@ -27,6 +27,17 @@ pub trait Progress {
     fn step(&mut self, n: usize, total: usize, step: &Step);
 }
 
+/// A step that failed.
+#[derive(Debug)]
+pub struct Failed<'a> {
+    /// Its number, from 1.
+    pub n: usize,
+    /// The step.
+    pub step: &'a Step,
+    /// Why.
+    pub error: Error,
+}
+
 /// What steps work on.
 pub struct Apply<'a> {
     /// A connection into the host's namespace.
@@ -45,6 +56,8 @@ pub struct Apply<'a> {
     pub progress: &'a mut dyn Progress,
     /// What was left alone, and why.
     pub warnings: Vec<String>,
+    /// Flows that were ended.
+    pub ended_flows: u64,
     /// What is to go wrong, in tests, in the steps that are asked for; undoing
     /// is not disturbed.
     pub fault: Fault,
@@ -72,6 +85,18 @@ impl Apply<'_> {
     /// # Errors
     /// The failed step's, and those of undoing.
     pub async fn build(&mut self, steps: &[Step]) -> Result<()> {
+        let Err(Failed { n, step, error }) = self.forward(steps).await else { return Ok(()) };
+        // The failed one included: it may have been done in part. Only
+        // loading the datapath is done whole or not at all.
+        let whole = matches!(step, Step::LoadDatapath { .. });
+        let begun = steps.get(..n - usize::from(whole)).unwrap_or(steps);
+        let undo = plan::undo(begun);
+        let errors = self.run_all(&undo, Fault::None).await;
+        Err(self.failure("bring up", n, steps.len(), step, &error, &errors))
+    }
+
+    /// Runs the steps until one fails, or the user interrupts.
+    async fn forward<'a>(&mut self, steps: &'a [Step]) -> Result<(), Failed<'a>> {
         for (n, step) in (1..).zip(steps) {
             self.progress.step(n, steps.len(), step);
             let ready = interrupt::check().and_then(|()| self.fault.check(n));
@@ -79,17 +104,41 @@ impl Apply<'_> {
                 Ok(()) => self.run(step).await,
                 error => error,
             };
-            if let Err(error) = done {
-                // The failed one included: it may have been done in part. Only
-                // loading the datapath is done whole or not at all.
-                let whole = matches!(step, Step::LoadDatapath { .. });
-                let begun = steps.get(..n - usize::from(whole)).unwrap_or(steps);
-                let undo = plan::undo(begun);
-                let errors = self.run_all(&undo, Fault::None).await;
-                return Err(self.failure(n, steps.len(), step, &error, &errors));
-            }
+            done.map_err(|error| Failed { n, step, error })?;
         }
         Ok(())
+    }
+
+    /// Runs the steps that change a network, up to the first that fails; whoever
+    /// calls leads back from there.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub async fn change<'a>(&mut self, steps: &'a [Step]) -> Result<(), Failed<'a>> {
+        self.forward(steps).await
+    }
+
+    /// Runs the steps that finish a change that was interrupted. If one fails, what
+    /// was done stays: it is remembered, and goes on from there.
+    ///
+    /// # Errors
+    /// The failed step's.
+    pub async fn finish(&mut self, steps: &[Step]) -> Result<()> {
+        self.forward(steps).await.map_err(|Failed { n, step, error }| {
+            let (name, total) = (&self.topology.name, steps.len());
+            Error::failed(format!(
+                "cannot finish changing {name}: step {n} of {total} failed: {step}"
+            ))
+            .because(error)
+            .hint(format!("repeat it to go on; or take the network down: netbpf down {name}"))
+        })
+    }
+
+    /// Runs the steps that lead back from a change that failed, whatever becomes of
+    /// some of them, and returns the error that tells of both.
+    pub async fn lead_back(&mut self, failed: &Failed<'_>, total: usize, back: &[Step]) -> Error {
+        let errors = self.run_all(back, Fault::None).await;
+        self.failure("change", failed.n, total, failed.step, &failed.error, &errors)
     }
 
     /// Runs the steps that switch a network over. If one fails, what was done
@@ -98,24 +147,15 @@ impl Apply<'_> {
     /// # Errors
     /// The failed step's.
     pub async fn switch(&mut self, steps: &[Step]) -> Result<()> {
-        for (n, step) in (1..).zip(steps) {
-            self.progress.step(n, steps.len(), step);
-            let ready = interrupt::check().and_then(|()| self.fault.check(n));
-            let done = match ready {
-                Ok(()) => self.run(step).await,
-                error => error,
-            };
-            done.map_err(|error| {
-                let Topology { name, datapath, .. } = self.topology;
-                let total = steps.len();
-                let what = format!("cannot switch {name} over: step {n} of {total} failed: {step}");
-                let kind = datapath.name();
-                Error::failed(what).because(error).hint(format!(
-                    "finish it: netbpf switch {name} --datapath {kind}; or take it down: netbpf down {name}"
-                ))
-            })?;
-        }
-        Ok(())
+        self.forward(steps).await.map_err(|Failed { n, step, error }| {
+            let Topology { name, datapath, .. } = self.topology;
+            let total = steps.len();
+            let what = format!("cannot switch {name} over: step {n} of {total} failed: {step}");
+            let kind = datapath.name();
+            Error::failed(what).because(error).hint(format!(
+                "finish it: netbpf switch {name} --datapath {kind}; or take it down: netbpf down {name}"
+            ))
+        })
     }
 
     /// Runs all steps, whatever becomes of some; but as long as something may
@@ -152,10 +192,18 @@ impl Apply<'_> {
         errors
     }
 
-    fn failure(&self, n: usize, total: usize, step: &Step, error: &Error, undo: &[Error]) -> Error {
+    fn failure(
+        &self,
+        deed: &str,
+        n: usize,
+        total: usize,
+        step: &Step,
+        error: &Error,
+        undo: &[Error],
+    ) -> Error {
         let name = &self.topology.name;
         let mut why = error.to_string();
-        let what = format!("cannot bring up network {name}: step {n} of {total} failed: {step}");
+        let what = format!("cannot {deed} network {name}: step {n} of {total} failed: {step}");
         if undo.is_empty() {
             let hint = error.advice().map(|hint| format!("{hint}; ")).unwrap_or_default();
             return Error::failed(what)

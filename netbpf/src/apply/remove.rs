@@ -1,7 +1,10 @@
 //! What the steps do that take away. What is gone is no error, and what is not
 //! the network's stays.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use tokio::time::sleep;
 
@@ -15,7 +18,7 @@ use crate::{
     },
     plan::Step,
     state::Phase,
-    topology::{EndpointPlan, LinkName, NamespaceName, Owned},
+    topology::{EndpointPlan, Leaving, LinkName, NamespaceName, Owned, Publish},
 };
 
 use super::Apply;
@@ -32,13 +35,23 @@ impl Apply<'_> {
                 Some(index) => self.datapaths.ebpf.detach(*hook, index),
                 None => Ok(()),
             },
-            Step::Withdraw { others } => self.datapaths.ebpf.withdraw(others),
-            Step::ClearUplink { link } => match self.known_index(link).await? {
-                Some(index) => self.datapaths.ebpf.clear_uplink(index),
-                None => Ok(()),
-            },
+            Step::Withdraw { others } => {
+                self.ended_flows += self.datapaths.ebpf.withdraw(others)?;
+                Ok(())
+            }
+            Step::ClearUplink { link } => {
+                if let Some(index) = self.known_index(link).await? {
+                    self.ended_flows += self.datapaths.ebpf.clear_uplink(index)?;
+                }
+                Ok(())
+            }
             Step::ClearEndpoint { endpoint } => {
-                self.datapaths.ebpf.clear_endpoint(endpoint.endpoint_id())
+                let id = endpoint.endpoint_id();
+                self.ended_flows += self.datapaths.ebpf.clear_endpoint(id)?;
+                Ok(())
+            }
+            Step::EndConnections { leaving, uplink_addrs } => {
+                self.end_connections(leaving, uplink_addrs)
             }
             Step::ClearSubnet { subnet } => self.datapaths.ebpf.clear_subnet(*subnet),
             Step::ClearGateway { addr, mac } => self.datapaths.ebpf.clear_gateway(*addr, *mac),
@@ -73,6 +86,31 @@ impl Apply<'_> {
             let ours = |connection: &Connection| connection.concerns(|addr| subnet.holds(addr));
             Conntrack::open()?.remove_all(ours)?;
         }
+        Ok(())
+    }
+
+    /// Ends the connections that the kernel tracks of what has gone.
+    fn end_connections(&mut self, leaving: &Leaving, uplink_addrs: &[Ipv4Addr]) -> Result<()> {
+        let subnet = self.topology.subnet;
+        let addrs: Vec<Ipv4Addr> = leaving.endpoints.iter().map(|gone| gone.addr).collect();
+        let by_port = |connection: &Connection, publish: &Publish| {
+            let all = leaving.endpoints.iter().chain(&self.topology.endpoints);
+            let mut targets = all.filter(|endpoint| endpoint.namespace == publish.namespace);
+            targets.any(|endpoint| publish.made(connection, endpoint.addr))
+        };
+        let has_gone = |connection: &Connection| {
+            let Connection { original, reply, .. } = connection;
+            let by_uplink = uplink_addrs.contains(&reply.dst) && subnet.holds(original.src)
+                || uplink_addrs.contains(&original.dst) && subnet.holds(reply.src);
+            by_uplink
+                || connection.concerns(|addr| addrs.contains(&addr))
+                || leaving.published.iter().any(|publish| by_port(connection, publish))
+        };
+        // Those that no NAT has translated are no flows, but are tracked where the
+        // bridge has its packets judged, and would be taken for whoever comes next.
+        let mut conntrack = Conntrack::open()?;
+        self.ended_flows += conntrack.remove_all(|it| it.is_translated() && has_gone(it))?;
+        conntrack.remove_all(has_gone)?;
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::{
     },
     plan::{Place, Step},
     state::{Entry, Phase},
-    topology::{EndpointPlan, LinkName, NamespaceName, Topology},
+    topology::{EndpointPlan, Leaving, LinkName, NamespaceName, Topology},
 };
 
 impl Apply<'_> {
@@ -79,7 +79,10 @@ impl Apply<'_> {
                 let index = self.note_index(link).await?;
                 self.datapaths.ebpf.set_uplink(index, row)
             }
-            Step::SetPublished { all, .. } => self.datapaths.ebpf.set_published(all),
+            Step::SetPublished { all, .. } => {
+                self.ended_flows += self.datapaths.ebpf.set_published(all)?;
+                Ok(())
+            }
             Step::Attach { hook, link, .. } => {
                 let index = self.note_index(link).await?;
                 self.datapaths.ebpf.attach(*hook, index)
@@ -99,11 +102,14 @@ impl Apply<'_> {
                 self.netlink.set_hairpin(port, *on).await
             }
             Step::SetRouteLocalnet { bridge, on } => sysctl::route_localnet(bridge.as_str(), *on),
-            Step::MarkSwitching { .. } => self.store.record(self.topology, Phase::Building),
+            Step::MarkSwitching { .. } | Step::MarkChanging { .. } => {
+                self.store.record(self.topology, Phase::Building)
+            }
             Step::CarryFlows => self.carry_flows(),
             Step::AdoptFlows => self.adopt_flows().await,
             Step::MarkUp => {
-                let topology = Topology { former: None, ..self.topology.clone() };
+                let leaving = Leaving::default();
+                let topology = Topology { former: None, leaving, ..self.topology.clone() };
                 self.store.record(&topology, Phase::Up)
             }
             step => self.run_removal(step).await,

@@ -16,19 +16,29 @@ fn fixed(endpoint: EndpointId) -> FdbEntry {
     FdbEntry { endpoint, ..FdbEntry::default() }
 }
 
+/// Whether it is the same namespace at the same place: all that flows have of it
+/// is as it was. By which way they go, they remember.
+fn is_same(old: &Endpoint, new: &Endpoint) -> bool {
+    let Endpoint { mtu, flow_limit, guard, .. } = *new;
+    let flags = (old.flags & !Endpoint::ROUTED) | (new.flags & Endpoint::ROUTED);
+    Endpoint { mtu, flow_limit, guard, flags, ..*old } == *new
+}
+
 impl Datapath {
     /// Makes an endpoint known. One that had the number before is forgotten,
-    /// its flows and counters with it; setting the same one again changes nothing.
+    /// its flows and counters with it; the same one keeps them, whatever it may
+    /// do from now on: its guard, its limit, its MTU.
     ///
     /// # Errors
     /// What the maps say: that they are full, for example.
     pub fn set_endpoint(&self, id: EndpointId, endpoint: &Endpoint) -> Result<()> {
         let endpoints = self.map::<Endpoints>()?;
         let old = endpoints.get(&id.index())?.unwrap_or_default();
-        if old.ifindex != 0 && old != *endpoint {
+        let is_same = is_same(&old, endpoint);
+        if old.ifindex != 0 && !is_same {
             self.clear_endpoint(id)?;
         }
-        if old.ifindex == 0 || old != *endpoint {
+        if !is_same {
             PerCpuMap::<Stats>::open(self.pin_dir())?.set(&id.index(), &Counters::default())?;
         }
         endpoints.set(&id.index(), endpoint)?;
@@ -141,12 +151,13 @@ impl Datapath {
         self.map::<Uplinks>()?.set(&ifindex, uplink)
     }
 
-    /// Makes the datapath forget an uplink, and ends the flows that leave by it.
+    /// Makes the datapath forget an uplink, and ends the flows that leave by it;
+    /// returns how many.
     ///
     /// # Errors
     /// What the maps say.
-    pub fn clear_uplink(&self, ifindex: u32) -> Result<()> {
+    pub fn clear_uplink(&self, ifindex: u32) -> Result<u64> {
         self.map::<Uplinks>()?.remove(&ifindex)?;
-        self.flush(|flow| flow.uplink == ifindex).map(drop)
+        self.flush(|flow| flow.uplink == ifindex)
     }
 }

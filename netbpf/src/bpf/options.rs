@@ -2,11 +2,23 @@
 
 use clap::ValueEnum;
 use netbpf_common::{Flow, FlowVisit, Tuple, maps::DEFAULT_MAX_FLOWS};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How much the datapath logs: everything of the level and of those before it.
 #[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, ValueEnum, Serialize, Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Debug,
+    Default,
+    ValueEnum,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {

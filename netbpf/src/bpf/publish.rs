@@ -25,15 +25,15 @@ const NOTHING: PublishEntry = PublishEntry {
 
 impl Datapath {
     /// Replaces all published ports, in one step for the packets. Flows that a
-    /// port made which is no longer there, or leads elsewhere, end.
+    /// port made which is no longer there, or leads elsewhere, end; returns how many.
     ///
     /// # Errors
     /// If there are too many, two overlap, or what the maps say.
-    pub fn set_published(&self, all: &[PublishEntry]) -> Result<()> {
+    pub fn set_published(&self, all: &[PublishEntry]) -> Result<u64> {
         let new = sorted(all)?;
         let old = self.published()?;
         if new == old {
-            return Ok(());
+            return Ok(0);
         }
         let config_map = self.map::<ConfigMap>()?;
         let config = self.config()?;
@@ -52,10 +52,10 @@ impl Datapath {
         for word in old_bits.keys() {
             words.set(word, &new_bits.get(word).copied().unwrap_or_default())?;
         }
-        if old.iter().any(|entry| !new.contains(entry)) {
-            self.flush(|flow| flow.is_dnat && !leads(&new, flow))?;
+        if old.iter().all(|entry| new.contains(entry)) {
+            return Ok(0);
         }
-        Ok(())
+        self.flush(|flow| flow.is_dnat && !leads(&new, flow))
     }
 
     /// The published ports, sorted.

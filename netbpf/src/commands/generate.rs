@@ -1,5 +1,5 @@
-//! `netbpf generate`: man pages and completions, from the definition of the
-//! command line.
+//! `netbpf generate`: man pages, completions and the schema of files, from the
+//! definition of the command line.
 
 use std::{
     fs,
@@ -16,9 +16,10 @@ use crate::{
     cli::Cli,
     error::{Context as _, Result},
     output::CANNOT_WRITE,
+    spec::schema,
 };
 
-/// Write man pages or shell completions
+/// Write man pages, shell completions or the schema of files
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(subcommand)]
@@ -38,6 +39,8 @@ enum What {
         #[arg(value_enum)]
         shell: Shell,
     },
+    /// The JSON schema of a file for `netbpf up -f`, to standard output
+    Schema,
 }
 
 impl Args {
@@ -56,6 +59,9 @@ impl Args {
                 let mut text = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "netbpf", &mut text);
                 io::stdout().write_all(&text).context(CANNOT_WRITE)?;
+            }
+            What::Schema => {
+                writeln!(io::stdout(), "{:#}", schema()).context(CANNOT_WRITE)?;
             }
         }
         Ok(ExitCode::SUCCESS)

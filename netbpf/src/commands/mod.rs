@@ -1,13 +1,18 @@
 //! The verbs, a file each: arguments, and what is done with them.
 
 pub mod bench;
+mod change;
 pub mod down;
 pub mod exec;
 pub mod generate;
 pub mod logs;
 pub mod maps;
+pub mod ns;
+pub mod plan;
+pub mod publish;
 pub(crate) mod sandboxed;
 pub mod status;
 pub mod switch;
 pub mod up;
+pub mod uplink;
 pub mod verify;

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use super::{down, up};
+use super::{down, plan, up};
 use crate::{
     cli::{Globals, Verb},
     error::{Error, Result},
@@ -25,6 +25,7 @@ pub(crate) fn run(verb: Verb, globals: &Globals) -> Result<ExitCode> {
         // In sandboxes of its own.
         verb @ (Verb::Verify(_) | Verb::Bench(_)) => verb.run(globals),
         Verb::Up(args) => bring_up(args, globals),
+        Verb::Plan(args) => plan(args, globals),
         Verb::Down(args) if args.takes_all() => take_down(globals),
         verb => {
             host::require_privileges(verb.name())?;
@@ -60,6 +61,17 @@ fn bring_up(args: up::Args, globals: &Globals) -> Result<ExitCode> {
         }
     }
     Ok(code)
+}
+
+/// Plans in the sandbox, or in one like that which `up` would make.
+fn plan(args: plan::Args, globals: &Globals) -> Result<ExitCode> {
+    host::require_privileges("plan")?;
+    let _keeper = Keeper::lock()?;
+    let sandbox = match kept::find()? {
+        Some(mounts) => Sandbox::of(Arc::new(mounts))?,
+        None => Sandbox::new(&World::default())?,
+    };
+    sandbox.host().run(|| args.run(globals))?
 }
 
 /// Takes all networks and the sandbox away. What goes wrong inside is no

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::{
     bpf::put_back_grace_periods,
     cli::Globals,
-    commands::{status, up::print_steps},
+    commands::{change::print_steps, status},
     datapath::Kind,
     error::{Error, Result},
     host::{self, Host},
@@ -76,10 +76,9 @@ impl Args {
             say(globals, format_args!("network {name} has the {kind} datapath: nothing to do"));
         } else {
             let mut teller = Teller::new(globals);
-            let journal = network.journal.clone();
-            let warnings = session.build(&topology, journal, &steps, &mut teller).await?;
+            let done = session.build(&topology, Some(network), &steps, &mut teller).await?;
             teller.finish();
-            for warning in warnings {
+            for warning in done.warnings {
                 say(globals, format_args!("warning: {warning}"));
             }
         }
@@ -101,6 +100,11 @@ fn other(
     if topology.direct {
         return Err(Error::usage(format!("the network {} has no datapath", topology.name))
             .because("it is direct: the kernel's veth alone moves its packets"));
+    }
+    if !topology.leaving.is_empty() {
+        return Err(Error::usage(format!("the network {} cannot be switched now", topology.name))
+            .because("it is being changed, and that was interrupted")
+            .hint("finish that first: netbpf up with what it is to be"));
     }
     let former = if topology.datapath == to { topology.former } else { Some(topology.datapath) };
     let guard = match topology.guard {

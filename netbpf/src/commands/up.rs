@@ -1,48 +1,25 @@
-//! `netbpf up`: builds a network.
+//! `netbpf up`: builds a network, or changes the one there is.
 
 use std::{
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
-    str::FromStr,
 };
 
-use clap::ValueEnum;
-use serde::Serialize;
-
+use super::{change, status};
 use crate::{
-    bpf::{LogLevel, expect_to_load, put_back_grace_periods},
+    bpf::expect_to_load,
     cli::Globals,
-    commands::status::{self, firewall_warnings},
-    datapath::{Datapath as _, Kind},
+    datapath::Kind,
     error::{Context as _, Error, Result},
     host::{self, Host},
-    net::listeners,
-    observe::Observed,
-    output::{CANNOT_WRITE, Format, Sink, write_json},
-    plan::{self, Step},
-    progress::{Teller, say},
+    output::{CANNOT_WRITE, Format, Sink},
     sandbox::{HOST, OUTSIDE},
     session::{Session, block_on},
-    topology::{Guard, LinkName, MAX_ENDPOINTS, NamespaceSpec, Request, Topology},
+    spec::{Source, placed},
+    topology::{Request, Topology},
 };
 
-/// What makes no sense where no datapath moves the packets.
-const NOT_DIRECT: [&str; 9] = [
-    "datapath",
-    "uplink",
-    "publish",
-    "max_flows",
-    "flow_limit",
-    "source_guard",
-    "routed",
-    "respect_netfilter",
-    "log_level",
-];
-
-/// Name of a network that is given none.
-const DEFAULT_NAME: &str = "netbpf0";
-
-/// Build a network of namespaces and load the datapath
+/// Build a network of namespaces and load the datapath, or change the one there is
 ///
 /// Makes a bridge, namespaces with an interface each, and an eBPF datapath that
 /// moves their packets: among them, to the outside with the uplink's address
@@ -50,7 +27,9 @@ const DEFAULT_NAME: &str = "netbpf0";
 /// there are several uplinks, the host's routes choose among them.
 ///
 /// The same call again changes nothing. If something is missing of what it
-/// built, it is built again. If a step fails, all that was done is undone.
+/// built, it is built again. If something else is asked for, just that is changed:
+/// namespaces, ports and uplinks come and go, and the flows of all others go on.
+/// If a step fails, all is as it was before.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -59,10 +38,18 @@ Examples:
   netbpf up --namespaces 2 --uplink eth0 --uplink ens192 -p 127.0.0.1:8080:ns1:80
   netbpf up --name shop --ns web=10.8.0.10 --ns db --subnet 10.8.0.0/24
   netbpf up --namespaces 3 --respect-netfilter
+  netbpf up -f netbpf.toml
   netbpf up --namespaces 3 --datapath iptables
   netbpf up --direct --ns a=10.0.0.1/24 --ns b=10.0.0.2/24 --ifname veth%d
   netbpf up --namespaces 3 --dry-run
   netbpf up --sandbox --namespaces 3 -p 8080:ns1:80      touches nothing here
+
+A file says the same by the same names:
+  name = \"shop\"
+  subnet = \"10.8.0.0/24\"
+  ns = [\"web=10.8.0.10\", \"db\"]
+  publish = [\"8080:web:80\"]
+What it leaves out has its default; what options leave out stays as it is.
 
 The fast path bypasses the host's netfilter: its FORWARD and NAT rules do not
 see the packets that eBPF moves. With --respect-netfilter eBPF translates them,
@@ -71,115 +58,44 @@ namespaces send one another by the host's own address still goes past them. With
 --datapath iptables there is no fast path: bridge, routing and rules in chains of
 the network's own do all of it, and accept what is theirs before other rules are
 asked, unless --respect-netfilter says not to.")]
-#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
-    /// What moves the packets
-    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
-    datapath: Choice,
-    // Names and addresses are read by this program and not by clap, so that
-    // their errors look like all others.
-    /// Name of the network and its bridge
-    #[arg(long, value_name = "NET", default_value = DEFAULT_NAME)]
-    name: String,
-    /// Make N namespaces, named by the prefix and a number
-    #[arg(long, value_name = "N", conflicts_with = "ns", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_ENDPOINTS)))]
-    namespaces: Option<u16>,
-    /// Make this namespace; can be given many times
-    #[arg(long, value_name = "NAME[=IP[/LEN][/MAC]]")]
-    ns: Vec<String>,
-    /// What the names of --namespaces begin with
-    #[arg(long, value_name = "PREFIX", default_value = "ns", requires = "namespaces")]
-    ns_prefix: String,
-    /// Connect two namespaces with each other and nothing else: one veth pair, no bridge
-    #[arg(long, conflicts_with_all = NOT_DIRECT)]
-    direct: bool,
-    /// Name of the interface inside; %d in it becomes 0, 1 and so on [default: eth0]
-    #[arg(long, value_name = "NAME")]
-    ifname: Option<String>,
-    /// An interface to the outside; can be given many times [default: that of the default route]
-    #[arg(long, value_name = "DEV")]
-    uplink: Vec<String>,
-    /// The network's addresses; the first is the gateway's [default: 172.19.0.0/24]
-    #[arg(long, value_name = "SUBNET")]
-    subnet: Option<String>,
-    /// Largest IP packet [default: the smallest of the uplinks']
-    #[arg(long, value_name = "BYTES")]
-    mtu: Option<u32>,
-    /// Publish ports of a namespace on the host; can be given many times
-    #[arg(short, long, value_name = "[HOSTIP:]PORT[-END]:[NS:]PORT[-END][/PROTO]")]
-    publish: Vec<String>,
-    /// Flows that the host's table holds [default: 262144, 78 MiB]
-    #[arg(long, value_name = "N")]
-    max_flows: Option<u32>,
-    /// Flows that each namespace may have [default: an equal share]
-    #[arg(long, value_name = "N")]
-    flow_limit: Option<u32>,
-    /// What namespaces may send [default: learn; routed with iptables]
-    #[arg(long, value_enum, value_name = "GUARD")]
-    source_guard: Option<Guard>,
-    /// Let the outside reach the namespaces' own addresses, by routes to the subnet
-    #[arg(long)]
-    routed: bool,
-    /// Have the host's own rules (FORWARD) say what is forwarded: slower
-    #[arg(long)]
-    respect_netfilter: bool,
-    /// What the datapath logs [default: off]
-    #[arg(long, value_enum, value_name = "LEVEL")]
-    log_level: Option<LogLevel>,
+    #[command(flatten)]
+    source: Source,
     /// Print the steps that would be taken, and take none
     #[arg(long)]
     dry_run: bool,
 }
 
-/// The datapaths as they are chosen.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug)]
-enum Choice {
-    /// eBPF, or iptables where the kernel or the privileges lack what eBPF needs
-    #[default]
-    Auto,
-    /// eBPF programs beside the kernel's bridge and stack
-    Ebpf,
-    /// The kernel's bridge and stack, with rules of iptables
-    Iptables,
-}
-
-impl Choice {
-    fn kind(self) -> Option<Kind> {
-        match self {
-            Self::Auto => None,
-            Self::Ebpf => Some(Kind::Ebpf),
-            Self::Iptables => Some(Kind::Iptables),
-        }
-    }
-}
-
-/// What `-o json` tells of the steps.
-#[derive(Serialize)]
-struct DryRun {
-    network: String,
-    steps: Vec<String>,
-}
-
 impl Args {
-    /// Builds the network.
+    /// Reads the file that tells the network, if one does.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(crate) fn load(&mut self) -> Result<()> {
+        self.source.load()
+    }
+
+    /// Builds the network, or changes it.
     ///
     /// # Errors
     /// What was asked wrongly, what the host lacks, or what went wrong; nothing
     /// was changed then.
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         let dry_run = self.dry_run;
-        let request = self.request()?;
+        let (request, file) = self.source.read()?;
         if globals.sandbox {
             refuse_clash(&request)?;
         }
         host::require_privileges("up")?;
-        block_on(async {
+        let done = block_on(async {
             if dry_run {
-                print_plan(&request, globals).await
-            } else {
-                build(&request, globals).await
+                return change::print_plan(&request, globals).await.map(|_| ());
             }
-        })?;
+            get_ready(&request)?;
+            let made = change::make(|_| Ok(request.clone()), request.direct, globals).await?;
+            picture(&made.session, &made.topology, globals).await
+        });
+        done.map_err(|error| placed(error, file.as_ref()))?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -187,45 +103,19 @@ impl Args {
     pub(crate) fn only_plans(&self) -> bool {
         self.dry_run
     }
+}
 
-    /// What was asked for.
-    fn request(self) -> Result<Request> {
-        let namespaces = match self.namespaces {
-            Some(count) => NamespaceSpec::numbered(&self.ns_prefix, count)?,
-            None if self.ns.is_empty() => {
-                return Err(Error::usage("no namespaces")
-                    .because("neither --namespaces nor --ns says which to make")
-                    .hint("for example: netbpf up --namespaces 3"));
-            }
-            None => parse_all(&self.ns)?,
-        };
-        Ok(Request {
-            name: LinkName::new(&self.name)?,
-            namespaces,
-            datapath: self.datapath.kind(),
-            fallback: None,
-            direct: self.direct,
-            ifname: self.ifname.as_deref().map(LinkName::existing).transpose()?,
-            uplinks: self
-                .uplink
-                .iter()
-                .map(|name| LinkName::existing(name))
-                .collect::<Result<_>>()?,
-            subnet: self.subnet.as_deref().map(str::parse).transpose()?,
-            mtu: self.mtu,
-            publish: parse_all(&self.publish)?,
-            max_flows: self.max_flows,
-            flow_limit: self.flow_limit,
-            guard: self.source_guard,
-            routed: self.routed.then_some(true),
-            respect_netfilter: self.respect_netfilter.then_some(true),
-            log_level: self.log_level,
-        })
+/// Has the kernel's types read while others are waited for, if they are to be needed.
+fn get_ready(request: &Request) -> Result<()> {
+    let may_load = !request.direct && request.datapath != Some(Kind::Iptables);
+    if may_load && !Host::here()?.pins.exists() {
+        expect_to_load();
     }
+    Ok(())
 }
 
 /// Refuses names that the sandbox itself has given.
-fn refuse_clash(request: &Request) -> Result<()> {
+pub(super) fn refuse_clash(request: &Request) -> Result<()> {
     let mut names = request.namespaces.iter().map(|namespace| namespace.name.as_str());
     match names.find(|name| [HOST, OUTSIDE].contains(name)) {
         None => Ok(()),
@@ -233,116 +123,6 @@ fn refuse_clash(request: &Request) -> Result<()> {
             .because(format!("the sandbox has its {name} by that name"))
             .hint("choose other names with --ns or --ns-prefix")),
     }
-}
-
-fn parse_all<T: FromStr<Err = Error>>(texts: &[String]) -> Result<Vec<T>> {
-    texts.iter().map(|text| text.parse()).collect()
-}
-
-/// A direct network asks nothing of the host's datapath, whatever that is.
-fn open(host: Host, request: &Request) -> Result<Session> {
-    if request.direct { Session::open_to_remove(host) } else { Session::open(host) }
-}
-
-async fn print_plan(request: &Request, globals: &Globals) -> Result<()> {
-    let session = open(Host::here()?, request)?;
-    let (topology, steps, _) = prepare(&session, request, globals).await?;
-    print_steps(&topology, &steps, globals)
-}
-
-/// Shows what would be done.
-///
-/// # Errors
-/// It cannot be written.
-pub(super) fn print_steps(topology: &Topology, steps: &[Step], globals: &Globals) -> Result<()> {
-    let mut out = Sink::stdout();
-    if globals.format() == Format::Json {
-        let steps = steps.iter().map(|step| format!("{step:#}")).collect();
-        write_json(&mut out, &DryRun { network: topology.name.to_string(), steps })?;
-    } else if steps.is_empty() {
-        writeln!(out, "{}", nothing_to_do(topology)).context(CANNOT_WRITE)?;
-    } else {
-        for (n, step) in (1..).zip(steps) {
-            writeln!(out, "{n:>4}  {step:#}").context(CANNOT_WRITE)?;
-        }
-    }
-    out.flush().context(CANNOT_WRITE)
-}
-
-/// Looks at everything, and finds out what is to be done.
-async fn prepare(
-    session: &Session,
-    request: &Request,
-    globals: &Globals,
-) -> Result<(Topology, Vec<Step>, crate::state::Journal)> {
-    let observed = session.observe().await?;
-    let request = choose(session, request, &observed)?;
-    let topology = Topology::validate(&request, &observed)?;
-    if let Some(why) = &request.fallback {
-        say(globals, format_args!("note: iptables moves the packets, not eBPF: {why}"));
-    }
-    if !topology.direct {
-        let warnings = topology.warnings(&observed, &listeners());
-        for warning in warnings.into_iter().chain(firewall_warnings(&topology, &observed)) {
-            say(globals, format_args!("warning: {warning}"));
-        }
-    }
-    let steps = plan::up(&topology, &observed, &session.host.store);
-    let existing = observed.network(topology.name.as_str());
-    let journal = existing.map(|network| network.journal.clone()).unwrap_or_default();
-    Ok((topology, steps, journal))
-}
-
-/// The request with a datapath that can run here: the one that was asked for or
-/// that the network has, else eBPF, else iptables.
-fn choose(session: &Session, request: &Request, observed: &Observed) -> Result<Request> {
-    let mut request = request.clone();
-    if request.direct {
-        return Ok(request);
-    }
-    let existing = observed.network(request.name.as_str());
-    let kind = request.datapath.or(existing.map(|network| network.topology.datapath));
-    let datapaths = session.datapaths();
-    match kind {
-        Some(kind) => datapaths.of(kind).probe()?,
-        None => match datapaths.ebpf.probe() {
-            Ok(()) => request.datapath = Some(Kind::Ebpf),
-            Err(lacking) => {
-                datapaths.iptables.probe().map_err(|neither| neither.besides(&lacking))?;
-                request.datapath = Some(Kind::Iptables);
-                request.fallback = Some(lacking.to_string());
-            }
-        },
-    }
-    Ok(request)
-}
-
-async fn build(request: &Request, globals: &Globals) -> Result<()> {
-    crate::interrupt::catch()?;
-    let host = Host::here()?;
-    if !request.direct && request.datapath != Some(Kind::Iptables) && !host.pins.exists() {
-        expect_to_load();
-    }
-    let _lock = host.store.lock()?;
-    put_back_grace_periods();
-    host.store.forget_earlier_boots()?;
-    let mut session = open(host, request)?;
-    let (topology, steps, journal) = prepare(&session, request, globals).await?;
-    if steps.is_empty() {
-        say(globals, nothing_to_do(&topology));
-    } else {
-        let mut teller = Teller::new(globals);
-        let warnings = session.build(&topology, journal, &steps, &mut teller).await?;
-        teller.finish();
-        for warning in warnings {
-            say(globals, format_args!("warning: {warning}"));
-        }
-    }
-    picture(&session, &topology, globals).await
-}
-
-fn nothing_to_do(topology: &Topology) -> String {
-    format!("network {} is up already: nothing to do", topology.name)
 }
 
 /// Shows what there is now.

@@ -98,7 +98,7 @@ fn hooks(observed: &Observed) -> Vec<(Hook, u32)> {
     let mut hooks = Vec::new();
     for network in observed.networks_of(Kind::Ebpf) {
         let topology = &network.topology;
-        for endpoint in &topology.endpoints {
+        for endpoint in topology.all_endpoints() {
             hooks.extend(index(endpoint.link.as_str()).map(|index| (Hook::FromEndpoint, index)));
         }
         for uplink in &topology.uplinks {
@@ -179,15 +179,12 @@ impl Ebpf {
         self.loaded()?.set_endpoint(id, endpoint)
     }
 
-    /// Makes it forget a namespace and its flows.
+    /// Makes it forget a namespace and its flows; returns how many those were.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn clear_endpoint(&self, id: EndpointId) -> Result<()> {
-        match &self.loaded {
-            Some(loaded) => loaded.clear_endpoint(id).map(|_| ()),
-            None => Ok(()),
-        }
+    pub fn clear_endpoint(&self, id: EndpointId) -> Result<u64> {
+        self.loaded.as_ref().map_or(Ok(0), |loaded| loaded.clear_endpoint(id))
     }
 
     /// Tells it of a gateway.
@@ -231,12 +228,13 @@ impl Ebpf {
         self.loaded()?.set_uplink(ifindex, uplink)
     }
 
-    /// Makes it forget an uplink.
+    /// Makes it forget an uplink and the flows that leave by it; returns how many
+    /// those were.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn clear_uplink(&self, ifindex: u32) -> Result<()> {
-        self.loaded.as_ref().map_or(Ok(()), |loaded| loaded.clear_uplink(ifindex))
+    pub fn clear_uplink(&self, ifindex: u32) -> Result<u64> {
+        self.loaded.as_ref().map_or(Ok(0), |loaded| loaded.clear_uplink(ifindex))
     }
 
     /// Makes it forget an interface, if that is gone: what was attached there, and that
@@ -249,14 +247,14 @@ impl Ebpf {
             return Ok(());
         }
         Hook::ALL.into_iter().try_for_each(|hook| self.detach(hook, ifindex))?;
-        self.clear_uplink(ifindex)
+        self.clear_uplink(ifindex).map(drop)
     }
 
-    /// Replaces the published ports of all networks.
+    /// Replaces the published ports of all networks; returns how many flows ended.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn set_published(&self, all: &[PublishEntry]) -> Result<()> {
+    pub fn set_published(&self, all: &[PublishEntry]) -> Result<u64> {
         self.loaded()?.set_published(all)
     }
 
@@ -264,8 +262,8 @@ impl Ebpf {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn withdraw(&self, left: &[PublishEntry]) -> Result<()> {
-        self.loaded.as_ref().map_or(Ok(()), |loaded| loaded.set_published(left))
+    pub fn withdraw(&self, left: &[PublishEntry]) -> Result<u64> {
+        self.loaded.as_ref().map_or(Ok(0), |loaded| loaded.set_published(left))
     }
 
     /// From now on packets of the interface pass by it.

@@ -1,6 +1,7 @@
 //! From what is wanted and what there is to the steps in between. Pure: what
 //! `--dry-run` prints is what would be done.
 
+mod change;
 mod direct;
 mod rows;
 mod rules;
@@ -36,7 +37,13 @@ pub fn up(topology: &Topology, observed: &Observed, store: &Store) -> Vec<Step> 
         .filter(|other| observed.datapath.is_none() && other.topology.datapath == Kind::Ebpf)
         .map(|other| Planner::new(&other.topology, observed, store))
         .collect();
-    Planner::new(topology, observed, store).up(&others)
+    let steps = Planner::new(topology, observed, store).up(&others);
+    match observed.network(topology.name.as_str()) {
+        Some(recorded) if change::is_under_way(topology, recorded) => {
+            change::change(topology, recorded, observed, steps)
+        }
+        _ => steps,
+    }
 }
 
 /// The steps from what there is to the network, but for what other networks
@@ -51,7 +58,8 @@ pub fn missing(topology: &Topology, observed: &Observed, store: &Store) -> Vec<S
 /// already and what other networks need.
 #[must_use]
 pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step> {
-    let topology = &network.topology;
+    let whole = change::with_leaving(&network.topology);
+    let topology = &whole;
     let name = topology.name.as_str();
     if topology.direct {
         return direct::down(topology, observed, store);

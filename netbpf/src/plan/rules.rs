@@ -23,8 +23,10 @@ impl Planner<'_> {
         self.hairpin(steps);
         let bridge = &self.topology.name;
         let has = self.own_bridge().is_some() && self.observed.localnet.contains(bridge);
-        if !has && needs_localnet(self.topology) {
-            steps.push(Step::SetRouteLocalnet { bridge: bridge.clone(), on: true });
+        let on = needs_localnet(self.topology);
+        // What a network has no need of is switched off along with the need.
+        if has != on && (on || self.is_changing()) {
+            steps.push(Step::SetRouteLocalnet { bridge: bridge.clone(), on });
         }
     }
 
@@ -37,22 +39,38 @@ impl Planner<'_> {
         let endpoints = topology.endpoints.iter();
         let published: Vec<&EndpointPlan> =
             endpoints.filter(|endpoint| is_published(topology, endpoint)).collect();
-        if !self.observed.judged || published.is_empty() {
-            return;
-        }
         let bridge = topology.name.clone();
-        if !self.observed.unreflecting.contains(&bridge) {
-            let endpoints = published.iter().map(|&endpoint| endpoint.clone()).collect();
-            steps.push(Step::DropReflected { bridge, endpoints });
-        }
+        let has_table = self.observed.unreflecting.contains(&bridge);
         let is_set =
             |endpoint: &EndpointPlan| self.own_port(endpoint).is_some_and(|port| port.hairpin);
-        steps.extend(
-            published
-                .into_iter()
-                .filter(|endpoint| !is_set(endpoint))
-                .map(|endpoint| Step::SetHairpin { endpoint: endpoint.clone(), on: true }),
-        );
+        let needs = self.observed.judged && !published.is_empty();
+        // Whose port has hairpin mode is in the table at any time.
+        let is_unused = |e: &&EndpointPlan| is_set(e) && !is_published(topology, e);
+        let unused = topology.endpoints.iter().filter(|e| self.is_changing() && is_unused(e));
+        let unused = unused.map(|e| Step::SetHairpin { endpoint: e.clone(), on: false });
+        steps.extend(unused);
+        // The table is of all ports: it is set anew for others, and for those that go.
+        if needs && (!has_table || self.is_changing()) {
+            let going = topology.leaving.endpoints.iter();
+            let going = going.filter(|e| self.any_port(e).is_some_and(|port| port.hairpin));
+            let endpoints = published.iter().copied().chain(going).cloned().collect();
+            steps.push(Step::DropReflected { bridge: bridge.clone(), endpoints });
+        }
+        if needs {
+            let lacking = published.iter().filter(|endpoint| !is_set(endpoint));
+            steps.extend(
+                lacking.map(|&endpoint| Step::SetHairpin { endpoint: endpoint.clone(), on: true }),
+            );
+        }
+        if self.is_changing() && published.is_empty() && has_table {
+            steps.push(Step::ClearReflected { bridge });
+        }
+    }
+
+    /// Whether the network is not yet what it is to be.
+    fn is_changing(&self) -> bool {
+        let is_under_way = |network| super::change::is_under_way(self.topology, network);
+        self.existing.is_some_and(|network| network.phase != Phase::Up || is_under_way(network))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     bpf::{Hook, LoadOptions},
     datapath::{Kind, iptables::TableRules},
     net::sysctl::Switch,
-    topology::{EndpointPlan, LinkName, NamespaceName, Owned, Subnet},
+    topology::{EndpointPlan, Leaving, LinkName, NamespaceName, Owned, Subnet},
 };
 
 /// Where an interface is.
@@ -230,6 +230,11 @@ pub enum Step {
         /// What the network has in the table of such rules meanwhile.
         rules: TableRules,
     },
+    /// Remember what the network is to be, and what of it is to go.
+    MarkChanging {
+        /// What is to go.
+        leaving: Leaving,
+    },
     /// Have the kernel track the flows of eBPF that live.
     CarryFlows,
     /// Have eBPF go on with the connections that the kernel tracks.
@@ -285,6 +290,13 @@ pub enum Step {
     ClearReflected {
         /// The bridge.
         bridge: LinkName,
+    },
+    /// End the connections that the kernel tracks of what a network has no longer.
+    EndConnections {
+        /// What it has no longer.
+        leaving: Leaving,
+        /// The addresses of its uplinks among it.
+        uplink_addrs: Vec<Ipv4Addr>,
     },
     /// Put back what [`Step::SwitchOn`] changed.
     SwitchBack {
@@ -353,6 +365,8 @@ impl Step {
             | Self::SetRouteLocalnet { .. }
             | Self::MarkSwitching { .. }
             | Self::Hold { .. }
+            | Self::MarkChanging { .. }
+            | Self::EndConnections { .. }
             | Self::CarryFlows
             | Self::AdoptFlows
             | Self::MarkRemoving

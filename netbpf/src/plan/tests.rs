@@ -1,8 +1,10 @@
 //! Plans, without a host.
 
+mod change;
 mod classic;
 mod direct;
 mod switch;
+mod world;
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
@@ -67,6 +69,7 @@ fn topology(name: &str, prefix: &str, third: u8, observed: &Observed) -> Topolog
         log_level: None,
         datapath: None,
         fallback: None,
+        keeps: true,
     };
     Topology::validate(&request, observed).unwrap()
 }

@@ -39,7 +39,7 @@ impl Step {
             Self::DropReflected { bridge, .. } => format!("{bridge} reflects broadcasts"),
             Self::SetHairpin { endpoint, .. } => format!("{} without hairpin mode", endpoint.link),
             Self::SetRouteLocalnet { bridge, .. } => format!("{bridge} without route_localnet"),
-            Self::MarkUp => "interrupted".into(),
+            Self::MarkUp | Self::MarkChanging { .. } => "interrupted".into(),
             other => other.to_string(),
         }
     }
@@ -140,6 +140,12 @@ impl fmt::Display for Step {
                 let table = rules.table.name();
                 write!(f, "iptables-restore --noflush: hold what namespaces send, in table {table}")
             }
+            Self::MarkChanging { leaving } if leaving.is_empty() => {
+                f.write_str("remember what the network is to be")
+            }
+            Self::MarkChanging { leaving } => {
+                write!(f, "remember what the network is to be, and to lose: {leaving}")
+            }
             Self::CarryFlows => f.write_str("conntrack: track the flows that eBPF carries"),
             Self::AdoptFlows => {
                 f.write_str("bpf: go on with the connections that the kernel tracks")
@@ -181,6 +187,9 @@ impl fmt::Display for Step {
                 let connections = if of_nat { "; conntrack: end what they translated" } else { "" };
                 let table = rules.table.name();
                 write!(f, "iptables-restore --noflush: no rules in table {table}{connections}")
+            }
+            Self::EndConnections { leaving, .. } => {
+                write!(f, "conntrack: end the connections of {leaving}")
             }
             Self::SwitchBack { switch: switch @ Switch::IpForward } => {
                 write!(f, "sysctl {switch}=0, and what changed along with it")

@@ -1,6 +1,7 @@
 //! What the user wants, validated into a type that cannot be invalid. Pure: the
 //! host is looked at elsewhere, and given.
 
+mod leaving;
 pub mod mac;
 mod name;
 mod publish;
@@ -19,8 +20,9 @@ use crate::{
     net::Link,
 };
 
+pub use leaving::Leaving;
 pub use name::{LinkName, MAX_LINK_NAME, MAX_NAMESPACE_NAME, NamespaceName};
-pub use publish::{Ports, Proto, Publish, PublishSpec};
+pub use publish::{HostPorts, Ports, Proto, Publish, PublishSpec};
 pub use request::{Guard, NamespaceSpec, Request};
 pub use subnet::Subnet;
 pub use validate::{MAX_MAX_FLOWS, Owned};
@@ -61,6 +63,9 @@ pub struct Topology {
     pub fallback: Option<String>,
     /// What has moved them until now, while they are being switched over.
     pub former: Option<Kind>,
+    /// What it had and is to have no longer, while it is being changed.
+    #[serde(default)]
+    pub leaving: Leaving,
     /// The network's addresses.
     pub subnet: Subnet,
     /// Largest IP packet of its interfaces.
@@ -188,6 +193,11 @@ impl Topology {
         other.filter(|_| self.direct).map_or(self.gateway(), |other| other.addr)
     }
 
+    /// The namespaces that it has, and those that it is to have no longer.
+    pub fn all_endpoints(&self) -> impl Iterator<Item = &EndpointPlan> {
+        self.endpoints.iter().chain(&self.leaving.endpoints)
+    }
+
     /// The endpoint of that namespace.
     #[must_use]
     pub fn endpoint(&self, namespace: &NamespaceName) -> Option<&EndpointPlan> {
@@ -211,8 +221,11 @@ impl Topology {
         };
         let namespaces = |topology: &Self| {
             let all = topology.endpoints.iter();
-            all.map(|e| format!("{}={}/{} on {}", e.namespace, e.addr, e.mac, e.inside))
-                .collect::<Vec<_>>()
+            let mut all: Vec<_> = all
+                .map(|e| format!("{}={}/{} on {}", e.namespace, e.addr, e.mac, e.inside))
+                .collect();
+            all.sort();
+            all
         };
         let ports = |topology: &Self| {
             let all = topology.published.iter();

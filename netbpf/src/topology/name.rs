@@ -92,6 +92,20 @@ impl LinkName {
         Self::existing(&name)
     }
 
+    /// Whether there is to be a number in it.
+    #[must_use]
+    pub fn is_pattern(&self) -> bool {
+        self.0.contains("%d")
+    }
+
+    /// Whether that name is this one, with some number where one is to be.
+    #[must_use]
+    pub fn makes(&self, name: &Self) -> bool {
+        let Some((before, behind)) = self.0.split_once("%d") else { return self == name };
+        let number = name.0.strip_prefix(before).and_then(|rest| rest.strip_suffix(behind));
+        number.is_some_and(|n| !n.is_empty() && n.bytes().all(|c| c.is_ascii_digit()))
+    }
+
     /// The host's loopback interface.
     #[must_use]
     pub fn loopback() -> Self {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::NamespaceName;
 use crate::{
     error::{Error, Result},
-    net::Listener,
+    net::{Listener, ctnetlink::Connection},
 };
 
 /// The syntax, as hints show it.
@@ -110,10 +110,68 @@ pub struct PublishSpec {
 }
 
 impl PublishSpec {
+    /// What is published, asked for as it is.
+    #[must_use]
+    pub fn of(publish: &Publish) -> Self {
+        let Publish { proto, host_addr, host, namespace, inside } = publish;
+        let on = host_addr.map_or(String::new(), |addr| format!("{addr}:"));
+        Self {
+            host_addr: *host_addr,
+            host: *host,
+            target: Some(namespace.to_string()),
+            inside: *inside,
+            proto: *proto,
+            text: format!("{on}{host}:{namespace}:{inside}/{proto}"),
+        }
+    }
+
     /// A usage error about this `-p`.
     #[must_use]
     pub fn wrong(&self, why: impl fmt::Display) -> Error {
         Error::usage(format!("cannot publish {}", self.text)).because(why)
+    }
+}
+
+/// Ports of the host, as far as they tell what is published there: an address, ports
+/// and a protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HostPorts {
+    /// The host's address, if one is named.
+    pub addr: Option<Ipv4Addr>,
+    /// The ports.
+    pub ports: Ports,
+    /// The protocol.
+    pub proto: Proto,
+}
+
+impl HostPorts {
+    /// Whether that is what is published there.
+    #[must_use]
+    pub fn is_of(&self, spec: &PublishSpec) -> bool {
+        (self.addr, self.ports, self.proto) == (spec.host_addr, spec.host, spec.proto)
+    }
+}
+
+/// Reads `[hostip:]port[-end][/proto]`, or all of what was published.
+impl FromStr for HostPorts {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (rest, proto) = text.split_once('/').map_or((text, ""), |(rest, proto)| (rest, proto));
+        let slash = if proto.is_empty() { "" } else { "/" };
+        // Where they lead makes no difference: to the same ports, whosesoever.
+        let whole = match rest.split(':').collect::<Vec<_>>()[..] {
+            [ports] => format!("{ports}:{ports}{slash}{proto}"),
+            [addr, ports] if addr.contains('.') => format!("{addr}:{ports}:{ports}{slash}{proto}"),
+            _ => text.to_owned(),
+        };
+        let spec: PublishSpec = whole.parse().map_err(|error: Error| {
+            let why = error.why().unwrap_or_default().to_owned();
+            Error::usage(format!("invalid ports {text:?}"))
+                .because(why)
+                .hint("write [hostip:]port[-end][/proto], for example 8080 or 53/udp")
+        })?;
+        Ok(Self { addr: spec.host_addr, ports: spec.host, proto: spec.proto })
     }
 }
 
@@ -199,6 +257,19 @@ impl Publish {
             _ => true,
         };
         self.proto == other.proto && same_addr && self.host.overlaps(other.host)
+    }
+
+    /// Whether it has made a connection that the kernel tracks, `target` being the
+    /// address of its namespace.
+    #[must_use]
+    pub fn made(&self, connection: &Connection, target: Ipv4Addr) -> bool {
+        let Connection { proto, original, reply, .. } = connection;
+        *proto == self.proto.number()
+            && self.host_addr.is_none_or(|addr| addr == original.dst)
+            && (self.host.first..=self.host.last).contains(&original.dst_port)
+            && reply.src == target
+            && original.dst != target
+            && reply.src_port == self.inside.first + (original.dst_port - self.host.first)
     }
 
     /// Whether packets for that socket of the host are now the namespace's.
@@ -312,6 +383,28 @@ mod tests {
             let error = text.parse::<PublishSpec>().expect_err(text);
             assert!(error.to_string().contains(why), "{text}: {error}");
             assert!(error.advice().is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_published_is_told_by_the_hosts_ports() {
+        let of = |text: &str| text.parse::<HostPorts>().expect(text);
+        for (text, same) in [
+            ("8080", "8080:ns1:80"),
+            ("8080/tcp", "8080:ns1:80"),
+            ("53/udp", "53:ns1:5353/udp"),
+            ("8000-8009", "8000-8009:ns1:1-10"),
+            ("203.0.113.1:80", "203.0.113.1:80:ns1:80"),
+            ("203.0.113.1:80/udp", "203.0.113.1:80:81/udp"),
+        ] {
+            assert_eq!(of(text), of(same), "{text}");
+            assert!(of(text).is_of(&same.parse().expect(same)), "{text}");
+        }
+        assert!(!of("8080").is_of(&"8080:80/udp".parse().expect("valid")));
+        assert!(!of("8080").is_of(&"127.0.0.1:8080:80".parse().expect("valid")));
+        for text in ["", "0", "a", "80/sctp", "1.2.3:80", "9-8"] {
+            let error = text.parse::<HostPorts>().expect_err(text);
+            assert!(error.what().contains("invalid ports"), "{error}");
         }
     }
 

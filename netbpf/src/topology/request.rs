@@ -4,9 +4,10 @@ use std::{net::Ipv4Addr, str::FromStr};
 
 use clap::ValueEnum;
 use netbpf_common::{MacAddr, SourceGuard};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LinkName, NamespaceName, PublishSpec, Subnet, mac};
+use super::{EndpointPlan, LinkName, NamespaceName, PublishSpec, Subnet, Topology, mac};
 use crate::{
     bpf::LogLevel,
     datapath::Kind,
@@ -49,6 +50,45 @@ pub struct Request {
     pub respect_netfilter: Option<bool>,
     /// What the datapath logs.
     pub log_level: Option<LogLevel>,
+    /// Whether what was left open stays as the network of that name has it, and does
+    /// not get its default. What the host gives stays in any case: uplinks, subnet,
+    /// datapath, addresses.
+    pub keeps: bool,
+}
+
+impl Request {
+    /// A network that there is, asked for as it is.
+    #[must_use]
+    pub fn of(topology: &Topology) -> Self {
+        let namespace = |endpoint: &EndpointPlan| NamespaceSpec {
+            name: endpoint.namespace.clone(),
+            addr: Some(endpoint.addr),
+            prefix_len: None,
+            mac: Some(endpoint.mac),
+        };
+        // The name that all interfaces have is that of more of them, too.
+        let first = topology.endpoints.first().map(|endpoint| &endpoint.inside);
+        let is_common = |name: &&LinkName| topology.endpoints.iter().all(|e| e.inside == **name);
+        Self {
+            name: topology.name.clone(),
+            namespaces: topology.endpoints.iter().map(namespace).collect(),
+            direct: topology.direct,
+            ifname: first.filter(is_common).cloned(),
+            datapath: Some(topology.datapath),
+            fallback: topology.fallback.clone(),
+            uplinks: topology.uplinks.iter().map(|uplink| uplink.name.clone()).collect(),
+            subnet: Some(topology.subnet),
+            mtu: Some(topology.mtu),
+            publish: topology.published.iter().map(PublishSpec::of).collect(),
+            max_flows: None,
+            flow_limit: None,
+            guard: Some(topology.guard),
+            routed: Some(topology.routed),
+            respect_netfilter: Some(topology.respect_netfilter),
+            log_level: None,
+            keeps: true,
+        }
+    }
 }
 
 /// A `--ns NAME[=IP[/LEN][/MAC]]`.
@@ -124,7 +164,7 @@ fn split(text: &str) -> (&str, Option<&str>) {
 }
 
 /// What a namespace may send.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Guard {
     /// Its own address from its own MAC, and what belongs to nobody else

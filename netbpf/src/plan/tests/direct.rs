@@ -20,6 +20,7 @@ fn direct() -> Topology {
         log_level: None,
         datapath: None,
         fallback: None,
+        keeps: true,
     };
     Topology::validate(&request, &bare()).unwrap()
 }

@@ -8,11 +8,14 @@ use std::{
 use netbpf_common::MacAddr;
 
 use super::{
-    super::{EndpointPlan, LinkName, MAX_ENDPOINTS, NamespaceSpec, Request, Subnet, mac},
+    super::{
+        EndpointPlan, LinkName, MAX_ENDPOINTS, NamespaceName, NamespaceSpec, Request, Subnet,
+        Topology, mac,
+    },
     free_ids, link_name,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Key, Result},
     observe::Observed,
 };
 
@@ -56,12 +59,14 @@ pub(super) fn asked_subnet(request: &Request) -> Option<Subnet> {
 
 /// Checks that the prefixes that were given with addresses are the subnet's.
 pub(super) fn check_prefixes(subnet: Subnet, request: &Request) -> Result<()> {
-    for NamespaceSpec { name, addr, prefix_len, .. } in &request.namespaces {
+    for (n, spec) in request.namespaces.iter().enumerate() {
+        let NamespaceSpec { name, addr, prefix_len, .. } = spec;
         let (Some(addr), Some(len)) = (addr, prefix_len) else { continue };
         if *len != subnet.prefix_len() || !subnet.holds(*addr) {
             return Err(Error::usage(format!("the namespace {name} cannot have {addr}/{len}"))
                 .because(format!("the network's subnet is {subnet}"))
-                .hint("give all of them addresses of one subnet, with its prefix length"));
+                .hint("give all of them addresses of one subnet, with its prefix length")
+                .about(Key::nth("ns", n).field("address")));
         }
     }
     Ok(())
@@ -125,7 +130,9 @@ fn suggestion(prefix_len: u8, request: &Request, observed: &Observed) -> Option<
         .find(|&subnet| conflict(subnet, request, observed).is_none())
 }
 
-/// Gives every namespace its number, address, MAC and veth.
+/// Gives every namespace its number, address, MAC and veth. One that the network has
+/// keeps them, unless something of it changes: then it is another one, with a number
+/// and a veth of its own, and nothing of the old one can be mistaken for it.
 pub(super) fn assign(
     request: &Request,
     subnet: Subnet,
@@ -133,35 +140,133 @@ pub(super) fn assign(
 ) -> Result<Vec<EndpointPlan>> {
     check_specs(&request.namespaces, subnet)?;
     let recorded = observed.network(request.name.as_str()).map(|network| &network.topology);
-    let taken: HashSet<Ipv4Addr> = request.namespaces.iter().filter_map(|spec| spec.addr).collect();
-    let mut addresses = subnet.hosts().filter(|addr| !taken.contains(addr));
-    let mut ids = free_ids(request, observed);
-    let mut endpoints = Vec::with_capacity(request.namespaces.len());
-    for (n, spec) in (1..).zip(&request.namespaces) {
-        let no_room = || Error::usage(format!("the subnet {subnet} is too small"));
-        let addr = match spec.addr {
+    let has: Vec<&EndpointPlan> = recorded.into_iter().flat_map(Topology::all_endpoints).collect();
+    let old = |spec: &NamespaceSpec| has.iter().find(|old| old.namespace == spec.name).copied();
+    let mut free = Free::new(request, subnet, observed, &has);
+    let mut endpoints: Vec<EndpointPlan> = Vec::with_capacity(request.namespaces.len());
+    for spec in &request.namespaces {
+        let old = old(spec);
+        let addr = match spec.addr.or(free.kept.get(&spec.name).copied()) {
             Some(addr) => addr,
-            None => addresses.next().ok_or_else(no_room)?,
+            None => free.addr()?,
         };
-        let id = ids.next().ok_or_else(|| {
-            Error::usage("too many namespaces")
-                .because(format!("all networks of a host can have {MAX_ENDPOINTS} together"))
-                .hint("take another network down, or ask for fewer")
-        })?;
-        // A network that exists keeps its numbers, whatever became free meanwhile.
-        let old = recorded.and_then(|old| old.endpoint(&spec.name));
-        let id = old.map_or(id, |old| old.id);
-        endpoints.push(EndpointPlan {
-            id,
-            namespace: spec.name.clone(),
-            addr,
-            mac: spec.mac.unwrap_or_else(|| mac::generated(addr)),
-            link: link_name(&request.name, n)?,
-            inside: inside(request, old, n - 1)?,
+        let mac = spec.mac.unwrap_or_else(|| mac::generated(addr));
+        let inside = match (&request.ifname, old) {
+            (Some(name), Some(old)) if name.makes(&old.inside) => old.inside.clone(),
+            (Some(name), _) => free.inside(name)?,
+            (None, Some(old)) if request.keeps => old.inside.clone(),
+            (None, _) => LinkName::inside(),
+        };
+        let is_same = |old: &&&EndpointPlan| {
+            old.namespace == spec.name && old.addr == addr && old.mac == mac && old.inside == inside
+        };
+        endpoints.push(match has.iter().find(is_same) {
+            Some(&same) => same.clone(),
+            None => EndpointPlan {
+                id: free.id()?,
+                namespace: spec.name.clone(),
+                addr,
+                mac,
+                link: free.link(&request.name)?,
+                inside,
+            },
         });
     }
     check_macs(&endpoints, request, subnet, observed)?;
     Ok(endpoints)
+}
+
+/// What can still be given out.
+struct Free<'a> {
+    subnet: Subnet,
+    /// The addresses that namespaces keep, as none is asked for them.
+    kept: HashMap<NamespaceName, Ipv4Addr>,
+    /// First those that nobody has had, then those that become free.
+    addrs: Box<dyn Iterator<Item = Ipv4Addr> + 'a>,
+    ids: Box<dyn Iterator<Item = u16> + 'a>,
+    links: HashSet<&'a LinkName>,
+    next_link: usize,
+    insides: HashSet<LinkName>,
+    next_inside: usize,
+}
+
+impl<'a> Free<'a> {
+    fn new(
+        request: &Request,
+        subnet: Subnet,
+        observed: &Observed,
+        has: &[&'a EndpointPlan],
+    ) -> Self {
+        let asked: HashSet<Ipv4Addr> =
+            request.namespaces.iter().filter_map(|spec| spec.addr).collect();
+        let stays: HashSet<&NamespaceName> = request.namespaces.iter().map(|n| &n.name).collect();
+        let staying = || has.iter().filter(|old| stays.contains(&old.namespace));
+        let mut taken = asked;
+        let mut kept = HashMap::new();
+        let open = request.namespaces.iter().filter(|spec| spec.addr.is_none());
+        let open: HashSet<&NamespaceName> = open.map(|spec| &spec.name).collect();
+        // What a network has comes before what it is losing.
+        for old in staying().filter(|old| open.contains(&old.namespace) && subnet.holds(old.addr)) {
+            if !kept.contains_key(&old.namespace) && taken.insert(old.addr) {
+                kept.insert(old.namespace.clone(), old.addr);
+            }
+        }
+        let had: HashSet<Ipv4Addr> = has.iter().map(|old| old.addr).collect();
+        let mut again: Vec<Ipv4Addr> = had
+            .iter()
+            .filter(|&addr| subnet.holds(*addr) && !taken.contains(addr))
+            .copied()
+            .collect();
+        again.sort_unstable();
+        let never = subnet.hosts().filter(move |addr| !had.contains(addr) && !taken.contains(addr));
+        Self {
+            subnet,
+            kept,
+            addrs: Box::new(never.chain(again)),
+            ids: Box::new(free_ids(request, observed)),
+            links: has.iter().map(|old| &old.link).collect(),
+            next_link: 1,
+            insides: staying().map(|old| old.inside.clone()).collect(),
+            next_inside: 0,
+        }
+    }
+
+    fn addr(&mut self) -> Result<Ipv4Addr> {
+        let subnet = self.subnet;
+        self.addrs.next().ok_or_else(|| {
+            Error::usage(format!("the subnet {subnet} is too small"))
+                .hint("choose a larger one with --subnet")
+        })
+    }
+
+    fn id(&mut self) -> Result<u16> {
+        self.ids.next().ok_or_else(|| {
+            Error::usage("too many namespaces")
+                .because(format!("all networks of a host can have {MAX_ENDPOINTS} together"))
+                .hint("take another network down, or ask for fewer")
+        })
+    }
+
+    fn link(&mut self, network: &LinkName) -> Result<LinkName> {
+        loop {
+            let name = link_name(network, self.next_link)?;
+            self.next_link += 1;
+            if !self.links.contains(&name) {
+                return Ok(name);
+            }
+        }
+    }
+
+    /// A name for a namespace's interface: with the lowest number that none has.
+    fn inside(&mut self, pattern: &LinkName) -> Result<LinkName> {
+        loop {
+            let name = pattern.numbered(self.next_inside)?;
+            self.next_inside += 1;
+            if !pattern.is_pattern() || !self.insides.contains(&name) {
+                return Ok(name);
+            }
+        }
+    }
 }
 
 /// The name of a namespace's interface: what is asked for, what it has, or the usual.
@@ -177,10 +282,11 @@ pub(super) fn inside(request: &Request, old: Option<&EndpointPlan>, n: usize) ->
 fn check_specs(specs: &[NamespaceSpec], subnet: Subnet) -> Result<()> {
     let mut names = HashSet::new();
     let mut owners = HashMap::new();
-    for NamespaceSpec { name, addr, .. } in specs {
+    for (n, NamespaceSpec { name, addr, .. }) in specs.iter().enumerate() {
         if !names.insert(name) {
             return Err(Error::usage(format!("the namespace {name} is named twice"))
-                .hint("give every --ns another name"));
+                .hint("give every --ns another name")
+                .about(Key::nth("ns", n).field("name")));
         }
         let Some(addr) = *addr else { continue };
         let wrong = |why: String| {
@@ -190,6 +296,7 @@ fn check_specs(specs: &[NamespaceSpec], subnet: Subnet) -> Result<()> {
                     Some(first) => format!("choose one of {subnet} from {first} on"),
                     None => "choose a larger subnet".into(),
                 })
+                .about(Key::nth("ns", n).field("address"))
         };
         if !subnet.holds(addr) {
             return Err(wrong(format!("it is not in the subnet {subnet}")));
@@ -227,7 +334,7 @@ fn check_macs(
             owners.insert(other.mac, format!("the namespace {}", other.namespace));
         }
     }
-    for endpoint in endpoints {
+    for (n, endpoint) in endpoints.iter().enumerate() {
         let name = &endpoint.namespace;
         let owner = owners.insert(endpoint.mac, format!("the namespace {name}"));
         if let Some(owner) = owner {
@@ -236,7 +343,8 @@ fn check_macs(
                 endpoint.mac
             ))
             .because(format!("{owner} has it"))
-            .hint("choose another, or leave it out: --ns NAME=IP"));
+            .hint("choose another, or leave it out: --ns NAME=IP")
+            .about(Key::nth("ns", n).field("mac")));
         }
     }
     Ok(())

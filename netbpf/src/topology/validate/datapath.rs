@@ -4,8 +4,11 @@ use super::super::{Guard, LinkName, Request};
 use crate::{
     bpf::LogLevel,
     datapath::Kind,
-    error::{Error, Result},
+    error::{Error, Key, Result},
 };
+
+/// The options that depend on the datapath, besides uplinks.
+const KEYS: [&str; 4] = ["source-guard", "max-flows", "flow-limit", "log-level"];
 
 /// Refuses what was asked for and the datapath cannot do.
 pub(super) fn check_datapath(datapath: Kind, request: &Request) -> Result<()> {
@@ -15,9 +18,12 @@ pub(super) fn check_datapath(datapath: Kind, request: &Request) -> Result<()> {
             format!("{why}; and the eBPF datapath cannot run here: {reason}")
         });
         let name = datapath.name();
+        let key = option.trim_start_matches('-').split(' ').next().unwrap_or_default();
+        let key = KEYS.into_iter().find(|known| *known == key).unwrap_or("uplink");
         Err(Error::usage(format!("{option} is not for the {name} datapath"))
             .because(why)
-            .hint(hint))
+            .hint(hint)
+            .about(Key::of(key)))
     };
     if let Some(guard) = request.guard.filter(|guard| !guard.is_possible(datapath)) {
         let option = format!("--source-guard {}", format!("{guard:?}").to_lowercase());

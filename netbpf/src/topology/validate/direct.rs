@@ -4,7 +4,7 @@
 use std::{collections::HashSet, net::Ipv4Addr, ops::RangeInclusive};
 
 use super::{
-    super::{EndpointPlan, Guard, NamespaceSpec, Request, Subnet, Topology, mac},
+    super::{EndpointPlan, Guard, Leaving, NamespaceSpec, Request, Subnet, Topology, mac},
     MTUS,
     address::{asked_subnet, check_prefixes, inside, reserved},
     default_subnet, exists,
@@ -43,7 +43,8 @@ pub(super) fn validate(request: &Request, observed: &Observed) -> Result<Topolog
             .because(why)
             .hint("choose another with --subnet"));
     }
-    let mtu = request.mtu.or(recorded.map(|topology| topology.mtu)).unwrap_or(MTU);
+    let kept = recorded.filter(|_| request.keeps);
+    let mtu = request.mtu.or(kept.map(|topology| topology.mtu)).unwrap_or(MTU);
     if !MTUS.contains(&mtu) {
         return Err(Error::usage(format!("invalid MTU {mtu}"))
             .because(format!("IPv4 needs {} to {}", MTUS.start(), MTUS.end()))
@@ -57,6 +58,7 @@ pub(super) fn validate(request: &Request, observed: &Observed) -> Result<Topolog
         datapath: Kind::Ebpf,
         fallback: None,
         former: None,
+        leaving: Leaving::default(),
         subnet,
         mtu,
         guard: Guard::Off,
@@ -65,7 +67,7 @@ pub(super) fn validate(request: &Request, observed: &Observed) -> Result<Topolog
         flow_limit: 0,
         max_flows: 0,
         log_level: LogLevel::default(),
-        endpoints: assign([first, second], request, subnet, recorded)?,
+        endpoints: assign([first, second], request, subnet, kept)?,
         published: Vec::new(),
     };
     let topology = match recorded {
@@ -84,7 +86,7 @@ fn assign(
     specs: [&NamespaceSpec; 2],
     request: &Request,
     subnet: Subnet,
-    recorded: Option<&Topology>,
+    kept: Option<&Topology>,
 ) -> Result<Vec<EndpointPlan>> {
     let asked: HashSet<Ipv4Addr> = specs.iter().filter_map(|spec| spec.addr).collect();
     let hosts = hosts(subnet);
@@ -115,7 +117,7 @@ fn assign(
             addr,
             mac: spec.mac.unwrap_or_else(|| mac::generated(addr)),
             link: request.name.clone(),
-            inside: inside(request, recorded.and_then(|old| old.endpoint(name)), n)?,
+            inside: inside(request, kept.and_then(|old| old.endpoint(name)), n)?,
         };
         for other in &endpoints {
             let why = format!("the namespace {} has it", other.namespace);

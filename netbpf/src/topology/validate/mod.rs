@@ -20,11 +20,13 @@ use self::{
     ports::resolve,
     uplinks::{check_uplinks, plan_of},
 };
-use super::{Guard, LOOPBACK, LinkName, MAX_ENDPOINTS, MAX_LINK_NAME, Request, Subnet, Topology};
+use super::{
+    Guard, LOOPBACK, Leaving, LinkName, MAX_ENDPOINTS, MAX_LINK_NAME, Request, Subnet, Topology,
+};
 use crate::{
     bpf::LoadOptions,
     datapath::Kind,
-    error::{Error, Result},
+    error::{Error, Key, Result},
     net::{Link, Listener},
     observe::Observed,
     state::Recorded,
@@ -46,6 +48,7 @@ impl Topology {
     pub fn validate(request: &Request, observed: &Observed) -> Result<Self> {
         let existing = observed.network(request.name.as_str());
         let recorded = existing.map(|network| &network.topology);
+        let kept = recorded.filter(|_| request.keeps);
         if let Some(recorded) = recorded.filter(|recorded| recorded.direct != request.direct) {
             let is = if recorded.direct { "it is direct" } else { "it is not direct" };
             return Err(exists(&request.name, is.to_owned()));
@@ -60,7 +63,7 @@ impl Topology {
         let subnet = asked_subnet(request)
             .or(recorded.map(|topology| topology.subnet))
             .unwrap_or_else(default_subnet);
-        check_subnet(subnet, request, observed)?;
+        check_subnet(subnet, request, observed).map_err(|error| error.about(Key::of("subnet")))?;
         let options = match datapath {
             Kind::Ebpf => options(request, observed)?,
             Kind::Iptables => LoadOptions::default(),
@@ -74,18 +77,19 @@ impl Topology {
             datapath,
             fallback: request.fallback.clone(),
             former: None,
+            leaving: Leaving::default(),
             subnet,
-            mtu: mtu(request, &uplinks, recorded)?,
+            mtu: mtu(request, &uplinks, kept)?,
             guard: request
                 .guard
-                .or(recorded.map(|topology| topology.guard))
+                .or(kept.map(|topology| topology.guard))
                 .unwrap_or(Guard::default_of(datapath)),
-            routed: request.routed.or(recorded.map(|topology| topology.routed)).unwrap_or_default(),
+            routed: request.routed.or(kept.map(|topology| topology.routed)).unwrap_or_default(),
             respect_netfilter: request
                 .respect_netfilter
-                .or(recorded.map(|topology| topology.respect_netfilter))
+                .or(kept.map(|topology| topology.respect_netfilter))
                 .unwrap_or_default(),
-            flow_limit: flow_limit(request, options.max_flows, endpoints.len(), recorded)?,
+            flow_limit: flow_limit(request, options.max_flows, endpoints.len(), kept)?,
             max_flows: options.max_flows,
             log_level: options.log_level,
             endpoints,
@@ -93,10 +97,11 @@ impl Topology {
         };
         let topology = match recorded {
             None => topology,
-            Some(recorded) => match recorded.difference(&topology) {
-                None => recorded.clone(),
-                Some(difference) => return Err(exists(&topology.name, difference)),
-            },
+            Some(recorded) if recorded.is_same(&topology) => recorded.clone(),
+            Some(recorded) => {
+                check_change(recorded, &topology)?;
+                topology.in_place_of(recorded)
+            }
         };
         check_links(&topology, existing, observed)?;
         check_namespaces(&topology, existing, observed)?;
@@ -149,6 +154,30 @@ fn exists(name: &LinkName, difference: String) -> Error {
         .hint(format!("take it down first: netbpf down {name}; or choose another --name"))
 }
 
+/// Refuses what cannot be changed while a network runs.
+fn check_change(recorded: &Topology, topology: &Topology) -> Result<()> {
+    let name = &topology.name;
+    if let Some(from) = recorded.former {
+        let (from, to) = (from.name(), recorded.datapath.name());
+        return Err(Error::usage(format!("the network {name} cannot be changed now"))
+            .because(format!("it is being switched from {from} to {to}"))
+            .hint(format!("finish that first: netbpf switch {name} --datapath {to}")));
+    }
+    if recorded.datapath != topology.datapath {
+        let (has, to) = (recorded.datapath.name(), topology.datapath.name());
+        return Err(Error::usage(format!("the network {name} has another datapath"))
+            .because(format!("datapath: it has {has}, {to} was asked for"))
+            .hint(format!("switch it over: netbpf switch {name} --datapath {to}"))
+            .about(Key::of("datapath")));
+    }
+    if recorded.subnet != topology.subnet {
+        let (has, wanted) = (recorded.subnet, topology.subnet);
+        let why = format!("subnet: it has {has}, {wanted} was asked for");
+        return Err(exists(name, why).about(Key::of("subnet")));
+    }
+    Ok(())
+}
+
 /// The MTU that was asked for, or the largest that all uplinks take.
 fn mtu(request: &Request, uplinks: &[&Link], recorded: Option<&Topology>) -> Result<u32> {
     let all = uplinks.iter().map(|uplink| uplink.mtu).min().unwrap_or(*MTUS.end());
@@ -156,7 +185,8 @@ fn mtu(request: &Request, uplinks: &[&Link], recorded: Option<&Topology>) -> Res
         Some(mtu) if MTUS.contains(&mtu) => Ok(mtu),
         Some(mtu) => Err(Error::usage(format!("invalid MTU {mtu}"))
             .because(format!("IPv4 needs {} to {}", MTUS.start(), MTUS.end()))
-            .hint(format!("leave --mtu out for the uplink's: {all}"))),
+            .hint(format!("leave --mtu out for the uplink's: {all}"))
+            .about(Key::of("mtu"))),
         None => Ok(recorded.map_or(all.min(*MTUS.end()), |topology| topology.mtu)),
     }
 }
@@ -168,7 +198,8 @@ fn options(request: &Request, observed: &Observed) -> Result<LoadOptions> {
     {
         return Err(Error::usage(format!("invalid --max-flows {flows}"))
             .because(format!("the flow table holds 1 to {MAX_MAX_FLOWS} flows"))
-            .hint(format!("leave it out for {DEFAULT_MAX_FLOWS}")));
+            .hint(format!("leave it out for {DEFAULT_MAX_FLOWS}"))
+            .about(Key::of("max-flows")));
     }
     let loaded = observed.datapath.as_ref().map(|datapath| datapath.options);
     // If it was lost, it is loaded again as it was.
@@ -189,36 +220,45 @@ fn options(request: &Request, observed: &Observed) -> Result<LoadOptions> {
     };
     match (request.max_flows, request.log_level) {
         (Some(flows), _) if flows != current.max_flows => {
-            Err(shared("--max-flows", current.max_flows.to_string(), flows.to_string()))
+            let error = shared("--max-flows", current.max_flows.to_string(), flows.to_string());
+            Err(error.about(Key::of("max-flows")))
         }
         (_, Some(level)) if level != current.log_level => {
-            Err(shared("--log-level", current.log_level.name().into(), level.name().into()))
+            let error = shared("--log-level", current.log_level.name().into(), level.name().into());
+            Err(error.about(Key::of("log-level")))
         }
         _ => Ok(current),
     }
 }
 
-/// How many flows each namespace may have: a fair share unless told otherwise.
+/// How many flows each namespace may have: a fair share unless told otherwise, also
+/// when there are more or fewer than before.
 fn flow_limit(
     request: &Request,
     max_flows: u32,
     endpoints: usize,
-    recorded: Option<&Topology>,
+    kept: Option<&Topology>,
 ) -> Result<u32> {
     match request.flow_limit {
         Some(limit) if (1..=max_flows).contains(&limit) => Ok(limit),
         Some(limit) => Err(Error::usage(format!("invalid --flow-limit {limit}"))
             .because(format!("the whole flow table holds {max_flows} flows"))
-            .hint("choose a limit from 1 to that number, or a larger table with --max-flows")),
+            .hint("choose a limit from 1 to that number, or a larger table with --max-flows")
+            .about(Key::of("flow-limit"))),
         None => {
-            let endpoints = u32::try_from(endpoints).unwrap_or(u32::MAX).max(1);
-            let share = (max_flows / endpoints).max(1);
-            Ok(recorded.map_or(share, |topology| {
-                let same = topology.endpoints.len() == endpoints as usize;
-                if same { topology.flow_limit } else { share }
-            }))
+            let share = share(max_flows, endpoints);
+            let was_told = |topology: &&Topology| {
+                topology.flow_limit != self::share(topology.max_flows, topology.endpoints.len())
+            };
+            Ok(kept.filter(was_told).map_or(share, |topology| topology.flow_limit))
         }
     }
+}
+
+/// An equal part of the table.
+fn share(max_flows: u32, endpoints: usize) -> u32 {
+    let endpoints = u32::try_from(endpoints).unwrap_or(u32::MAX).max(1);
+    (max_flows / endpoints).max(1)
 }
 
 impl Topology {
@@ -228,7 +268,7 @@ impl Topology {
         if self.direct {
             return false;
         }
-        self.name.as_str() == name || self.endpoints.iter().any(|e| e.link.as_str() == name)
+        self.name.as_str() == name || self.all_endpoints().any(|e| e.link.as_str() == name)
     }
 }
 
@@ -247,11 +287,15 @@ fn link_name(network: &LinkName, n: usize) -> Result<LinkName> {
     LinkName::existing(&format!("nb{:06x}-{n}", hash >> 8))
 }
 
-/// The numbers that no endpoint of another network has, in order.
+/// The numbers that no endpoint has, in order: neither one of another network, nor
+/// one of this one.
 fn free_ids(request: &Request, observed: &Observed) -> impl Iterator<Item = u16> + use<> {
+    let own = observed.network(request.name.as_str()).into_iter();
+    let own = own.flat_map(|network| network.topology.all_endpoints());
     let taken: HashSet<u16> = observed
         .others(request.name.as_str())
-        .flat_map(|network| network.topology.endpoints.iter().map(|endpoint| endpoint.id))
+        .flat_map(|network| network.topology.all_endpoints().map(|endpoint| endpoint.id))
+        .chain(own.map(|endpoint| endpoint.id))
         .collect();
     (1..=MAX_ENDPOINTS).filter(move |id| !taken.contains(id))
 }

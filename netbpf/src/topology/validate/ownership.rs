@@ -2,7 +2,7 @@
 
 use super::super::{EndpointPlan, Topology};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Key, Result},
     net::{Link, netns},
     observe::{Inside, Observed},
     state::Recorded,
@@ -77,12 +77,12 @@ pub(super) fn check_namespaces(
     existing: Option<&Recorded>,
     observed: &Observed,
 ) -> Result<()> {
-    for endpoint in &topology.endpoints {
+    for (n, endpoint) in topology.endpoints.iter().enumerate() {
         let name = &endpoint.namespace;
         let ours = existing.is_some()
             && matches!(observed.inside.get(name), Some(Inside::Ours { .. } | Inside::Missing));
         if observed.namespaces.contains(name.as_str()) && !ours {
-            return Err(netns::taken(name.as_str()));
+            return Err(netns::taken(name.as_str()).about(Key::nth("ns", n).field("name")));
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::super::{EndpointPlan, MAX_PUBLISHED, Publish, PublishSpec, Request};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Key, Result},
     observe::Observed,
 };
 
@@ -16,27 +16,28 @@ pub(super) fn resolve(
     observed: &Observed,
 ) -> Result<Vec<Publish>> {
     let mut published: Vec<Publish> = Vec::with_capacity(request.publish.len());
-    for spec in &request.publish {
-        check_address(spec, observed)?;
+    for (n, spec) in request.publish.iter().enumerate() {
+        let at = |error: Error| error.about(Key::nth("publish", n));
+        check_address(spec, observed).map_err(at)?;
         let publish = Publish {
             proto: spec.proto,
             host_addr: spec.host_addr,
             host: spec.host,
-            namespace: target(spec, endpoints)?.namespace.clone(),
+            namespace: target(spec, endpoints).map_err(at)?.namespace.clone(),
             inside: spec.inside,
         };
         if let Some(other) = published.iter().find(|other| other.overlaps(&publish)) {
-            return Err(spec
+            return Err(at(spec
                 .wrong(format!("{other} of {} is published, too", other.namespace))
-                .hint("publish every port once"));
+                .hint("publish every port once")));
         }
         for network in observed.others(request.name.as_str()) {
             let mut others = network.topology.published.iter();
             if let Some(other) = others.find(|other| other.overlaps(&publish)) {
                 let name = &network.topology.name;
-                return Err(spec
+                return Err(at(spec
                     .wrong(format!("the network {name} publishes {other} of {}", other.namespace))
-                    .hint("choose another port on the host"));
+                    .hint("choose another port on the host")));
             }
         }
         published.push(publish);

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use super::super::{NamespaceName, NamespaceSpec, Proto, Request, Topology};
 use crate::{
     bpf::{LoadOptions, LogLevel},
+    datapath::Kind,
     error::{Error, ExitCode},
     net::{Address, Framing, Link, Listener, Route},
     observe::{DatapathSeen, Inside, Observed},
@@ -91,6 +92,7 @@ fn request() -> Request {
         log_level: None,
         datapath: None,
         fallback: None,
+        keeps: true,
     }
 }
 
@@ -461,33 +463,47 @@ fn the_same_request_again_is_the_same_network() {
     // What is left out is as it was, and not its default.
     let again = publish(&["80:ns1:80"]);
     assert_eq!(Topology::validate(&again, &after).unwrap(), recorded);
-    for (what, other) in [
-        ("published ports", request()),
-        ("number of namespaces", ns(&["ns1", "ns2"])),
-        ("subnet", subnet("172.20.0.0/24")),
-        ("uplinks", uplink("br0")),
-        ("uplinks", uplinks(&["up0", "br0"])),
-        ("routed", with(|r| r.routed = Some(true))),
-        ("respect of netfilter", with(|r| r.respect_netfilter = Some(true))),
-    ] {
-        let error = refused(&with_ports(other), &after);
-        assert_eq!(error.code(), ExitCode::Usage);
-        let why = error.why().unwrap_or_default();
-        assert!(why.starts_with(what), "{what}: {error}");
-        assert!(error.advice().is_some_and(|hint| hint.contains("netbpf down netbpf0")));
-    }
+    let error = refused(&with_ports(subnet("172.20.0.0/24")), &after);
+    assert_eq!(error.code(), ExitCode::Usage);
+    assert!(error.why().is_some_and(|why| why.starts_with("subnet")), "{error}");
+    assert!(error.advice().is_some_and(|hint| hint.contains("netbpf down netbpf0")));
+    let error = refused(&with_ports(with(|r| r.datapath = Some(Kind::Iptables))), &after);
+    assert!(error.advice().is_some_and(|hint| hint.contains("netbpf switch netbpf0")), "{error}");
 }
 
-/// Published ports as in the test above, but for the case that is about them.
-fn with_ports(mut request: Request) -> Request {
-    if request.subnet.is_some()
-        || request.routed.is_some()
-        || request.respect_netfilter.is_some()
-        || request.uplinks != names(&["up0"])
-    {
-        request.publish = vec!["80:ns1:80".parse().unwrap()];
-    }
-    request
+/// Published ports as in the test above.
+fn with_ports(request: Request) -> Request {
+    Request { publish: vec!["80:ns1:80".parse().unwrap()], max_flows: None, ..request }
+}
+
+#[test]
+fn another_request_is_a_change_that_keeps_what_stays() {
+    let after = after_up(&host(), &publish(&["80:ns1:80"]));
+    let recorded = after.networks[0].topology.clone();
+    let validate = |request: &Request| Topology::validate(request, &after).unwrap();
+    let changed = validate(&ns(&["new", "ns3", "ns1"]));
+    assert_eq!(changed.endpoint(&NamespaceName::new("ns3").unwrap()), recorded.endpoints.get(2));
+    assert_eq!(changed.leaving.endpoints, [recorded.endpoints[1].clone()]);
+    assert_eq!(changed.leaving.published, recorded.published);
+    let new = &changed.endpoints[0];
+    assert_eq!((new.id, new.addr.octets()[3], new.link.as_str()), (4, 5, "netbpf0-4"));
+    // Another address makes another endpoint of it.
+    let moved = validate(&ns(&["ns1=172.19.0.9", "ns2", "ns3"]));
+    assert_eq!((moved.endpoints[0].id, moved.endpoints[0].link.as_str()), (4, "netbpf0-4"));
+    assert_eq!(moved.leaving.endpoints, [recorded.endpoints[0].clone()]);
+    // Who is asked for by an address gets it, and who had it another one.
+    let swapped = validate(&ns(&["ns1", "ns2=172.19.0.2", "ns3"]));
+    assert_eq!(swapped.endpoints[0].addr.octets()[3], 5);
+    let two = validate(&uplinks(&["up0", "br0"]));
+    assert!(two.leaving.uplinks.is_empty() && two.uplinks.len() == 2);
+    assert_eq!(validate(&uplink("br0")).leaving.uplinks, recorded.uplinks);
+    // A share stays one; what was told stays as long as it is not told otherwise.
+    assert_eq!(changed.flow_limit, 262_144 / 3);
+    assert_eq!(validate(&ns(&["ns1"])).flow_limit, 262_144);
+    let told = after_up(&host(), &with(|r| r.flow_limit = Some(100)));
+    assert_eq!(Topology::validate(&ns(&["ns1"]), &told).unwrap().flow_limit, 100);
+    let forgotten = Request { keeps: false, ..ns(&["ns1"]) };
+    assert_eq!(Topology::validate(&forgotten, &told).unwrap().flow_limit, 262_144);
 }
 
 /// A change to a request, and why it is then refused.

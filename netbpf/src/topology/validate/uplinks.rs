@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::super::{LinkName, MAX_UPLINKS, Request, UplinkPlan};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Key, Result},
     net::{Framing, Link},
     observe::Observed,
     state::Recorded,
@@ -27,20 +27,24 @@ pub(super) fn check_uplinks<'a>(
     let asked = &request.uplinks;
     let named: Vec<&LinkName> =
         if asked.is_empty() { recorded.collect() } else { asked.iter().collect() };
+    let at = |n, error: Error| error.about(Key::nth("uplink", n));
     let mut seen = HashSet::new();
-    for name in &named {
+    for (n, name) in named.iter().enumerate() {
         if !seen.insert(*name) {
             return Err(Error::usage(format!("the uplink {name} is named twice"))
-                .hint("name each --uplink once"));
+                .hint("name each --uplink once")
+                .about(Key::nth("uplink", n)));
         }
     }
     let links = if named.is_empty() {
         vec![default_uplink(observed)?]
     } else {
-        named.iter().map(|name| find(name, observed)).collect::<Result<_>>()?
+        let each = named.iter().enumerate();
+        each.map(|(n, name)| find(name, observed).map_err(|error| at(n, error)))
+            .collect::<Result<_>>()?
     };
-    for link in &links {
-        check(link, request, observed)?;
+    for (n, link) in links.iter().enumerate() {
+        check(link, request, observed).map_err(|error| at(n, error))?;
     }
     check_number(request, &links, observed)?;
     Ok(links)

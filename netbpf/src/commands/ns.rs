@@ -1,0 +1,107 @@
+//! `netbpf ns`: namespaces of a network that runs.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::{change::change, up::refuse_clash};
+use crate::{
+    cli::Globals,
+    error::{Error, Result},
+    topology::{NamespaceName, NamespaceSpec, Request},
+};
+
+/// Add and remove namespaces of a network that runs
+///
+/// What all others send and receive goes on.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  netbpf ns add cache
+  netbpf ns add cache=10.8.0.20 queue
+  netbpf ns rm cache
+  netbpf ns rm --name shop cache queue")]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Make namespaces and connect them
+    Add {
+        /// The namespaces
+        #[arg(value_name = "NS[=IP[/LEN][/MAC]]", required = true)]
+        namespaces: Vec<String>,
+        /// The network; can be left out if there is only one
+        #[arg(long, value_name = "NET")]
+        name: Option<String>,
+    },
+    /// Remove namespaces, their published ports and their flows
+    Rm {
+        /// The namespaces
+        #[arg(value_name = "NS", required = true)]
+        namespaces: Vec<String>,
+        /// The network; can be left out if there is only one
+        #[arg(long, value_name = "NET")]
+        name: Option<String>,
+    },
+}
+
+impl Args {
+    /// Adds or removes them.
+    ///
+    /// # Errors
+    /// What was asked wrongly, what the host lacks, or what went wrong; nothing
+    /// was changed then.
+    pub fn run(self, globals: &Globals) -> Result<ExitCode> {
+        match self.what {
+            What::Add { namespaces, name } => {
+                let new: Vec<NamespaceSpec> =
+                    namespaces.iter().map(|text| text.parse()).collect::<Result<_>>()?;
+                change("ns add", name.as_deref(), globals, |request| {
+                    add(request, new)?;
+                    if globals.sandbox { refuse_clash(request) } else { Ok(()) }
+                })
+            }
+            What::Rm { namespaces, name } => {
+                let gone: Vec<NamespaceName> =
+                    namespaces.iter().map(|text| text.parse()).collect::<Result<_>>()?;
+                change("ns rm", name.as_deref(), globals, |request| remove(request, &gone))
+            }
+        }
+    }
+}
+
+fn add(request: &mut Request, new: Vec<NamespaceSpec>) -> Result<()> {
+    for spec in new {
+        if request.namespaces.iter().any(|has| has.name == spec.name) {
+            let (network, name) = (&request.name, &spec.name);
+            return Err(Error::usage(format!("the network {network} has a namespace {name}"))
+                .hint("choose another name, or remove it first: netbpf ns rm"));
+        }
+        request.namespaces.push(spec);
+    }
+    Ok(())
+}
+
+fn remove(request: &mut Request, gone: &[NamespaceName]) -> Result<()> {
+    for name in gone {
+        if !request.namespaces.iter().any(|has| has.name == *name) {
+            let names = request.namespaces.iter().map(|has| has.name.as_str());
+            let names: Vec<&str> = names.collect();
+            let network = &request.name;
+            return Err(Error::usage(format!("the network {network} has no namespace {name}"))
+                .hint(format!("it has {}", names.join(", "))));
+        }
+    }
+    let is_gone = |name: &str| gone.iter().any(|gone| gone.as_str() == name);
+    request.namespaces.retain(|has| !is_gone(has.name.as_str()));
+    request.publish.retain(|spec| !spec.target.as_deref().is_some_and(is_gone));
+    if request.namespaces.is_empty() {
+        let network = &request.name;
+        return Err(Error::usage(format!("the network {network} would have no namespace"))
+            .hint(format!("take it down: netbpf down {network}")));
+    }
+    Ok(())
+}

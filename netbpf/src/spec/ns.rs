@@ -1,0 +1,97 @@
+//! A namespace as it is asked for: in a word, or in a table of a file.
+
+use std::{convert::Infallible, fmt, str::FromStr};
+
+use schemars::JsonSchema;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
+
+use crate::{
+    error::{Error, Key, Result},
+    topology::{NamespaceSpec, mac},
+};
+
+/// A namespace: `NAME[=IP[/LEN][/MAC]]`, or the same in parts.
+#[derive(JsonSchema, Clone, PartialEq, Eq, Debug)]
+#[schemars(untagged)]
+pub enum Ns {
+    /// `NAME[=IP[/LEN][/MAC]]`
+    Word(String),
+    /// The parts
+    Parts(Parts),
+}
+
+/// A namespace in parts.
+#[derive(Deserialize, JsonSchema, Clone, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Parts {
+    /// Its name
+    pub name: String,
+    /// Its address, with the subnet's prefix length if that is told so [default: a free one]
+    #[schemars(example = "10.8.0.10")]
+    pub address: Option<String>,
+    /// The MAC of its interface [default: made of the address]
+    #[schemars(example = "02:00:00:00:00:0a")]
+    pub mac: Option<String>,
+}
+
+impl Ns {
+    /// What is asked for, understood.
+    pub(super) fn spec(&self) -> Result<NamespaceSpec> {
+        let parts = match self {
+            Self::Word(word) => return word.parse(),
+            Self::Parts(parts) => parts,
+        };
+        // Which one of the list is added by who knows.
+        let at = |field| move |error: Error| error.about(Key::of("ns").field(field));
+        let name = parts.name.as_str();
+        if name.contains('=') {
+            return Err(Error::usage(format!("invalid namespace name {name:?}"))
+                .because("= is for namespaces in a word")
+                .hint("write the address as `address`")
+                .about(Key::of("ns").field("name")));
+        }
+        let word = parts.address.as_ref().map(|address| format!("{name}={address}"));
+        let spec: NamespaceSpec = name.parse().map_err(at("name"))?;
+        let mut spec = match word {
+            Some(word) => NamespaceSpec { mac: None, ..word.parse().map_err(at("address"))? },
+            None => spec,
+        };
+        spec.mac = parts.mac.as_deref().map(mac::parse).transpose().map_err(at("mac"))?;
+        Ok(spec)
+    }
+}
+
+impl FromStr for Ns {
+    type Err = Infallible;
+
+    fn from_str(word: &str) -> Result<Self, Infallible> {
+        Ok(Self::Word(word.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Ns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Ns;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a namespace, as \"NAME=IP\" or as a table")
+    }
+
+    fn visit_str<E>(self, word: &str) -> Result<Ns, E> {
+        Ok(Ns::Word(word.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Ns, A::Error> {
+        Parts::deserialize(MapAccessDeserializer::new(map)).map(Ns::Parts)
+    }
+}
