@@ -6,13 +6,15 @@ use netbpf_ebpf::{
     Outcome, Verdict,
     seam::Tables as _,
     sim::{
-        Sim,
+        Frame, Sim,
+        invariants::{self, Program},
         packet::{
             self, Addresses, Complaint, Segment, has_right_checksums,
             tcp_flag::{ACK, SYN},
         },
         testbed::{
-            HOST, PEER, ROUTER, across, endpoint_id, inward, namespace, network, outward, port,
+            HOST, PEER, ROUTER, UPLINK, across, endpoint_id, inward, namespace, network, outward,
+            port,
         },
     },
 };
@@ -77,6 +79,31 @@ fn answers_come_to_the_stack_with_the_namespaces_address() {
     assert!(has_right_checksums(&sim.skb.bytes));
     assert_eq!(sim.skb.bytes[..12], answer[..12], "the stack is yet to route it");
     assert_eq!(sim.skb.bytes[22], answer[22], "and to take a hop off");
+}
+
+/// A packet without ports may have nothing behind its header, and so may what quotes it;
+/// what it is sent with, options here, is quoted and stepped over.
+///
+/// Requirements: nat-8.
+#[test]
+fn an_error_about_a_packet_of_nothing_comes_to_the_stack_with_the_namespaces_address() {
+    for len in [0, 6] {
+        let mut sim = by_stack(16);
+        let data = vec![0x5a; len];
+        let sent = |to| packet::with_options(&packet::ipv4(to, 121, &data), &[0x94, 4, 0, 0]);
+        goes_up(&mut sim, 1, &sent(outward(1, PEER)));
+        let leaving = sent(forwarded(PEER));
+        assert_eq!(sim.from_stack(&leaving), passed(1));
+        let outside = sim.skb.bytes.clone();
+        assert_eq!(outside[26..30], HOST.1.octets());
+        let complaint = Complaint { kind: 3, code: 2, rest: 0 };
+        let bytes = packet::error(inward(PEER), complaint, &outside[14..]);
+        let error = Frame { bytes, ifindex: UPLINK, ..Frame::default() };
+        assert_eq!(invariants::run(&mut sim, Program::FromUplink, &error), passed(1), "{len}");
+        assert!(has_right_checksums(&sim.skb.bytes));
+        assert_eq!(sim.skb.bytes[30..34], namespace(1).1.octets());
+        assert_eq!(sim.skb.bytes[42..], leaving[14..]);
+    }
 }
 
 #[test]

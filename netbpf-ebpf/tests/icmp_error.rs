@@ -4,7 +4,8 @@ use netbpf_common::{Counter, DropReason, EndpointId, Ipv4};
 use netbpf_ebpf::{
     Outcome, Verdict,
     sim::{
-        Sim,
+        Frame, Sim,
+        invariants::{self, Program},
         packet::{self, Addresses, Complaint, Segment, has_right_checksums, tcp_flag::SYN},
         testbed::{
             GATEWAY, HOST, PEER, UPLINK, endpoint_id, inward, namespace, network, outward, port,
@@ -358,7 +359,9 @@ fn an_error_about_a_packet_without_ports_may_quote_nothing_of_it() {
         let outside = sim.skb.bytes.clone();
         let complaint = Complaint { kind: 3, code: 2, rest: 0 };
         let error = packet::error(inward(PEER), complaint, packet::quote(&outside, 8));
-        assert_eq!(sim.from_outside(&error), into(1), "{len} bytes");
+        let arrives = Frame { bytes: error, ifindex: UPLINK, ..Frame::default() };
+        let outcome = invariants::run(&mut sim, Program::FromUplink, &arrives);
+        assert_eq!(outcome, into(1), "{len} bytes");
         assert!(has_right_checksums(&sim.skb.bytes));
         assert_eq!(sim.skb.bytes[42..], *packet::quote(&aged(sent), 8));
         // The header has to be there.

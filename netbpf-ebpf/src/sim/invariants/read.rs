@@ -83,16 +83,14 @@ fn read_bytes(sim: &Sim, frame: &Frame) -> Option<Reading> {
     if !is_error || is_fragment(bytes) || end < at + 20 || bytes[at] >> 4 != 4 {
         return None;
     }
-    let quoted = at + self::header_len(bytes, at);
-    if quoted < at + 20 || end < quoted + 8 || fragment_offset(bytes, at) != 0 {
+    let (quoted, quoted_proto) = (at + self::header_len(bytes, at), bytes[at + 9]);
+    // Eight bytes are what has to be there of a transport header (RFC 792). A packet
+    // without ports may have had less behind its header, or nothing.
+    let least = if least_len(quoted_proto).is_some() { 8 } else { 0 };
+    if quoted < at + 20 || end < quoted + least || fragment_offset(bytes, at) != 0 {
         return None;
     }
-    let quoted_proto = bytes[at + 9];
-    let ports = match least_len(quoted_proto) {
-        Some(_) => ports(quoted_proto, &bytes[quoted..])?,
-        None => (Port::default(), Port::default()),
-    };
-    let key = tuple(bytes, at, ports).reversed();
+    let key = tuple(bytes, at, ports(quoted_proto, &bytes[quoted..])?).reversed();
     let is_consistent = key.daddr == addr(bytes, 30);
     if is_consistent { reading(key, Part::Quote(at)) } else { None }
 }
@@ -116,12 +114,14 @@ fn least_len(ip_proto: u8) -> Option<usize> {
 /// The ports at the beginning of a transport header; nothing for an ICMP message
 /// that is no query. Protocols without ports have two zeros.
 pub(super) fn ports(ip_proto: u8, l4: &[u8]) -> Option<(Port, Port)> {
+    if least_len(ip_proto).is_none() {
+        return Some((Port::default(), Port::default()));
+    }
     let port = |at: usize| Port::from_bytes([l4[at], l4[at + 1]]);
     match (ip_proto, l4.first()?) {
         (proto::ICMP, 8 | 13 | 15 | 17) => Some((port(4), Port::default())),
         (proto::ICMP, 0 | 14 | 16 | 18) => Some((Port::default(), port(4))),
         (proto::ICMP, _) => None,
-        _ if least_len(ip_proto).is_none() => Some((Port::default(), Port::default())),
         _ => Some((port(0), port(2))),
     }
 }
