@@ -36,11 +36,11 @@ pub(super) fn other_protocol(case: &Case<'_>) -> bool {
 fn is_untranslated(case: &Case<'_>, is_so: impl Fn(&Origin<'_>) -> bool) -> bool {
     let is_invalid = |origin: &Origin<'_>| {
         let is_counted = case.invalid.get(origin.number).is_some_and(|&count| count > 0);
-        // Not counted is what is invalid of ICMP, IPv6's in IPv4, and GRE of which the header is not
-        // whole or the version another than 0 (`gre_manip_pkt()` of the kernel).
+        // Not counted is what is invalid of ICMP, IPv6's in IPv4, and GRE that has no room for
+        // PPTP's call or a version other than 0 (`gre_manip_pkt()` of the kernel).
         let is_uncounted = match packets::parts(origin.packet) {
             Some((proto::ICMP, _)) => packets::is_wrong(origin.packet),
-            Some((proto::GRE, payload)) => payload.len() < 4 || payload[1] & 7 != 0,
+            Some((proto::GRE, payload)) => payload.len() < 8 || payload[1] & 7 != 0,
             Some((proto::ICMPV6, _)) => true,
             _ => false,
         };

@@ -90,7 +90,7 @@ pub static ALL: [Known; 21] = [
         why: "they keep their ports, and nothing else of them is looked at; iptables follows \
               SCTP's chunks, takes wrong checksums, unknown chunks and headers that are not \
               whole for invalid, as any ICMP of IPv6, and translates no GRE of a version other \
-              than 0",
+              than 0 or of fewer than eight bytes",
         explains: invalid::other_protocol,
     },
     Known {

@@ -199,13 +199,15 @@ fn other_protocols_pass_whatever_is_in_them() {
     sent.invalid[0] = 1;
     sent.explains(&[], from_ref(&out), "other-protocols");
     sent.is_a_bug(&[out], &[]);
-    let gre = |version| {
-        let gre = Ip::new(address(3), FAR, ID).packet(proto::GRE, &[0, version, 8, 0, 1]);
+    let gre = |version, len: usize| {
+        let bytes = [0, version, 8, 0, 1, 2, 3, 4];
+        let gre = Ip::new(address(3), FAR, ID).packet(proto::GRE, &bytes[..len]);
         played(vec![Step::packet(NS3, gre)])
     };
     let out = [seen(OUTSIDE, "ip.proto=47 ip.id=0x1234")];
-    gre(4).explains(&[], &out, "other-protocols");
-    gre(0).is_a_bug(&[], &out);
+    gre(4, 8).explains(&[], &out, "other-protocols");
+    gre(0, 7).explains(&[], &out, "other-protocols");
+    gre(0, 8).is_a_bug(&[], &out);
 }
 
 #[test]
