@@ -106,24 +106,18 @@ fn run_once(program: &SchedClassifier, frame: &[u8], ifindex: u32) -> Result<Dur
     Ok(result.duration)
 }
 
-/// Instructions and stack frame of every program, and the largest frame of the
-/// functions that they call.
+/// Instructions of every program, and the stack that it takes with all that it calls.
 fn sizes(run: &mut Run, machine: &Machine) -> Result<()> {
     let compiled = bpf::code_sizes(bpf::object())?;
-    let mut deepest = 0;
     for (name, size) in &compiled {
         let opened = machine.sandbox.host().run(|| machine.datapath()?.program(name))?;
         // What is no program is a function of some.
-        let Ok(program) = opened else {
-            deepest = deepest.max(size.frame);
-            continue;
-        };
+        let Ok(program) = opened else { continue };
         let info = program.info().context(format!("cannot ask about program {name}"))?;
         let instructions = info.size_translated().unwrap_or_default() / 8;
         record(run, name, Metric::Instructions, instructions);
-        record(run, name, Metric::StackBytes, u32::try_from(size.frame).unwrap_or(u32::MAX));
+        record(run, name, Metric::StackBytes, u32::try_from(size.chain).unwrap_or(u32::MAX));
     }
-    record(run, "any function", Metric::StackBytes, u32::try_from(deepest).unwrap_or(u32::MAX));
     Ok(())
 }
 

@@ -97,7 +97,7 @@ pub enum Metric {
     NsPerRun,
     /// Instructions of a program as the kernel has loaded it.
     Instructions,
-    /// Bytes of a program's own stack frame.
+    /// Bytes of stack that a program takes with all that it calls.
     StackBytes,
     /// Seconds of a command from beginning to end.
     Seconds,
