@@ -34,10 +34,10 @@ pub struct Hop {
 /// packet goes by the kernel's neighbour output instead: that keeps the kernel's
 /// entry in use, so that it probes a neighbour that fell silent.
 ///
-/// While the next hop is unresolved, packets go by the stack, which keeps them
-/// until it is resolved, and tells their sender that the host is unreachable if it
-/// never is; every other one by the neighbour output, which resolves it where
-/// somebody's rules let the stack forward nothing.
+/// While the next hop is unresolved, the first packet goes by the neighbour output,
+/// which resolves it whatever somebody's rules let the stack forward; every other one by
+/// the stack, which keeps it until it is resolved, too, and tells its sender that the
+/// host is unreachable if it never is.
 #[inline(always)]
 pub fn find<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, flow: &Flow, now: Ticks) -> Hop {
     let slot = NextHop::slot(flow.next_hop, flow.uplink);
@@ -49,8 +49,9 @@ pub fn find<S, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, flow: &Flow, now: Ti
     if flow.uplink == Flow::LOOPBACK {
         return Hop { next, mtu: LOOPBACK_MTU, by_kernel: true };
     }
-    let was_left = next.is(flow.next_hop, flow.uplink) && is_left_to_stack(&next);
-    recheck(seam, flow.uplink, flow.next_hop, was_left, now);
+    let is_known = next.is(flow.next_hop, flow.uplink) && next.mac == MacAddr::ZERO;
+    let was_sent = is_known && !is_left_to_stack(&next);
+    recheck(seam, flow.uplink, flow.next_hop, was_sent, now);
     let next = seam.tables.next_hop(slot);
     let mtu = if is_left_to_stack(&next) { 0 } else { next.mtu };
     Hop { next, mtu, by_kernel: true }
@@ -62,8 +63,8 @@ fn is_left_to_stack(next: &NextHop) -> bool {
     next.mac == MacAddr::ZERO && next.source_mac == NO_MAC
 }
 
-/// Asks the kernel for a next hop and puts the answer into the cache; `was_left` if
-/// the stack has had the packet before.
+/// Asks the kernel for a next hop and puts the answer into the cache; `was_sent` if
+/// the neighbour output has had the packet before.
 ///
 /// Not inlined, as it is rare.
 #[inline(never)]
@@ -71,7 +72,7 @@ fn recheck<S, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     ifindex: u32,
     next_hop: Ipv4,
-    was_left: bool,
+    was_sent: bool,
     now: Ticks,
 ) {
     let slot = NextHop::slot(next_hop, ifindex);
@@ -89,7 +90,7 @@ fn recheck<S, T: Tables, E: Env>(
     let macs = if !has_ethernet {
         (NO_MAC, NO_MAC)
     } else if found.mac == MacAddr::ZERO {
-        (MacAddr::ZERO, if was_left { MacAddr::ZERO } else { NO_MAC })
+        (MacAddr::ZERO, if was_sent { NO_MAC } else { MacAddr::ZERO })
     } else {
         (found.mac, found.source_mac)
     };

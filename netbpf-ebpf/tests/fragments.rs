@@ -6,7 +6,9 @@ use netbpf_ebpf::{
     sim::{
         Sim,
         packet::{self, Addresses, has_right_checksums},
-        testbed::{HOST, PEER, UPLINK, endpoint_id, inward, namespace, network, outward, port},
+        testbed::{
+            HOST, PEER, ROUTER, UPLINK, endpoint_id, inward, namespace, network, outward, port,
+        },
     },
 };
 
@@ -29,6 +31,15 @@ fn bed() -> Sim {
         let frame = packet::udp(outward(1, PEER), 40000, 53, b"");
         sim.from_namespace(1, &frame).result.unwrap();
     }
+    sim
+}
+
+/// A network whose router does not answer; the next packet to it is the stack's to send.
+fn unresolved() -> Sim {
+    let mut sim = network(64);
+    sim.env.neighbours.clear();
+    let first = sim.from_namespace(2, &packet::udp(outward(2, PEER), 40001, 53, &[]));
+    assert_eq!(first, went(2, Verdict::Neighbour { ifindex: UPLINK, next_hop: ROUTER.1 }));
     sim
 }
 
@@ -264,8 +275,7 @@ fn fragments_on_the_loopback_device_wait_for_their_first() {
 /// Requirements: 4787-14, nat-10.
 #[test]
 fn fragments_that_wait_for_one_of_the_stacks_come_in_again() {
-    let mut sim = network(64);
-    sim.env.neighbours.clear();
+    let mut sim = unresolved();
     let pieces = pieces(&sent());
     for piece in pieces[1..].iter().rev() {
         assert_eq!(sim.from_namespace(2, piece), went(2, Verdict::Held));
@@ -294,8 +304,7 @@ fn fragments_that_wait_for_one_of_the_stacks_come_in_again() {
 /// Requirements: 4787-14.
 #[test]
 fn fragments_that_wait_outlive_the_namespace_of_one_of_them() {
-    let mut sim = network(64);
-    sim.env.neighbours.clear();
+    let mut sim = unresolved();
     // The third speaks for the second.
     sim.tables.endpoints.get_mut(&endpoint_id(3)).unwrap().guard = SourceGuard::Off as u8;
     let pieces = pieces(&sent());

@@ -294,10 +294,7 @@ fn a_file_is_read_where_netbpf_is_called() {
     let dir = env!("CARGO_TARGET_TMPDIR");
     let path = format!("{dir}/sandbox-network.toml");
     fs::write(&path, "ns = [\"a\"]\npublish = [\"8080:a:80\"]\n").expect("a file");
-    let call = |arguments: &str| {
-        let script = format!("cd {dir} && {} {arguments}", binary().display());
-        finish(host.netns().shell().args(["sh", "-c", &script]))
-    };
+    let call = |arguments: &str| finish(host.command(arguments).current_dir(dir));
     let plan = "plan --sandbox -f sandbox-network.toml";
     call(plan).exits(3).says("ip netns add a");
     host.assert_as_before();

@@ -115,8 +115,9 @@ impl Shadow {
             Some(_) => ((known.mac, known.source_mac), known.mtu),
             None => Default::default(),
         };
-        let was_left = old.is_some_and(|hop| hop.is_left_to_stack);
-        let is_left_to_stack = uplink.is_some() && macs.0 == MacAddr::ZERO && !was_left;
+        let is_unresolved = |hop: &Hop| hop.macs.0 == MacAddr::ZERO && hop.mtu != 0;
+        let was_sent = old.is_some_and(|hop| is_unresolved(hop) && !hop.is_left_to_stack);
+        let is_left_to_stack = uplink.is_some() && macs.0 == MacAddr::ZERO && was_sent;
         let mtu = mtu as usize;
         let hop = Hop { addr, ifindex, asked: self.now, macs, mtu, is_left_to_stack };
         // There is a place for each, but some have the same one.
