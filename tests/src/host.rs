@@ -138,6 +138,17 @@ impl Host {
         command
     }
 
+    /// The same, called in a directory. (Entering the host is what changes a process's own
+    /// to the root, so it is changed there.)
+    #[must_use]
+    pub fn command_in(&self, dir: &str, arguments: &str) -> Command {
+        let mut command = self.machine.command("sh");
+        command.args(["-c", "cd \"$0\" && exec \"$@\"", dir]).arg(binary());
+        command.args(arguments.split_whitespace());
+        command.env_remove("NETBPF_FAULT");
+        command
+    }
+
     /// Runs netbpf in the host, arguments split at blanks.
     #[track_caller]
     pub fn netbpf(&self, arguments: &str) -> Outcome {

@@ -294,7 +294,7 @@ fn a_file_is_read_where_netbpf_is_called() {
     let dir = env!("CARGO_TARGET_TMPDIR");
     let path = format!("{dir}/sandbox-network.toml");
     fs::write(&path, "ns = [\"a\"]\npublish = [\"8080:a:80\"]\n").expect("a file");
-    let call = |arguments: &str| finish(host.command(arguments).current_dir(dir));
+    let call = |arguments: &str| finish(&mut host.command_in(dir, arguments));
     let plan = "plan --sandbox -f sandbox-network.toml";
     call(plan).exits(3).says("ip netns add a");
     host.assert_as_before();
