@@ -1,6 +1,6 @@
 //! ICMP errors: to whoever has sent what they quote, and as that had sent it.
 
-use netbpf_common::{Counter, DropReason, EndpointId, Ipv4};
+use netbpf_common::{Counter, DropReason, EndpointId, Ipv4, proto};
 use netbpf_ebpf::{
     Outcome, Verdict,
     sim::{
@@ -385,6 +385,13 @@ fn what_a_namespace_complains_of_to_the_host_is_the_stacks() {
     let mut wrong = packet::error(to_gateway, Complaint::PORT_UNREACHABLE, &hosts[14..]);
     wrong[37] ^= 1;
     assert_eq!(sim.from_namespace(1, &wrong), passed);
+    // Who ends before a message begins says nothing, whatever is behind it in the frame.
+    for kind in [0, 3, 8, 99] {
+        let mut padded = packet::ipv4(to_gateway, proto::ICMP, &[]);
+        padded.extend([kind, 0, 0, 0, 0, 0, 0, 0, 0x45, 0, 0, 20]);
+        let outcome = sim.from_namespace(1, &padded);
+        assert_eq!(outcome, dropped(1, DropReason::Truncated), "{kind}");
+    }
     // It does not leave.
     let out = packet::error(outward(1, PEER), Complaint::PORT_UNREACHABLE, quote);
     assert_eq!(sim.from_namespace(1, &out), dropped(1, DropReason::IcmpUnrelated));

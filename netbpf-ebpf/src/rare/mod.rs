@@ -25,7 +25,10 @@ use crate::{
     ports, route,
     seam::{Env, FlowEntry, Seam, Skb, Tables},
     snat::{self, BackIn},
-    wire::ipv4::Header,
+    wire::{
+        icmp,
+        ipv4::{self, Header},
+    },
 };
 
 /// A rare frame from a namespace to the gateway's MAC. That it may send it has
@@ -102,8 +105,13 @@ fn decide_outward<S: Skb, T: Tables, E: Env>(
         return if is_back { Err(Stop::Rare) } else { Ok(Forward::PASS) };
     }
     let what = match read(seam, header, rare) {
-        // What it cannot make sense of, and is not to leave, the stack judges.
-        Err(Stop::Dropped(_)) if header.proto == proto::ICMP && !is_out(seam, id, &header) => {
+        // What it cannot make sense of, and is not to leave, the stack judges. (Not what
+        // ends before a message begins: as of other protocols, whatever it is padded with.)
+        Err(Stop::Dropped(_))
+            if header.proto == proto::ICMP
+                && (header.is_fragment() || rare.packet.len >= ipv4::MIN_LEN + icmp::MIN_LEN)
+                && !is_out(seam, id, &header) =>
+        {
             return Ok(Forward::PASS);
         }
         what => what?,
