@@ -78,6 +78,8 @@ fn callees(file: &File<'_>, place: Place, code: &[u8]) -> object::Result<Vec<Pla
     const LOAD_ADDRESS: u8 = 0x18;
     /// In a call's source register: of a function of the object, not of a helper.
     const PSEUDO_CALL: u8 = 1;
+    /// [`INSTRUCTION`], of a distance.
+    const LENGTH: i64 = 8;
     let section = file.section_by_index(SectionIndex(place.0))?;
     let targets: BTreeMap<u64, RelocationTarget> =
         section.relocations().map(|(at, relocation)| (at, relocation.target())).collect();
@@ -89,7 +91,7 @@ fn callees(file: &File<'_>, place: Place, code: &[u8]) -> object::Result<Vec<Pla
         }
         let constant = i64::from(constant(instruction));
         // A call's is the distance in instructions, from the next one.
-        let distance = if is_call { (constant + 1) * INSTRUCTION as i64 } else { constant };
+        let distance = if is_call { (constant + 1) * LENGTH } else { constant };
         match targets.get(&at) {
             Some(RelocationTarget::Symbol(index)) => {
                 let symbol = file.symbol_by_index(*index)?;
