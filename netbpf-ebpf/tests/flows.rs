@@ -1,6 +1,6 @@
 //! The flow table: states, time-outs, limits, ends.
 
-use netbpf_common::{DropReason, EndpointId, FlowState, Ticks, Tuple, proto};
+use netbpf_common::{DropReason, EndpointId, FlowState, SourceGuard, Ticks, Tuple, proto};
 use netbpf_ebpf::{
     Verdict,
     expire::Look,
@@ -11,10 +11,11 @@ use netbpf_ebpf::{
         Frame, Sim,
         invariants::Program,
         packet::{
-            self, Segment,
+            self, Addresses, Segment,
             tcp_flag::{ACK, FIN, RST, SYN},
         },
-        testbed::{HOST, PEER, endpoint_id, inward, namespace, network, outward, port},
+        shadow::Shadow,
+        testbed::{HOST, PEER, UPLINK, endpoint_id, inward, namespace, network, outward, port},
     },
 };
 
@@ -202,6 +203,32 @@ fn room_is_made_in_the_own_share_only() {
     }
     assert_eq!(datagram(&mut sim, 2, 3), Err(DropReason::FlowLimit));
     assert_eq!(state(&mut sim), Some(FlowState::Closed), "somebody else's");
+}
+
+/// A namespace without a guard has spoken to itself as a client outside. What that has
+/// left is over, and makes room for the client, whose flow has the very same tuple.
+#[test]
+fn who_is_spoken_for_gets_the_room_of_who_did() {
+    let mut sim = network(64);
+    let mut shadow = Shadow::new(sim.env.now);
+    let endpoint = sim.tables.endpoints.get_mut(&endpoint_id(1)).unwrap();
+    (endpoint.guard, endpoint.flow_limit) = (SourceGuard::Off as u8, 1);
+    let mut comes = |sim: &mut Sim, program, ifindex, bytes| {
+        let frame = Frame { bytes, ifindex, ..Frame::default() };
+        let outcome = sim.run(program, ifindex, &frame.bytes);
+        shadow.see(sim, program, &frame, outcome);
+        shadow.wait(Ticks::from_secs(30));
+        sim.wait(30);
+        outcome.result
+    };
+    let as_client = Addresses { from: (namespace(1).0, PEER), ..outward(1, HOST.1) };
+    let lie = packet::udp(as_client, 2000, 9000, b"");
+    let back = comes(&mut sim, Program::FromEndpoint, port(1), lie);
+    assert!(matches!(back, Ok(Verdict::Neighbour { ifindex: 1, .. })), "{back:?}");
+    let question = packet::udp(inward(PEER), 2000, 9000, b"");
+    let into = comes(&mut sim, Program::FromUplink, UPLINK, question);
+    assert_eq!(into, Ok(Verdict::Peer { ifindex: port(1) }));
+    assert_eq!(sim.tables.flow_count(endpoint_id(1)), 1);
 }
 
 #[test]
