@@ -7,7 +7,7 @@ use std::{
     panic::resume_unwind,
     path::Path,
     sync::{Mutex, PoisonError},
-    thread::{self, JoinHandle},
+    thread,
 };
 
 use aya::{
@@ -196,35 +196,14 @@ fn cannot_pin(path: &Path, error: &io::Error) -> Error {
         .hint("a BPF file system must be mounted on /sys/fs/bpf, writable by this user")
 }
 
-/// A loader that is being made.
-static LOADER: Mutex<Option<JoinHandle<EbpfLoader<'static>>>> = Mutex::new(None);
-
-/// Begins to make a loader, for whoever is going to [`Datapath::load`] soon.
-///
-/// All that makes one has it read the kernel's types, megabytes that nothing in the
-/// object depends on: a fifth of all that `up` takes, unless another CPU does it while
-/// this one looks at the host.
-pub fn expect_to_load() {
-    let mut expected = LOADER.lock().unwrap_or_else(PoisonError::into_inner);
-    if expected.is_none() && !OBJECT.is_empty() {
-        // Without a thread it is made when it is needed.
-        *expected = thread::Builder::new().spawn(EbpfLoader::new).ok();
-    }
-}
-
-/// The loader that is being made, or one that is made now.
-fn loader() -> EbpfLoader<'static> {
-    let expected = LOADER.lock().unwrap_or_else(PoisonError::into_inner).take();
-    expected.and_then(|made| made.join().ok()).unwrap_or_default()
-}
-
 /// Makes the maps, pinned, and reads the programs.
 fn load_maps(dir: &Path, options: LoadOptions) -> Result<Ebpf> {
     let level = options.log_level.number();
     let retype = u32::from(probe::must_retype_peers()?);
-    let mut loader: EbpfLoader<'_> = loader();
+    let mut loader = EbpfLoader::new();
     loader
-        // Nothing in the object depends on the kernel's own types.
+        // Nothing in the object depends on the kernel's own types. (`new` has read
+        // their megabytes all the same; nothing else makes a loader.)
         .btf(None)
         .override_global("AYA_LOG_LEVEL", &level, false)
         .override_global("RETYPE_PEER", &retype, false)

@@ -35,7 +35,7 @@ pub use attach::{Attachment, Hook, interface};
 pub use bpffs::has_bpffs;
 pub use code::{CodeSize, code_sizes};
 pub use flows::{Direction, FlowHead, FlowRow};
-pub use load::{expect_to_load, object};
+pub use load::object;
 pub use map::{Map, PerCpuMap};
 pub use options::{LoadOptions, LogLevel};
 pub(crate) use probe::must_retype_peers;

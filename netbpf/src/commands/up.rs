@@ -7,11 +7,10 @@ use std::{
 
 use super::{change, status};
 use crate::{
-    bpf::expect_to_load,
     cli::Globals,
     datapath::Kind,
     error::{Context as _, Error, Result},
-    host::{self, Host},
+    host,
     output::{CANNOT_WRITE, Format, Sink},
     sandbox::{HOST, OUTSIDE},
     session::{Session, block_on},
@@ -91,7 +90,6 @@ impl Args {
             if dry_run {
                 return change::print_plan(&request, globals).await.map(|_| ());
             }
-            get_ready(&request)?;
             let made = change::make(|_| Ok(request.clone()), request.direct, globals).await?;
             picture(&made.session, &made.topology, globals).await
         });
@@ -103,15 +101,6 @@ impl Args {
     pub(crate) fn only_plans(&self) -> bool {
         self.dry_run
     }
-}
-
-/// Has the kernel's types read while others are waited for, if they are to be needed.
-fn get_ready(request: &Request) -> Result<()> {
-    let may_load = !request.direct && request.datapath != Some(Kind::Iptables);
-    if may_load && !Host::here()?.pins.exists() {
-        expect_to_load();
-    }
-    Ok(())
 }
 
 /// Refuses names that the sandbox itself has given.
