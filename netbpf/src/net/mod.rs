@@ -9,6 +9,7 @@ mod link;
 mod neighbour;
 pub mod netfilter;
 pub mod netns;
+pub mod packet_socket;
 mod route;
 mod sockets;
 pub mod sysctl;

@@ -8,18 +8,15 @@ use std::{
 
 use nix::{
     errno::Errno,
-    libc::{self, sockaddr_in, sockaddr_ll},
-    net::if_::if_nametoindex,
+    libc::{self, sockaddr_in},
 };
 
 use super::{decode::Link, packet::proto, scenario::VLAN};
+use crate::net::packet_socket::{Received, ask_for_details, bind, receive, set};
 
 // linux/if_packet.h
-const PACKET_AUXDATA: libc::c_int = 8;
 const PACKET_VNET_HDR: libc::c_int = 15;
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
-const TP_STATUS_CSUMNOTREADY: u32 = 1 << 3;
-const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 
 // linux/tcp.h
 const TCP_REPAIR: libc::c_int = 19;
@@ -30,22 +27,6 @@ const GSO_UDP_L4: u8 = 5;
 
 /// Bytes that a socket may keep back for us.
 const BUFFER: libc::c_int = 16 << 20;
-
-/// Longest frame that is captured.
-const LONGEST: usize = 1 << 17;
-
-/// `struct tpacket_auxdata`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct AuxData {
-    status: u32,
-    len: u32,
-    snaplen: u32,
-    mac: u16,
-    net: u16,
-    vlan_tci: u16,
-    vlan_tpid: u16,
-}
 
 /// What was captured: the frame's own part if it was a frame, what was in it,
 /// and whether its checksum is still to be completed.
@@ -79,7 +60,7 @@ impl Tap {
     pub fn frames(interface: &str) -> io::Result<Self> {
         // Protocol 0: nothing is captured before the interface is named.
         let frames = open(libc::AF_PACKET, 0)?;
-        set(&frames, libc::SOL_PACKET, PACKET_AUXDATA, 1)?;
+        ask_for_details(&frames)?;
         set(&frames, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
         set(&frames, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER)?;
         bind(&frames, interface, libc::ETH_P_ALL)?;
@@ -135,7 +116,7 @@ impl Tap {
                         bytes.len(),
                         0,
                         (&raw const address).cast(),
-                        length::<sockaddr_in>(),
+                        libc::socklen_t::try_from(size_of::<sockaddr_in>()).unwrap_or_default(),
                     )
                 }
             }
@@ -178,8 +159,8 @@ impl Tap {
         let frames = matches!(self, Self::Frames { .. });
         let mut all = Vec::new();
         for socket in self.sockets() {
-            while let Some((bytes, aux)) = receive(socket) {
-                all.push(if frames { in_frame(&bytes, aux) } else { (None, bytes, false) });
+            while let Some(received) = receive(&socket) {
+                all.push(if frames { in_frame(&received) } else { (None, received.bytes, false) });
             }
         }
         all
@@ -194,22 +175,9 @@ pub fn forget(stream: &TcpStream) -> io::Result<()> {
     set(stream, libc::IPPROTO_TCP, TCP_REPAIR, 1)
 }
 
-/// Binds a socket to an interface, to capture packets of that protocol.
-fn bind(fd: &OwnedFd, interface: &str, protocol: libc::c_int) -> io::Result<()> {
-    // SAFETY: all-zero bytes are valid for the structure.
-    let mut address: sockaddr_ll = unsafe { std::mem::zeroed() };
-    address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET).unwrap_or_default();
-    address.sll_protocol = u16::try_from(protocol).unwrap_or_default().to_be();
-    address.sll_ifindex = if_nametoindex(interface)?.cast_signed();
-    // SAFETY: the address lives until the call returns and has that length.
-    let bound =
-        unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length::<sockaddr_ll>()) };
-    Errno::result(bound)?;
-    Ok(())
-}
-
 /// A frame taken apart.
-fn in_frame(bytes: &[u8], aux: AuxData) -> Captured {
+fn in_frame(received: &Received) -> Captured {
+    let bytes = &received.bytes;
     let mac = |at: usize| bytes.get(at..at + 6).and_then(|mac| mac.try_into().ok());
     let mut link = Link {
         dst: mac(0).unwrap_or_default(),
@@ -218,9 +186,7 @@ fn in_frame(bytes: &[u8], aux: AuxData) -> Captured {
         ethertype: super::decode::half(bytes, 12),
     };
     // The kernel has taken the outermost tag off.
-    if aux.status & TP_STATUS_VLAN_VALID != 0 {
-        link.tags.push(aux.vlan_tci);
-    }
+    link.tags.extend(received.vlan.map(|(_, tci)| tci));
     let mut at = 14;
     while link.ethertype == VLAN && bytes.len() >= at + 4 {
         link.tags.push(super::decode::half(bytes, at));
@@ -228,7 +194,7 @@ fn in_frame(bytes: &[u8], aux: AuxData) -> Captured {
         at += 4;
     }
     let rest = bytes.get(at..).unwrap_or_default().to_vec();
-    (Some(link), rest, aux.status & TP_STATUS_CSUMNOTREADY != 0)
+    (Some(link), rest, received.checksum_pending)
 }
 
 fn open(domain: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
@@ -239,64 +205,6 @@ fn open(domain: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn set(
-    fd: &impl AsRawFd,
-    level: libc::c_int,
-    option: libc::c_int,
-    value: libc::c_int,
-) -> io::Result<()> {
-    // SAFETY: the option's value is an int, which lives until the call returns.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            length::<libc::c_int>(),
-        )
-    };
-    Errno::result(result)?;
-    Ok(())
-}
-
-/// The next frame or packet, if one has come.
-fn receive(socket: BorrowedFd<'_>) -> Option<(Vec<u8>, AuxData)> {
-    let mut bytes = vec![0u8; LONGEST];
-    let mut control = [0u64; 16];
-    let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    // SAFETY: all-zero bytes are valid for the structure.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut vector;
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = size_of_val(&control);
-    // SAFETY: every pointer in `message` is to a live buffer of the length beside it.
-    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
-    bytes.truncate(usize::try_from(len).ok()?);
-    // SAFETY: the kernel has filled `message` in; its control buffer is live.
-    let aux = unsafe { aux_data(&message) };
-    Some((bytes, aux))
-}
-
-/// What the kernel says of a frame beside its bytes.
-///
-/// # Safety
-/// `message` was filled in by a successful `recvmsg`, its buffers are live.
-unsafe fn aux_data(message: &libc::msghdr) -> AuxData {
-    // SAFETY: the CMSG macros walk the control buffer within its length, and the
-    // kernel's message of this type is an `AuxData`.
-    unsafe {
-        let mut header = libc::CMSG_FIRSTHDR(message);
-        while !header.is_null() {
-            if (*header).cmsg_level == libc::SOL_PACKET && (*header).cmsg_type == PACKET_AUXDATA {
-                return libc::CMSG_DATA(header).cast::<AuxData>().read_unaligned();
-            }
-            header = libc::CMSG_NXTHDR(message, header);
-        }
-    }
-    AuxData::default()
-}
-
 fn internet_address(addr: Ipv4Addr) -> sockaddr_in {
     sockaddr_in {
         sin_family: libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default(),
@@ -304,9 +212,4 @@ fn internet_address(addr: Ipv4Addr) -> sockaddr_in {
         sin_addr: libc::in_addr { s_addr: u32::from(addr).to_be() },
         sin_zero: [0; 8],
     }
-}
-
-/// Size of an option or address, as system calls take it.
-fn length<T>() -> libc::socklen_t {
-    libc::socklen_t::try_from(size_of::<T>()).unwrap_or_default()
 }
