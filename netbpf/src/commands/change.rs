@@ -172,7 +172,7 @@ pub(super) fn running<'a>(observed: &'a Observed, name: Option<&str>) -> Result<
         (None, [only]) => only.topology.name.to_string(),
         (name, _) => name.unwrap_or("to be changed").to_owned(),
     };
-    let name = find(observed, &name)?;
+    let name = find(&observed.networks, &name)?;
     let network = observed.network(name.as_str()).map(|network| &network.topology);
     match network {
         Some(topology) if !topology.direct => Ok(topology),
@@ -189,6 +189,15 @@ struct Changed<'a> {
     ended_flows: u64,
 }
 
+// Which network is to change. (A documentation comment would be shown as what the verbs
+// do that have it.)
+#[derive(clap::Args, Debug)]
+pub(super) struct Which {
+    /// The network; can be left out if there is only one
+    #[arg(long, value_name = "NET")]
+    name: Option<String>,
+}
+
 /// Changes a network that runs: `ask` makes of a request for it as it is one for it
 /// as it should be.
 ///
@@ -197,14 +206,14 @@ struct Changed<'a> {
 /// changed then, or the error says so.
 pub(super) fn change(
     verb: &str,
-    network: Option<&str>,
+    which: &Which,
     globals: &Globals,
     ask: impl FnOnce(&mut Request) -> Result<()>,
 ) -> Result<ExitCode> {
     host::require_privileges(verb)?;
     let made = block_on(make(
         |observed| {
-            let mut request = Request::of(running(observed, network)?);
+            let mut request = Request::of(running(observed, which.name.as_deref())?);
             ask(&mut request)?;
             Ok(request)
         },

@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{change::change, up::refuse_clash};
+use super::{
+    change::{Which, change},
+    up::refuse_clash,
+};
 use crate::{
     cli::Globals,
     error::{Error, Result},
@@ -33,18 +36,16 @@ enum What {
         /// The namespaces
         #[arg(value_name = "NS[=IP[/LEN][/MAC]]", required = true)]
         namespaces: Vec<String>,
-        /// The network; can be left out if there is only one
-        #[arg(long, value_name = "NET")]
-        name: Option<String>,
+        #[command(flatten)]
+        which: Which,
     },
     /// Remove namespaces, their published ports and their flows
     Rm {
         /// The namespaces
         #[arg(value_name = "NS", required = true)]
         namespaces: Vec<String>,
-        /// The network; can be left out if there is only one
-        #[arg(long, value_name = "NET")]
-        name: Option<String>,
+        #[command(flatten)]
+        which: Which,
     },
 }
 
@@ -56,18 +57,18 @@ impl Args {
     /// was changed then.
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         match self.what {
-            What::Add { namespaces, name } => {
+            What::Add { namespaces, which } => {
                 let new: Vec<NamespaceSpec> =
                     namespaces.iter().map(|text| text.parse()).collect::<Result<_>>()?;
-                change("ns add", name.as_deref(), globals, |request| {
+                change("ns add", &which, globals, |request| {
                     add(request, new)?;
                     if globals.sandbox { refuse_clash(request) } else { Ok(()) }
                 })
             }
-            What::Rm { namespaces, name } => {
+            What::Rm { namespaces, which } => {
                 let gone: Vec<NamespaceName> =
                     namespaces.iter().map(|text| text.parse()).collect::<Result<_>>()?;
-                change("ns rm", name.as_deref(), globals, |request| remove(request, &gone))
+                change("ns rm", &which, globals, |request| remove(request, &gone))
             }
         }
     }

@@ -5,7 +5,10 @@ use std::{io::Write as _, process::ExitCode};
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::change::change;
+use super::{
+    change::{Which, change},
+    status::find,
+};
 use crate::{
     cli::Globals,
     error::{Context as _, Error, Result},
@@ -35,18 +38,16 @@ enum What {
         /// The ports, and where they lead
         #[arg(value_name = "[HOSTIP:]PORT[-END]:[NS:]PORT[-END][/PROTO]", required = true)]
         ports: Vec<String>,
-        /// The network; can be left out if there is only one
-        #[arg(long, value_name = "NET")]
-        name: Option<String>,
+        #[command(flatten)]
+        which: Which,
     },
     /// Withdraw published ports, and end their flows
     Rm {
         /// The ports on the host
         #[arg(value_name = "[HOSTIP:]PORT[-END][/PROTO]", required = true)]
         ports: Vec<String>,
-        /// The network; can be left out if there is only one
-        #[arg(long, value_name = "NET")]
-        name: Option<String>,
+        #[command(flatten)]
+        which: Which,
     },
     /// Show the published ports of all networks
     Ls {
@@ -92,18 +93,18 @@ impl Args {
     /// was changed then.
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         match self.what {
-            What::Add { ports, name } => {
+            What::Add { ports, which } => {
                 let new: Vec<PublishSpec> =
                     ports.iter().map(|text| text.parse()).collect::<Result<_>>()?;
-                change("publish add", name.as_deref(), globals, |request| {
+                change("publish add", &which, globals, |request| {
                     request.publish.extend(new);
                     Ok(())
                 })
             }
-            What::Rm { ports, name } => {
+            What::Rm { ports, which } => {
                 let gone: Vec<HostPorts> =
                     ports.iter().map(|text| text.parse()).collect::<Result<_>>()?;
-                change("publish rm", name.as_deref(), globals, |request| {
+                change("publish rm", &which, globals, |request| {
                     gone.iter().zip(&ports).try_for_each(|(gone, text)| remove(request, gone, text))
                 })
             }
@@ -139,20 +140,11 @@ fn remove(request: &mut Request, gone: &HostPorts, text: &str) -> Result<()> {
 /// What networks publish, by what is remembered of them.
 fn views(only: Option<&str>) -> Result<Vec<View>> {
     let networks = Host::here()?.store.networks()?;
-    let names: Vec<&str> = networks.iter().map(|network| network.topology.name.as_str()).collect();
-    if let Some(name) = only.filter(|name| !names.contains(name)) {
-        return Err(Error::usage(format!("there is no network {name}")).hint(
-            if names.is_empty() {
-                "there are none: netbpf up --namespaces 3 makes one".to_owned()
-            } else {
-                format!("there are {}", names.join(", "))
-            },
-        ));
-    }
+    let only = only.map(|name| find(&networks, name)).transpose()?;
     let mut views = Vec::new();
     for network in &networks {
         let topology = &network.topology;
-        if only.is_some_and(|name| topology.name.as_str() != name) {
+        if only.as_ref().is_some_and(|name| topology.name != *name) {
             continue;
         }
         for publish in &topology.published {

@@ -62,7 +62,7 @@ impl Args {
         block_on(async {
             let session = Session::open(Host::here()?)?;
             let observed = session.observe().await?;
-            let chosen = self.network.map(|name| find(&observed, &name)).transpose()?;
+            let chosen = self.network.map(|name| find(&observed.networks, &name)).transpose()?;
             if globals.format() != Format::Json {
                 for warning in warnings(&observed, chosen.as_ref()) {
                     say(globals, format_args!("warning: {warning}"));
@@ -108,10 +108,10 @@ fn chosen<'a>(
 ///
 /// # Errors
 /// There is none.
-pub fn find(observed: &Observed, name: &str) -> Result<LinkName> {
-    let found = observed.network(name).map(|network| network.topology.name.clone());
-    found.ok_or_else(|| {
-        let mut names = observed.networks.iter().map(|network| network.topology.name.as_str());
+pub fn find(networks: &[Recorded], name: &str) -> Result<LinkName> {
+    let mut names = networks.iter().map(|network| &network.topology.name);
+    names.find(|known| known.as_str() == name).cloned().ok_or_else(|| {
+        let mut names = networks.iter().map(|network| network.topology.name.as_str());
         let first = names.next();
         Error::usage(format!("there is no network {name}")).hint(match first {
             Some(first) => names.fold(format!("there are {first}"), |all, name| all + ", " + name),

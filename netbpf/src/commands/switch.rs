@@ -63,7 +63,7 @@ impl Args {
         store.forget_earlier_boots()?;
         let mut session = Session::open(host)?;
         let observed = session.observe().await?;
-        let name = status::find(&observed, &self.network)?;
+        let name = status::find(&observed.networks, &self.network)?;
         let Some(network) = observed.network(name.as_str()) else { return Ok(()) };
         session.datapaths().of(self.datapath).probe()?;
         let topology = other(&network.topology, self.datapath, observed.datapath.as_ref())?;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::change::change;
+use super::change::{Which, change};
 use crate::{
     cli::Globals,
     error::{Error, Result},
@@ -32,18 +32,16 @@ enum What {
         /// The interfaces
         #[arg(value_name = "DEV", required = true)]
         uplinks: Vec<String>,
-        /// The network; can be left out if there is only one
-        #[arg(long, value_name = "NET")]
-        name: Option<String>,
+        #[command(flatten)]
+        which: Which,
     },
     /// Let it use them no longer, and end the flows by them
     Rm {
         /// The interfaces
         #[arg(value_name = "DEV", required = true)]
         uplinks: Vec<String>,
-        /// The network; can be left out if there is only one
-        #[arg(long, value_name = "NET")]
-        name: Option<String>,
+        #[command(flatten)]
+        which: Which,
     },
 }
 
@@ -54,17 +52,16 @@ impl Args {
     /// What was asked wrongly, what the host lacks, or what went wrong; nothing
     /// was changed then.
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
-        let (What::Add { uplinks, .. } | What::Rm { uplinks, .. }) = &self.what;
+        let (verb, uplinks, which, each): (_, _, _, fn(&mut Request, &LinkName) -> Result<()>) =
+            match self.what {
+                What::Add { uplinks, which } => ("uplink add", uplinks, which, add),
+                What::Rm { uplinks, which } => ("uplink rm", uplinks, which, remove),
+            };
         let uplinks: Vec<LinkName> =
             uplinks.iter().map(|name| LinkName::existing(name)).collect::<Result<_>>()?;
-        match &self.what {
-            What::Add { name, .. } => change("uplink add", name.as_deref(), globals, |request| {
-                uplinks.iter().try_for_each(|uplink| add(request, uplink))
-            }),
-            What::Rm { name, .. } => change("uplink rm", name.as_deref(), globals, |request| {
-                uplinks.iter().try_for_each(|uplink| remove(request, uplink))
-            }),
-        }
+        change(verb, &which, globals, |request| {
+            uplinks.iter().try_for_each(|uplink| each(request, uplink))
+        })
     }
 }
 

@@ -93,7 +93,7 @@ pub(super) fn run(
             .collect();
         Ok((observed, lacking))
     })?;
-    let chosen = network.map(|name| find(&observed, name)).transpose()?;
+    let chosen = network.map(|name| find(&observed.networks, name)).transpose()?;
     let mut views = Vec::new();
     for (network, lacking) in observed.networks.iter().zip(&lacking) {
         let name = &network.topology.name;
