@@ -50,14 +50,20 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
         flow::track(seam, &mut entry, &flow, packet, now);
     }
     rewrite::trim(&mut seam.skb, packet.len).ok_or(DropReason::Rewrite)?;
-    // The host sends its own packets, it does not forward them.
-    let hops = u8::from(!seam.skb.is_from_host());
-    what.translate(&mut seam.skb, &flow, packet.header.ttl - hops).ok_or(DropReason::Rewrite)?;
+    let ttl = packet.header.ttl - hops(&seam.skb);
+    what.translate(&mut seam.skb, &flow, ttl).ok_or(DropReason::Rewrite)?;
     rewrite::macs(&mut seam.skb, flow.mac, endpoint.gateway_mac).ok_or(DropReason::Rewrite)?;
     Ok(Forward {
         counter: snat::counter(&flow),
         verdict: Verdict::Peer { ifindex: endpoint.ifindex },
     })
+}
+
+/// The hops that a packet goes into a namespace: the host sends its own packets, it does
+/// not forward them.
+#[inline(always)]
+pub(crate) fn hops(skb: &impl Skb) -> u8 {
+    u8::from(!skb.is_from_host())
 }
 
 /// Decides about a packet from outside that the stack is to take on once its

@@ -15,6 +15,7 @@ use crate::{
     rare::{Payload, Rare, Read},
     rewrite,
     seam::{Env, FlowEntry, FragmentsEntry, Seam, Skb, Tables},
+    snat,
     wire::{eth, ipv4::Header},
 };
 
@@ -324,15 +325,10 @@ fn copyable<S: Skb, T: Tables, E: Env>(
     }
 }
 
-/// The hops that fragments go with the first of a datagram, which is in hand: none where
-/// they come in again, or are the host's own.
+/// The hops that fragments go with the first of a datagram, which is in hand.
 #[inline(always)]
 fn hops(skb: &impl Skb, flow: &Flow) -> u8 {
-    u8::from(if flow.kind.is_to_endpoint() {
-        !skb.is_from_host()
-    } else {
-        flow.uplink != Flow::LOOPBACK
-    })
+    if flow.kind.is_to_endpoint() { dnat::hops(skb) } else { snat::hops(flow) }
 }
 
 /// Sends the held fragment with that ticket, if it still waits; returns the one

@@ -64,9 +64,7 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
         flow::track(seam, &mut entry, &flow, packet, now);
     }
     rewrite::trim(&mut seam.skb, packet.len).ok_or(DropReason::Rewrite)?;
-    // What comes in again by the loopback device is forwarded there, if it is not the host's.
-    let hops = u8::from(flow.uplink != Flow::LOOPBACK);
-    let ttl = packet.header.ttl.saturating_sub(hops);
+    let ttl = packet.header.ttl.saturating_sub(hops(&flow));
     what.translate(&mut seam.skb, &flow, ttl).ok_or(DropReason::Rewrite)?;
     let verdict = next_hop::send(&mut seam.skb, &flow, &hop)?;
     Ok(Forward { counter: counter(&flow), verdict })
@@ -99,6 +97,13 @@ pub fn by_stack<S: Skb, T: Tables, E: Env>(
     }
     what.translate(&mut seam.skb, &flow, packet.header.ttl).ok_or(DropReason::Rewrite)?;
     Ok(Forward { counter: counter(&flow), verdict: Verdict::Pass })
+}
+
+/// The hops that packets go out by a flow: what comes in again by the loopback device is
+/// forwarded there, if it is not the host's.
+#[inline(always)]
+pub(crate) fn hops(flow: &Flow) -> u8 {
+    u8::from(flow.uplink != Flow::LOOPBACK)
 }
 
 /// The row in which packets of this flow are counted.
