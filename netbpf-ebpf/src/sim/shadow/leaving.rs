@@ -70,16 +70,7 @@ impl Shadow {
                 Err(_) => return Dropped(id, &[DropReason::PrivateSource]),
             },
             Inside::OtherIcmp => return Dropped(id, &[DropReason::PrivateSource]),
-            Inside::BadQuote => {
-                return Dropped(id, &[DropReason::IcmpUnrelated, DropReason::Truncated]);
-            }
-            Inside::BadChecksum => return Dropped(id, &[DropReason::BadChecksum]),
-            Inside::Malformed if header.is_fragment() => {
-                return Dropped(id, &[DropReason::Fragment]);
-            }
-            Inside::Malformed => {
-                return Dropped(id, &[DropReason::Truncated, DropReason::BadHeader]);
-            }
+            inside => return Dropped(id, inside.reasons(header)),
         };
         if let Some(what) = self.by_session(frame, id, &packet) {
             return what;

@@ -115,16 +115,7 @@ impl Shadow {
                 self.leave_rest_to_stack(world, header);
                 return Passed(id);
             }
-            Inside::BadQuote => {
-                return Dropped(id, &[DropReason::IcmpUnrelated, DropReason::Truncated]);
-            }
-            Inside::BadChecksum => return Dropped(id, &[DropReason::BadChecksum]),
-            Inside::Malformed if header.is_fragment() => {
-                return Dropped(id, &[DropReason::Fragment]);
-            }
-            Inside::Malformed => {
-                return Dropped(id, &[DropReason::Truncated, DropReason::BadHeader]);
-            }
+            inside => return Dropped(id, inside.reasons(header)),
         };
         if header.ttl <= 1 {
             match self.comes_back(world, id, endpoint, &packet) {

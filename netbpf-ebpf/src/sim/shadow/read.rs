@@ -1,6 +1,6 @@
 //! Frames as the shadow reads them: with nothing of the datapath's parser.
 
-use netbpf_common::{Ipv4, MacAddr, proto};
+use netbpf_common::{DropReason, Ipv4, MacAddr, proto};
 
 use super::session::Pair;
 use crate::sim::{Frame, packet};
@@ -126,6 +126,19 @@ pub(super) enum Inside {
     BadChecksum,
     /// It ends before its own header does.
     Malformed,
+}
+
+impl Inside {
+    /// Why it is dropped where nobody else is to judge it; nothing for what makes sense.
+    pub(super) fn reasons(&self, header: &Header) -> &'static [DropReason] {
+        match self {
+            Self::Packet(_) | Self::Later | Self::OtherIcmp => &[],
+            Self::BadQuote => &[DropReason::IcmpUnrelated, DropReason::Truncated],
+            Self::BadChecksum => &[DropReason::BadChecksum],
+            Self::Malformed if header.is_fragment() => &[DropReason::Fragment],
+            Self::Malformed => &[DropReason::Truncated, DropReason::BadHeader],
+        }
+    }
 }
 
 /// Bytes of a transport header at least; nothing for protocols without ports.
