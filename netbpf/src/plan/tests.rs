@@ -53,23 +53,11 @@ fn bare() -> Observed {
 
 fn topology(name: &str, prefix: &str, third: u8, observed: &Observed) -> Topology {
     let request = Request {
-        name: LinkName::new(name).unwrap(),
         namespaces: NamespaceSpec::numbered(prefix, 2).unwrap(),
         uplinks: vec![LinkName::existing("up0").unwrap()],
-        direct: false,
-        ifname: None,
         subnet: Some(Subnet::containing(Ipv4Addr::new(172, 19, third, 0), 24)),
-        mtu: None,
         publish: vec![format!("80{third}:{prefix}1:80").parse().unwrap()],
-        max_flows: None,
-        flow_limit: None,
-        guard: None,
-        routed: None,
-        respect_netfilter: None,
-        log_level: None,
-        datapath: None,
-        fallback: None,
-        keeps: true,
+        ..Request::named(name)
     };
     Topology::validate(&request, observed).unwrap()
 }

@@ -56,6 +56,32 @@ pub struct Request {
     pub keeps: bool,
 }
 
+#[cfg(test)]
+impl Request {
+    /// One that leaves all open but the name.
+    pub(crate) fn named(name: &str) -> Self {
+        Self {
+            name: LinkName::new(name).unwrap(),
+            namespaces: Vec::new(),
+            direct: false,
+            ifname: None,
+            datapath: None,
+            fallback: None,
+            uplinks: Vec::new(),
+            subnet: None,
+            mtu: None,
+            publish: Vec::new(),
+            max_flows: None,
+            flow_limit: None,
+            guard: None,
+            routed: None,
+            respect_netfilter: None,
+            log_level: None,
+            keeps: true,
+        }
+    }
+}
+
 impl Request {
     /// A network that there is, asked for as it is.
     #[must_use]

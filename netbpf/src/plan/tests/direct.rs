@@ -4,23 +4,9 @@ use super::*;
 
 fn direct() -> Topology {
     let request = Request {
-        name: LinkName::new("net0").unwrap(),
         namespaces: ["a=10.0.0.1/24", "b=10.0.0.2/24"].map(|ns| ns.parse().unwrap()).into(),
         direct: true,
-        ifname: None,
-        uplinks: Vec::new(),
-        subnet: None,
-        mtu: None,
-        publish: Vec::new(),
-        max_flows: None,
-        flow_limit: None,
-        guard: None,
-        routed: None,
-        respect_netfilter: None,
-        log_level: None,
-        datapath: None,
-        fallback: None,
-        keeps: true,
+        ..Request::named("net0")
     };
     Topology::validate(&request, &bare()).unwrap()
 }

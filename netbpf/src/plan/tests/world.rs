@@ -395,23 +395,12 @@ impl World {
 /// A request of a network with namespaces and published ports.
 pub(super) fn request(kind: Kind, ns: &[String], publish: &[String]) -> Request {
     Request {
-        name: LinkName::new("net0").unwrap(),
         namespaces: ns.iter().map(|text| text.parse().unwrap()).collect(),
         uplinks: vec![LinkName::existing("up0").unwrap()],
-        direct: false,
-        ifname: None,
-        subnet: None,
-        mtu: None,
         publish: publish.iter().map(|text| text.parse().unwrap()).collect(),
-        max_flows: None,
-        flow_limit: None,
-        guard: None,
-        routed: None,
-        respect_netfilter: None,
-        log_level: None,
         datapath: Some(kind),
-        fallback: None,
         keeps: false,
+        ..Request::named("net0")
     }
 }
 

@@ -76,23 +76,9 @@ fn host() -> Observed {
 /// `netbpf up --namespaces 3 --uplink up0`.
 fn request() -> Request {
     Request {
-        name: LinkName::new("netbpf0").unwrap(),
         namespaces: NamespaceSpec::numbered("ns", 3).unwrap(),
         uplinks: names(&["up0"]),
-        direct: false,
-        ifname: None,
-        subnet: None,
-        mtu: None,
-        publish: Vec::new(),
-        max_flows: None,
-        flow_limit: None,
-        guard: None,
-        routed: None,
-        respect_netfilter: None,
-        log_level: None,
-        datapath: None,
-        fallback: None,
-        keeps: true,
+        ..Request::named("netbpf0")
     }
 }
 

@@ -87,21 +87,10 @@ fn error_about(error: &IcmpError, packet: &[u8], payload: &[u8], id: u16) -> Vec
 mod tests {
     use std::net::Ipv4Addr;
 
-    use super::{super::stage::Place, *};
+    use super::*;
 
     const A: Ipv4Addr = Ipv4Addr::new(172, 19, 0, 2);
     const B: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
-
-    fn came(bytes: Vec<u8>) -> Arrival {
-        Arrival {
-            step: 0,
-            place: Place::Outside,
-            link: None,
-            bytes,
-            pending: false,
-            in_parts: false,
-        }
-    }
 
     fn built(what: &What, arrival: &Arrival) -> Option<Vec<u8>> {
         build(what, 9, arrival)
@@ -110,7 +99,7 @@ mod tests {
     #[test]
     fn answers_go_back_the_way_that_things_came() {
         let what = What::Answer(Answer::Udp(b"yes".to_vec()));
-        let came = came(Ip::new(A, B, 7).udp(1000, 53, b"?"));
+        let came = Arrival::outside(Ip::new(A, B, 7).udp(1000, 53, b"?"));
         assert_eq!(built(&what, &came), Some(Ip::new(B, A, 9).udp(53, 1000, b"yes")));
         assert_eq!(built(&What::Answer(Answer::Echo), &came), None, "it was no echo request");
     }
@@ -122,7 +111,7 @@ mod tests {
         let answer = Answer::Tcp { flags, seq: Some(900), ack: None, data: Vec::new() };
         let expected =
             Segment { sport: 6, dport: 5, seq: 900, ack: 101, flags, ..Segment::default() };
-        let built = built(&What::Answer(answer), &came(Ip::new(A, B, 7).tcp(&syn)));
+        let built = built(&What::Answer(answer), &Arrival::outside(Ip::new(A, B, 7).tcp(&syn)));
         assert_eq!(built, Some(Ip::new(B, A, 9).tcp(&expected)));
     }
 
@@ -131,8 +120,8 @@ mod tests {
         let packet = Ip::new(A, B, 7).udp(1000, 53, b"a question");
         let error = IcmpError { by: None, kind: 3, code: 3, rest: [0; 4], quote: 8 };
         let expected = Ip::new(B, A, 9).icmp(3, 3, [0; 4], &packet[..28]);
-        assert_eq!(built(&What::Error(error.clone()), &came(packet)), Some(expected));
-        let another = came(Ip::new(A, B, 8).icmp(3, 1, [0; 4], b"whatever"));
+        assert_eq!(built(&What::Error(error.clone()), &Arrival::outside(packet)), Some(expected));
+        let another = Arrival::outside(Ip::new(A, B, 8).icmp(3, 1, [0; 4], b"whatever"));
         assert_eq!(built(&What::Error(error), &another), None);
     }
 }

@@ -24,6 +24,15 @@ pub struct Arrival {
     pub in_parts: bool,
 }
 
+#[cfg(test)]
+impl Arrival {
+    /// A packet that has come outside.
+    pub(super) fn outside(bytes: Vec<u8>) -> Self {
+        let place = Place::Outside;
+        Self { step: 0, place, link: None, bytes, pending: false, in_parts: false }
+    }
+}
+
 impl Arrival {
     /// Whether it is IPv4 and has a whole header.
     #[must_use]

@@ -303,23 +303,12 @@ mod tests {
         Scenario { number: 1, slot: 1, name: String::new(), steps }
     }
 
-    fn arrival(bytes: Vec<u8>) -> Arrival {
-        Arrival {
-            step: 0,
-            place: Place::Outside,
-            link: None,
-            bytes,
-            pending: false,
-            in_parts: false,
-        }
-    }
-
     #[test]
     fn chosen_numbers_are_called_by_their_order() {
         let stations = Stations::new();
         let scenario = scenario(Ip::new(A, B, 7).udp(1000, 2000, b""));
         let mut names = Names::new(&scenario, &stations);
-        let out = |id, sport| arrival(Ip::new(B, A, id).udp(sport, 2000, b""));
+        let out = |id, sport| Arrival::outside(Ip::new(B, A, id).udp(sport, 2000, b""));
         let kept = names.seen(&out(7, 1000));
         assert_eq!((kept.field("udp.sport"), kept.field("ip.id")), (Some("1000"), Some("0x0007")));
         let one = names.seen(&out(9, 40_000));
@@ -341,10 +330,10 @@ mod tests {
         };
         let ip = Ip::new(A, B, 7);
         let mut names = Names::new(&scenario(ip.tcp(&segment(1_000_000, 0))), &stations);
-        let seen = names.seen(&arrival(ip.tcp(&segment(3_000_000_000, 1_000_001))));
+        let seen = names.seen(&Arrival::outside(ip.tcp(&segment(3_000_000_000, 1_000_001))));
         assert_eq!(seen.field("tcp.seq"), Some("<isn 1>"));
         assert_eq!(seen.field("tcp.ack"), Some("1000001"));
-        let seen = names.seen(&arrival(ip.tcp(&segment(3_000_000_005, 4_000_000_000))));
+        let seen = names.seen(&Arrival::outside(ip.tcp(&segment(3_000_000_005, 4_000_000_000))));
         assert_eq!(seen.field("tcp.seq"), Some("<isn 1>+5"));
         assert_eq!(seen.field("tcp.ack"), Some("<isn 2>"));
     }
@@ -354,7 +343,13 @@ mod tests {
         let stations = Stations::new();
         let ip = Ip::new(A, B, 7);
         let segment = |seq, flags| {
-            arrival(ip.tcp(&Segment { sport: 1, dport: 2, seq, flags, ..Segment::default() }))
+            Arrival::outside(ip.tcp(&Segment {
+                sport: 1,
+                dport: 2,
+                seq,
+                flags,
+                ..Segment::default()
+            }))
         };
         let mut names = Names::new(&scenario(ip.udp(1, 2, b"")), &stations);
         let mut seq =
@@ -371,9 +366,9 @@ mod tests {
         let stations = Stations::new();
         let packet = Ip::new(A, B, 7).udp(1000, 2000, b"data");
         let mut names = Names::new(&scenario(packet.clone()), &stations);
-        let right = names.seen(&arrival(packet.clone()));
+        let right = names.seen(&Arrival::outside(packet.clone()));
         let mut broken = packet;
         broken[27] ^= 1;
-        assert!(!right.same(&names.seen(&arrival(broken))));
+        assert!(!right.same(&names.seen(&Arrival::outside(broken))));
     }
 }
