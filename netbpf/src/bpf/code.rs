@@ -41,7 +41,7 @@ pub fn code_sizes(object: &[u8]) -> Result<BTreeMap<String, CodeSize>> {
     let mut chains = BTreeMap::new();
     let sizes = functions.iter().map(|(place, function)| {
         let size = CodeSize {
-            instructions: function.code.len() / INSTRUCTION,
+            instructions: instructions(function.code).len(),
             frame: frame(function.code),
             chain: chain(&functions, *place, &mut chains),
         };
@@ -69,7 +69,12 @@ fn functions(object: &[u8]) -> Result<BTreeMap<Place, Function<'_>>> {
 }
 
 /// Bytes of an instruction.
-const INSTRUCTION: usize = 8;
+const INSTRUCTION: u8 = 8;
+
+/// The instructions of code.
+fn instructions(code: &[u8]) -> impl ExactSizeIterator<Item = &[u8]> {
+    code.chunks_exact(INSTRUCTION.into())
+}
 
 /// The functions that code at a place calls, and those whose addresses it loads, for
 /// helpers to call them.
@@ -78,20 +83,18 @@ fn callees(file: &File<'_>, place: Place, code: &[u8]) -> object::Result<Vec<Pla
     const LOAD_ADDRESS: u8 = 0x18;
     /// In a call's source register: of a function of the object, not of a helper.
     const PSEUDO_CALL: u8 = 1;
-    /// [`INSTRUCTION`], of a distance.
-    const LENGTH: i64 = 8;
     let section = file.section_by_index(SectionIndex(place.0))?;
     let targets: BTreeMap<u64, RelocationTarget> =
         section.relocations().map(|(at, relocation)| (at, relocation.target())).collect();
     let mut callees = Vec::new();
-    for (at, instruction) in (place.1..).step_by(INSTRUCTION).zip(code.chunks_exact(INSTRUCTION)) {
+    for (at, instruction) in (place.1..).step_by(INSTRUCTION.into()).zip(instructions(code)) {
         let is_call = instruction[0] == CALL && instruction[1] >> 4 == PSEUDO_CALL;
         if !is_call && instruction[0] != LOAD_ADDRESS {
             continue;
         }
         let constant = i64::from(constant(instruction));
         // A call's is the distance in instructions, from the next one.
-        let distance = if is_call { (constant + 1) * LENGTH } else { constant };
+        let distance = if is_call { (constant + 1) * i64::from(INSTRUCTION) } else { constant };
         match targets.get(&at) {
             Some(RelocationTarget::Symbol(index)) => {
                 let symbol = file.symbol_by_index(*index)?;
@@ -136,7 +139,7 @@ fn frame(code: &[u8]) -> usize {
     const FRAME_POINTER: u8 = 10;
     let mut lowest = 0_i32;
     let mut copies = [false; 16];
-    for instruction in code.chunks_exact(INSTRUCTION) {
+    for instruction in instructions(code) {
         let (op, dst, src) = (instruction[0], instruction[1] & 0xf, instruction[1] >> 4);
         let offset = i32::from(i16::from_le_bytes([instruction[2], instruction[3]]));
         let constant = constant(instruction);
