@@ -11,7 +11,9 @@ use std::{
 };
 
 use crate::{
-    net::netfilter::{Chain, Interface, Policy, Rule, Table, Verdict, Which},
+    datapath::Kind,
+    net::netfilter::{self, Chain, Interface, Policy, Rule, Table, Verdict, Which},
+    observe::Observed,
     topology::Topology,
 };
 
@@ -55,6 +57,21 @@ enum Cause {
     Policy,
     /// A rule.
     Rule { chain: String, id: u64, rejects: bool },
+}
+
+/// What the host's firewall would do to a network's packets that go past it, in words.
+/// That it cannot be read is worth a warning, too, but no failure.
+#[must_use]
+pub fn past(topology: &Topology, observed: &Observed) -> Vec<String> {
+    // What iptables moves, or eBPF for a network that respects the firewall, meets it.
+    if topology.datapath == Kind::Iptables || topology.respect_netfilter {
+        return Vec::new();
+    }
+    let index_of = |name: &str| observed.link(name).map(|link| link.index);
+    match netfilter::tables() {
+        Ok(tables) => warnings(topology, &tables, index_of),
+        Err(error) => vec![format!("whether the host's firewall filters is not known: {error}")],
+    }
 }
 
 /// What the firewall would do, or does where packets pass by it, in words; nothing

@@ -2,13 +2,15 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use crate::{apply::Progress, cli::Globals, plan::Step};
+use crate::{apply::Progress, cli::Globals, network::Listener, plan::Step};
 
 /// Tells of steps: each in a line if all is to be told, else all in one line
 /// that is written over, and only on a terminal.
 #[derive(Debug)]
 pub(crate) struct Teller {
     manner: Manner,
+    /// Whether only errors are said.
+    is_quiet: bool,
     /// Whether there is a line to be wiped.
     line: bool,
 }
@@ -31,7 +33,7 @@ impl Teller {
         } else {
             Manner::OneLine
         };
-        Self { manner, line: false }
+        Self { manner, is_quiet: globals.quiet, line: false }
     }
 
     /// Ends the line that was written over.
@@ -57,6 +59,15 @@ impl Progress for Teller {
                 write!(err, "\r\x1b[K{text}").and_then(|()| err.flush())
             }
         };
+    }
+}
+
+impl Listener for Teller {
+    fn say(&mut self, text: &str) {
+        self.finish();
+        if !self.is_quiet {
+            let _ = writeln!(io::stderr(), "{text}");
+        }
     }
 }
 

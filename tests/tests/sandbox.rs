@@ -13,7 +13,7 @@ use std::{
 
 /// Runs `ip ARGUMENTS` in a namespace of a sandbox.
 #[track_caller]
-fn ip(ns: &netbpf::sandbox::Namespace, arguments: &str) -> String {
+fn ip(ns: &netbpf::namespace::Namespace, arguments: &str) -> String {
     finish(ns.command("ip").args(arguments.split_whitespace())).ok().stdout
 }
 

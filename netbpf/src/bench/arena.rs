@@ -20,8 +20,9 @@ use crate::{
     bpf::Datapath,
     error::{Context as _, Error, Result},
     host::Host,
+    namespace::Namespace,
     net::Netlink,
-    sandbox::{Namespace, Sandbox, Wire, World},
+    sandbox::{Sandbox, Wire, World},
     session::block_on,
 };
 

@@ -9,8 +9,8 @@ use crate::{
     cli::Globals,
     error::{Context as _, Error, Result},
     host::{self, Host},
+    interrupt, network,
     output::{CANNOT_WRITE, Format, Sink, write_json},
-    plan,
     progress::{Teller, say},
     session::{Session, block_on},
     state::Recorded,
@@ -89,7 +89,7 @@ impl Args {
     }
 
     async fn remove(self, globals: &Globals) -> Result<Vec<String>> {
-        crate::interrupt::catch()?;
+        interrupt::catch()?;
         let host = Host::here()?;
         let store = host.store.clone();
         let _lock = store.lock()?;
@@ -109,22 +109,9 @@ impl Args {
         }
         let mut removed = Vec::with_capacity(chosen.len());
         for name in chosen {
-            // Anew for each: what the last one of them needs is not the others'.
-            let observed = session.observe().await?;
-            let Some(network) = observed.network(&name) else { continue };
-            let steps = plan::down(network, &observed, &store);
-            let mut teller = Teller::new(globals);
-            let mut warnings = Vec::new();
-            let (topology, journal) = (&network.topology, network.journal.clone());
-            let done =
-                session.tear_down(topology, journal, &steps, &mut teller, &mut warnings).await;
-            teller.finish();
-            for warning in warnings {
-                say(globals, format_args!("warning: {warning}"));
+            if network::remove(&mut session, &name, &mut Teller::new(globals)).await? {
+                removed.push(name);
             }
-            done?;
-            say(globals, format_args!("network {name} is gone"));
-            removed.push(name);
         }
         Ok(removed)
     }

@@ -99,10 +99,5 @@ fn remove(request: &mut Request, gone: &[NamespaceName]) -> Result<()> {
     let is_gone = |name: &str| gone.iter().any(|gone| gone.as_str() == name);
     request.namespaces.retain(|has| !is_gone(has.name.as_str()));
     request.publish.retain(|spec| !spec.target.as_deref().is_some_and(is_gone));
-    if request.namespaces.is_empty() {
-        let network = &request.name;
-        return Err(Error::usage(format!("the network {network} would have no namespace"))
-            .hint(format!("take it down: netbpf down {network}")));
-    }
     Ok(())
 }

@@ -6,17 +6,15 @@ use std::{io::Write as _, process::ExitCode};
 
 use crate::{
     cli::Globals,
-    datapath::Kind,
     error::{Context as _, Error, Result},
     firewall,
     host::{self, Host},
-    net::netfilter,
     observe::Observed,
     output::{CANNOT_WRITE, Column, Format, Row, Sink, Table, write_json},
     progress::say,
     session::{Session, block_on},
     state::Recorded,
-    topology::{LinkName, Topology},
+    topology::LinkName,
 };
 
 use self::view::{NetworkView, StatusView};
@@ -74,25 +72,11 @@ impl Args {
     }
 }
 
-/// What the host's firewall would make of a network's packets if they passed by
-/// it, as those of iptables and of a network that respects it do. That it cannot be read is worth a warning,
-/// too, but no failure.
-pub(super) fn firewall_warnings(topology: &Topology, observed: &Observed) -> Vec<String> {
-    if topology.datapath == Kind::Iptables || topology.respect_netfilter {
-        return Vec::new();
-    }
-    let index_of = |name: &str| observed.link(name).map(|link| link.index);
-    match netfilter::tables() {
-        Ok(tables) => firewall::warnings(topology, &tables, index_of),
-        Err(error) => vec![format!("whether the host's firewall filters is not known: {error}")],
-    }
-}
-
 /// The warnings about the network of that name, or about all.
 fn warnings(observed: &Observed, only: Option<&LinkName>) -> Vec<String> {
     let chosen = chosen(observed, only);
     let chosen = chosen.filter(|network| !network.topology.direct);
-    chosen.flat_map(|network| firewall_warnings(&network.topology, observed)).collect()
+    chosen.flat_map(|network| firewall::past(&network.topology, observed)).collect()
 }
 
 /// The network of that name, or all.

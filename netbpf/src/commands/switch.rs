@@ -7,12 +7,12 @@ use crate::{
     cli::Globals,
     commands::{change::print_steps, status},
     datapath::Kind,
-    error::{Error, Result},
+    error::Result,
     host::{self, Host},
+    network::switched,
     plan,
     progress::{Teller, say},
     session::{Session, block_on},
-    topology::{Guard, Topology},
 };
 
 /// Switch a running network over to another datapath
@@ -66,7 +66,7 @@ impl Args {
         let name = status::find(&observed.networks, &self.network)?;
         let Some(network) = observed.network(name.as_str()) else { return Ok(()) };
         session.datapaths().of(self.datapath).probe()?;
-        let topology = other(&network.topology, self.datapath, observed.datapath.as_ref())?;
+        let topology = switched(&network.topology, self.datapath, observed.datapath.as_ref())?;
         let steps = plan::switch(&topology, &observed, &store);
         if self.dry_run {
             return print_steps(&topology, &steps, globals);
@@ -88,39 +88,4 @@ impl Args {
         let observed = session.observe().await?;
         status::print(&observed, &session, Some(&name), globals)
     }
-}
-
-/// The network with that datapath; switched back if it is being switched away
-/// from it.
-fn other(
-    topology: &Topology,
-    to: Kind,
-    loaded: Option<&crate::observe::DatapathSeen>,
-) -> Result<Topology> {
-    if topology.direct {
-        return Err(Error::usage(format!("the network {} has no datapath", topology.name))
-            .because("it is direct: the kernel's veth alone moves its packets"));
-    }
-    if !topology.leaving.is_empty() {
-        return Err(Error::usage(format!("the network {} cannot be switched now", topology.name))
-            .because("it is being changed, and that was interrupted")
-            .hint("finish that first: netbpf up with what it is to be"));
-    }
-    let former = if topology.datapath == to { topology.former } else { Some(topology.datapath) };
-    let guard = match topology.guard {
-        guard if guard.is_possible(to) => guard,
-        Guard::Strict => {
-            return Err(Error::usage("the source guard strict is not for the iptables datapath")
-                .because("rules of iptables do not see what namespaces send one another, nor ARP")
-                .hint("take the network down and up again with another --source-guard"));
-        }
-        _ => Guard::default_of(to),
-    };
-    let mut switched = Topology { datapath: to, former, guard, fallback: None, ..topology.clone() };
-    if let Some(seen) = loaded {
-        switched.max_flows = seen.options.max_flows;
-        switched.log_level = seen.options.log_level;
-        switched.flow_limit = switched.flow_limit.min(switched.max_flows);
-    }
-    Ok(switched)
 }

@@ -10,8 +10,9 @@ use crate::{
     cli::Globals,
     datapath::Kind,
     error::{Context as _, Error, Result},
-    host,
+    host, interrupt, network,
     output::{CANNOT_WRITE, Format, Sink},
+    progress::Teller,
     sandbox::{HOST, OUTSIDE},
     session::{Session, block_on},
     spec::{Source, placed},
@@ -90,7 +91,9 @@ impl Args {
             if dry_run {
                 return change::print_plan(&request, globals).await.map(|_| ());
             }
-            let made = change::make(|_| Ok(request.clone()), request.direct, globals).await?;
+            interrupt::catch()?;
+            let listener = &mut Teller::new(globals);
+            let made = network::make(|_| Ok(request.clone()), request.direct, listener).await?;
             picture(&made.session, &made.topology, globals).await
         });
         done.map_err(|error| placed(error, file.as_ref()))?;

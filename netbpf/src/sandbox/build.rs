@@ -10,12 +10,10 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{
-    HOST, Namespace, OUTSIDE, Wire, World,
-    namespace::{enter_mounts, on_a_thread},
-};
+use super::{HOST, OUTSIDE, Wire, World};
 use crate::{
     error::{Context as _, Error, Result},
+    namespace::{Namespace, enter_mounts, on_a_thread},
     net::{Entered, Netlink, NewVeth, Worker, ethtool, netns, sysctl},
     session::block_on,
     topology::{LOOPBACK, mac},

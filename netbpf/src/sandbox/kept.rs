@@ -35,12 +35,10 @@ use nix::{
     unistd::{Pid, getppid},
 };
 
-use super::{
-    Sandbox, World, mounts,
-    namespace::{enter_mounts, on_a_thread},
-};
+use super::{Sandbox, World, mounts};
 use crate::{
     error::{Context as _, Result},
+    namespace::{enter_mounts, on_a_thread},
     net::netns,
     state::{Lock, Store},
 };

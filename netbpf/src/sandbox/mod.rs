@@ -19,17 +19,16 @@
 mod build;
 pub(crate) mod kept;
 mod mounts;
-mod namespace;
 mod world;
 
 use std::{env, ffi::OsStr, fs::File, process::Command, sync::Arc};
 
 use crate::{
     error::{Context as _, Error, Result},
+    namespace::{self, Namespace},
     net::netns::{self, Named},
 };
 
-pub use namespace::Namespace;
 pub use world::{Wire, World};
 
 /// Name of the network namespace that plays the machine.

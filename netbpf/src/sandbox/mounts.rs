@@ -13,8 +13,10 @@ use nix::{
     unistd::Pid,
 };
 
-use super::namespace::on_a_thread;
-use crate::error::{Context as _, Error, Result};
+use crate::{
+    error::{Context as _, Error, Result},
+    namespace::on_a_thread,
+};
 
 /// Where names of namespaces and what netbpf remembers are.
 const RUN: &str = "/run";

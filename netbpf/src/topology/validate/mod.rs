@@ -56,6 +56,11 @@ impl Topology {
         if request.direct {
             return direct::validate(request, observed);
         }
+        if request.namespaces.is_empty() {
+            let network = &request.name;
+            return Err(Error::usage(format!("the network {network} would have no namespace"))
+                .hint(format!("take it down: netbpf down {network}")));
+        }
         let datapath = request.datapath.or(recorded.map(|topology| topology.datapath));
         let datapath = datapath.unwrap_or(Kind::Ebpf);
         check_datapath(datapath, request)?;

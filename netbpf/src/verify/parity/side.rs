@@ -21,8 +21,9 @@ use super::{
 };
 use crate::{
     error::{Context as _, Error, Result},
+    namespace::Namespace,
     net::{Netlink, ethtool},
-    sandbox::{Namespace, Sandbox, World},
+    sandbox::{Sandbox, World},
     session::block_on,
     topology::{INSIDE, Subnet},
 };

@@ -1,4 +1,4 @@
-//! A network namespace of a sandbox: being inside.
+//! Being inside a network namespace, on a thread or with a process.
 
 use std::{
     env,
@@ -20,8 +20,8 @@ use nix::{
 
 use crate::error::{Context as _, Error, Result};
 
-/// A network namespace of a sandbox, and the sandbox's mounts. A clone is the
-/// same namespace.
+/// A network namespace, and the mounts by which it has its name: a sandbox's, or those
+/// of the machine. A clone is the same namespace.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     name: String,
@@ -30,11 +30,28 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    pub(super) fn new(name: &str, mounts: &Arc<File>, net: File) -> Self {
+    pub(crate) fn new(name: &str, mounts: &Arc<File>, net: File) -> Self {
         Self { name: name.to_owned(), net: Arc::new(net), mounts: Arc::clone(mounts) }
     }
 
-    /// Its name below the sandbox's `/run/netns`.
+    /// The one that the calling thread is in, by a name of its own.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(crate) fn here(name: &str) -> Result<Self> {
+        let open = |kind: &str| {
+            let path = format!("/proc/thread-self/ns/{kind}");
+            File::open(&path).context(format!("cannot open {path}"))
+        };
+        Ok(Self::new(name, &Arc::new(open("mnt")?), open("net")?))
+    }
+
+    /// Another one whose name is among the same mounts.
+    pub(crate) fn beside(&self, name: &str, net: File) -> Self {
+        Self::new(name, &self.mounts, net)
+    }
+
+    /// Its name below `/run/netns`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -54,7 +71,7 @@ impl Namespace {
     }
 
     /// A command that will run inside, in the directory that this process is in
-    /// now if the sandbox has it, whatever `Command::current_dir` says.
+    /// now if its mounts have it, whatever `Command::current_dir` says.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let inside = self.clone();
         let directory = env::current_dir().ok();
@@ -78,23 +95,23 @@ impl Namespace {
 
     /// Moves the calling thread, or a child between fork and exec, inside, to
     /// the root directory.
-    pub(super) fn enter(&self) -> Result<(), Errno> {
+    pub(crate) fn enter(&self) -> Result<(), Errno> {
         enter_mounts(&self.mounts)?;
         setns(&*self.net, CloneFlags::CLONE_NEWNET)
     }
 }
 
 /// Moves the calling thread into a mount namespace, to its root directory.
-pub(super) fn enter_mounts(mounts: &File) -> Result<(), Errno> {
+pub(crate) fn enter_mounts(mounts: &File) -> Result<(), Errno> {
     // Threads share root and working directory, and who shares them is not let in.
     unshare(CloneFlags::CLONE_FS)?;
     setns(mounts, CloneFlags::CLONE_NEWNS)
 }
 
 /// Runs `f` in a thread of its own, which may go where it likes.
-pub(super) fn on_a_thread<T: Send>(f: impl FnOnce() -> Result<T, Error> + Send) -> Result<T> {
+pub(crate) fn on_a_thread<T: Send>(f: impl FnOnce() -> Result<T, Error> + Send) -> Result<T> {
     thread::scope(|scope| {
-        let builder = thread::Builder::new().name("sandbox".into());
+        let builder = thread::Builder::new().name("namespace".into());
         let thread = builder.spawn_scoped(scope, f).context("cannot start a thread")?;
         thread.join().unwrap_or_else(|panic| resume_unwind(panic))
     })

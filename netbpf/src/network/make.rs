@@ -1,0 +1,126 @@
+//! From what is asked for to what there is: looking, planning, doing.
+
+use super::Listener;
+use crate::{
+    bpf::put_back_grace_periods,
+    datapath::{Datapath as _, Kind},
+    error::Result,
+    firewall,
+    host::Host,
+    net::listeners,
+    observe::Observed,
+    plan::{self, Step},
+    session::Session,
+    topology::{Request, Topology},
+};
+
+/// A network that was made, or changed.
+pub(crate) struct Made {
+    pub(crate) session: Session,
+    pub(crate) topology: Topology,
+    /// Flows that were ended.
+    pub(crate) ended_flows: u64,
+}
+
+/// Begins. A direct network asks nothing of the host's datapath, whatever that is.
+///
+/// # Errors
+/// It cannot.
+pub(crate) fn open(host: Host, direct: bool) -> Result<Session> {
+    if direct { Session::open_to_remove(host) } else { Session::open(host) }
+}
+
+/// Finds out what is to be done, and warns of what may not be meant.
+///
+/// # Errors
+/// What was asked wrongly, or what the host lacks.
+pub(crate) fn prepare(
+    session: &Session,
+    request: &Request,
+    observed: &Observed,
+    listener: &mut dyn Listener,
+) -> Result<(Topology, Vec<Step>)> {
+    let request = choose(session, request, observed)?;
+    let topology = Topology::validate(&request, observed)?;
+    if let Some(why) = &request.fallback {
+        listener.say(&format!("note: iptables moves the packets, not eBPF: {why}"));
+    }
+    if !topology.direct {
+        let warnings = topology.warnings(observed, &listeners());
+        for warning in warnings.into_iter().chain(firewall::past(&topology, observed)) {
+            listener.say(&format!("warning: {warning}"));
+        }
+    }
+    let steps = plan::up(&topology, observed, &session.host.store);
+    Ok((topology, steps))
+}
+
+/// The request with a datapath that can run here: the one that was asked for or
+/// that the network has, else eBPF, else iptables.
+fn choose(session: &Session, request: &Request, observed: &Observed) -> Result<Request> {
+    let mut request = request.clone();
+    if request.direct {
+        return Ok(request);
+    }
+    let existing = observed.network(request.name.as_str());
+    let kind = request.datapath.or(existing.map(|network| network.topology.datapath));
+    let datapaths = session.datapaths();
+    match kind {
+        Some(kind) => datapaths.of(kind).probe()?,
+        None => match datapaths.ebpf.probe() {
+            Ok(()) => request.datapath = Some(Kind::Ebpf),
+            Err(lacking) => {
+                datapaths.iptables.probe().map_err(|neither| neither.besides(&lacking))?;
+                request.datapath = Some(Kind::Iptables);
+                request.fallback = Some(lacking.to_string());
+            }
+        },
+    }
+    Ok(request)
+}
+
+/// Makes what `ask` asks for, which sees what there is, or changes what there is to it.
+///
+/// # Errors
+/// What was asked wrongly, what the host lacks, or what went wrong; nothing was
+/// changed then, or the error says so.
+pub(crate) async fn make(
+    ask: impl FnOnce(&Observed) -> Result<Request>,
+    direct: bool,
+    listener: &mut dyn Listener,
+) -> Result<Made> {
+    let host = Host::here()?;
+    let _lock = host.store.lock()?;
+    put_back_grace_periods();
+    host.store.forget_earlier_boots()?;
+    let mut session = open(host, direct)?;
+    let observed = session.observe().await?;
+    let request = ask(&observed)?;
+    let (topology, steps) = prepare(&session, &request, &observed, listener)?;
+    let mut ended_flows = 0;
+    if steps.is_empty() {
+        listener.say(&nothing_to_do(&topology));
+    } else {
+        let existing = observed.network(topology.name.as_str());
+        let done = session.build(&topology, existing, &steps, listener).await?;
+        for warning in done.warnings {
+            listener.say(&format!("warning: {warning}"));
+        }
+        ended_flows = done.ended_flows;
+        if existing.is_some_and(|existing| existing.topology != topology) {
+            listener.say(&changed(&topology, ended_flows));
+        }
+    }
+    Ok(Made { session, topology, ended_flows })
+}
+
+/// What has become of a network that was changed.
+fn changed(topology: &Topology, ended_flows: u64) -> String {
+    let flows = if ended_flows == 1 { "flow" } else { "flows" };
+    format!("network {} is changed: {ended_flows} {flows} ended", topology.name)
+}
+
+/// What is said where all is there.
+pub(crate) fn nothing_to_do(topology: &Topology) -> String {
+    format!("network {} is up already: nothing to do", topology.name)
+}
