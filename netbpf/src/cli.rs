@@ -184,6 +184,7 @@ impl Verb {
         match self {
             Self::Up(args) => args.load(),
             Self::Plan(args) => args.load(),
+            Self::Down(args) => args.load(),
             _ => Ok(()),
         }
     }

@@ -48,11 +48,11 @@ enum Home {
 impl Home {
     fn find() -> Result<Self> {
         let own = Root::of("thread-self")?;
+        if own.shared.is_some() {
+            // What a boot or a container has set up to last, be it once copied from another.
+            return Ok(Self::Here);
+        }
         let Some(group) = own.master else {
-            if own.shared.is_some() {
-                // Nobody's copy: what a boot or a container has set up to last.
-                return Ok(Self::Here);
-            }
             // Where mounts do not propagate, a copy shows no trace of what it
             // was copied from. The first ancestor has what lasts longest.
             let ancestors = ancestors();
@@ -157,12 +157,16 @@ mod tests {
 44 43 254:0 / / rw,relatime master:1 - ext4 /dev/vda rw
 48 44 0:39 / /sys rw,relatime - sysfs ns1 rw
 ";
+    const CONTAINER: &str = "\
+90 89 0:40 / / rw,relatime shared:5 master:1 - overlay overlay rw
+";
     const PRIVATE: &str = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,shared:9\n";
 
     #[test]
     fn a_copy_is_recognised_by_its_master() {
         assert_eq!(propagation(BOOTED), (Some(1), None));
         assert_eq!(propagation(COPY), (None, Some(1)));
+        assert_eq!(propagation(CONTAINER), (Some(5), Some(1)));
         assert_eq!(propagation(PRIVATE), (None, None));
         assert_eq!(propagation(""), (None, None));
     }

@@ -282,3 +282,22 @@ fn killed_at_any_step_a_change_leaves_nothing_that_down_does_not_remove() {
         });
     }
 }
+
+#[test]
+fn a_file_takes_down_the_network_that_it_is_about() {
+    let host = Host::new();
+    host.up("--namespaces 1");
+    host.netbpf("up --name shop --ns web --subnet 10.8.0.0/24").ok();
+    let file = File::new("down");
+    file.write("name = \"shop\"\nns = [\"whatever\", { name = 7 }]\n");
+    let arguments = format!("down -f {}", file.0.display());
+    // What else the file says is not what `down` is about.
+    host.netbpf(&arguments).ok().complains("network shop is gone");
+    host.netbpf(&arguments).ok().complains("there is no network shop");
+    host.netbpf(&format!("{arguments} netbpf0")).exits(2).complains("cannot be used with");
+    file.write("name = 7\n");
+    host.netbpf(&arguments).exits(2).complains(":1:8: name is not as it should be");
+    file.write("ns = [\"web\"]\n");
+    host.netbpf(&arguments).ok().complains("network netbpf0 is gone");
+    host.netbpf("down -f /nonexistent/netbpf.toml").exits(1).complains("cannot read");
+}

@@ -1,14 +1,14 @@
-//! `install`: the binary, its manual pages and its completions.
+//! `install`: the binary, its manual pages, its completions and the unit for systemd.
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::{Path, PathBuf, absolute},
     process::Command,
 };
 
 use anyhow::{Context as _, Result};
 
-use crate::{process, setup};
+use crate::{process, setup, toolchain::workspace};
 
 /// Where each shell looks for completions, below the prefix.
 const COMPLETIONS: [(&str, &str); 3] = [
@@ -16,6 +16,9 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("zsh", "share/zsh/site-functions/_netbpf"),
     ("fish", "share/fish/vendor_completions.d/netbpf.fish"),
 ];
+
+/// The unit that brings a file's network up at boot.
+const UNIT: &str = "netbpf@.service";
 
 #[derive(clap::Args)]
 pub(crate) struct Install {
@@ -26,12 +29,33 @@ pub(crate) struct Install {
     /// Put the files below this folder instead of the root, as packagers do
     #[arg(long, value_name = "DIR")]
     destdir: Option<PathBuf>,
+
+    /// Install this executable instead of building one
+    #[arg(skip)]
+    binary: Option<PathBuf>,
 }
 
 impl Install {
+    /// The files of a prefix below a folder.
+    pub(crate) fn staged(prefix: PathBuf, destdir: PathBuf, binary: Option<PathBuf>) -> Self {
+        Self { prefix, destdir: Some(destdir), binary }
+    }
+
     pub(crate) fn run(&self) -> Result<()> {
-        setup::ensure()?;
-        let binary = process::build_release()?;
+        for path in self.files()? {
+            println!("{}", path.display());
+        }
+        Ok(())
+    }
+
+    /// Writes the files, and tells them: the executable first.
+    pub(crate) fn files(&self) -> Result<Vec<PathBuf>> {
+        let binary = if let Some(binary) = &self.binary {
+            absolute(binary).with_context(|| format!("cannot find {}", binary.display()))?
+        } else {
+            setup::ensure()?;
+            process::build_release()?
+        };
         let prefix = self.target();
 
         let installed = prefix.join("bin/netbpf");
@@ -39,12 +63,12 @@ impl Install {
         // The old one may be running, and then cannot be written to.
         let _ = fs::remove_file(&installed);
         fs::copy(&binary, &installed).with_context(|| cannot_write(&installed))?;
-        println!("{}", installed.display());
+        let mut files = vec![installed];
 
         let man = prefix.join("share/man/man1");
         fs::create_dir_all(&man).with_context(|| cannot_write(&man))?;
         process::run(Command::new(&binary).args(["generate", "man"]).arg(&man))?;
-        println!("{}/", man.display());
+        files.push(man);
 
         for (shell, path) in COMPLETIONS {
             let file = prefix.join(path);
@@ -52,9 +76,17 @@ impl Install {
                 process::output(Command::new(&binary).args(["generate", "completions", shell]))?;
             create_parent(&file)?;
             fs::write(&file, script).with_context(|| cannot_write(&file))?;
-            println!("{}", file.display());
+            files.push(file);
         }
-        Ok(())
+
+        let unit = prefix.join("lib/systemd/system").join(UNIT);
+        let text = fs::read_to_string(workspace().join("packaging").join(UNIT))?;
+        let own = Path::new("/").join(&self.prefix).join("bin/netbpf");
+        create_parent(&unit)?;
+        fs::write(&unit, text.replace("/usr/bin/netbpf", &own.to_string_lossy()))
+            .with_context(|| cannot_write(&unit))?;
+        files.push(unit);
+        Ok(files)
     }
 
     /// The prefix as seen from here: below the destdir if there is one.
@@ -84,7 +116,8 @@ mod tests {
     #[test]
     fn target_is_below_destdir() {
         let install = |prefix: &str, destdir: Option<&str>| {
-            Install { prefix: prefix.into(), destdir: destdir.map(Into::into) }.target()
+            let destdir = destdir.map(Into::into);
+            Install { prefix: prefix.into(), destdir, binary: None }.target()
         };
         assert_eq!(install("/usr", None), Path::new("/usr"));
         assert_eq!(install("/usr", Some("/tmp/root")), Path::new("/tmp/root/usr"));

@@ -7,6 +7,7 @@ use clap::Parser;
 
 mod bench;
 mod conformance;
+mod deb;
 mod fuzz;
 mod install;
 mod process;
@@ -73,8 +74,10 @@ enum Verb {
     /// does not hold is saved in fuzz/artifacts/, what reaches something new in
     /// fuzz/target/found/.
     Fuzz(fuzz::Fuzz),
-    /// Install the binary, its manual pages and shell completions
+    /// Install the binary, its manual pages, shell completions and the unit for systemd
     Install(install::Install),
+    /// Make a Debian package, and print where it is
+    Deb(deb::Deb),
 }
 
 const EXAMPLES: &str = "Examples:
@@ -85,7 +88,8 @@ const EXAMPLES: &str = "Examples:
   cargo xtask conformance 4787           what proves the requirements on UDP
   cargo xtask fuzz --seconds 600         odd packets and histories, ten minutes each
   cargo xtask fuzz packet --runs 1000000 a million odd packets
-  cargo xtask install --destdir /tmp/x   see what an installation consists of";
+  cargo xtask install --destdir /tmp/x   see what an installation consists of
+  cargo xtask deb                        a package for Debian";
 
 fn main() -> ExitCode {
     let result = match Verb::parse() {
@@ -96,6 +100,7 @@ fn main() -> ExitCode {
         Verb::Conformance(conformance) => conformance.run(),
         Verb::Fuzz(fuzz) => fuzz.run(),
         Verb::Install(install) => install.run(),
+        Verb::Deb(deb) => deb.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -31,6 +31,8 @@ const TEST_PACKAGES: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("dbus-daemon", "dbus-daemon"),
     ("turnserver", "coturn"),
+    ("systemd-nspawn", "systemd-container"),
+    ("dpkg-shlibdeps", "dpkg-dev"),
     // For the fuzzer's engine.
     ("c++", "g++"),
 ];
@@ -73,12 +75,23 @@ pub(crate) fn setup_tests() -> Result<()> {
     fuzz::install()
 }
 
+/// Installs what is missing of these commands, each with the package that brings it.
+pub(crate) fn require_commands(commands: &[(&str, &str)]) -> Result<()> {
+    let missing = missing(commands);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("packages: installing {}", missing.join(", "));
+    Apt::default().install(&missing)
+}
+
+fn missing<'a>(commands: &[(&str, &'a str)]) -> Vec<&'a str> {
+    let missing = commands.iter().filter(|(command, _)| !is_command(command));
+    missing.map(|(_, package)| *package).collect()
+}
+
 fn install_packages() -> Result<()> {
-    let mut missing: Vec<_> = TEST_PACKAGES
-        .iter()
-        .filter(|(command, _)| !is_command(command))
-        .map(|(_, package)| *package)
-        .collect();
+    let mut missing = missing(TEST_PACKAGES);
     let firewalld = tools_dir().join("firewalld");
     if !firewalld.exists() {
         missing.extend(FIREWALLD_PACKAGES);

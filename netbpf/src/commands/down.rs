@@ -1,6 +1,6 @@
 //! `netbpf down`: takes networks away.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use crate::{
     output::{CANNOT_WRITE, Format, Sink, write_json},
     progress::{Teller, say},
     session::{Session, block_on},
+    spec::File,
     state::Recorded,
 };
 
@@ -26,12 +27,16 @@ use crate::{
 Examples:
   netbpf down            the only network
   netbpf down shop       that one
+  netbpf down -f FILE    that of the file
   netbpf down --all      all of this host
   netbpf down --sandbox  the sandbox, with all networks in it")]
 pub struct Args {
     /// The network; can be left out if there is only one
     #[arg(value_name = "NET", conflicts_with = "all")]
     network: Option<String>,
+    /// The network that this file is about
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["network", "all"])]
+    file: Option<PathBuf>,
     /// All networks of this host
     #[arg(long)]
     all: bool,
@@ -65,6 +70,17 @@ pub(crate) fn tell(
 }
 
 impl Args {
+    /// Reads which network is meant, if a file says so.
+    ///
+    /// # Errors
+    /// The file system's, or that the file cannot be understood.
+    pub(crate) fn load(&mut self) -> Result<()> {
+        if let Some(path) = self.file.take() {
+            self.network = Some(File::read(path)?.network()?);
+        }
+        Ok(())
+    }
+
     /// Takes the networks away.
     ///
     /// # Errors
@@ -85,7 +101,7 @@ impl Args {
     /// # Errors
     /// What is left, and why.
     pub(crate) fn remove_all(globals: &Globals) -> Result<Vec<String>> {
-        block_on(Self { network: None, all: true }.remove(globals))
+        block_on(Self { network: None, file: None, all: true }.remove(globals))
     }
 
     async fn remove(self, globals: &Globals) -> Result<Vec<String>> {

@@ -39,6 +39,20 @@ impl File {
         toml::from_str(&self.text).map_err(|error| self.misread(&error))
     }
 
+    /// The name of the network that it tells, whatever else it says.
+    ///
+    /// # Errors
+    /// A usage error if that cannot be read.
+    pub fn network(&self) -> Result<String> {
+        /// The one key, among others.
+        #[derive(serde::Deserialize)]
+        struct Named {
+            name: Option<String>,
+        }
+        let named: Named = toml::from_str(&self.text).map_err(|error| self.misread(&error))?;
+        Ok(named.name.unwrap_or_else(|| Spec::default().name))
+    }
+
     /// An error about what the file says, with the place in the file. Others stay as
     /// they are.
     #[must_use]
