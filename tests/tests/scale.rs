@@ -7,8 +7,8 @@ use netbpf_common::{
     proto,
 };
 use netbpf_tests::{
-    Host, OUTSIDE,
-    traffic::{Echo, ping},
+    Host, NS1, OUTSIDE, Outcome, UPLINK, at, finish,
+    traffic::{Echo, UdpClient, UdpServer, ping},
 };
 use nix::libc;
 use std::{
@@ -109,16 +109,61 @@ fn a_million_flows_are_listed() {
     assert_eq!(lines, MILLION as usize);
 }
 
-#[test]
-fn two_hundred_namespaces_come_and_go() {
-    let host = Host::new();
+/// Runs the command and says how long it took: a test asserts no time.
+#[track_caller]
+fn timed(host: &Host, arguments: &str) -> Outcome {
     let start = Instant::now();
-    host.up("--namespaces 200");
-    eprintln!("200 namespaces: {:?}", start.elapsed());
-    let first = host.ns("ns1");
-    for to in [Ipv4Addr::new(172, 19, 0, 201), OUTSIDE] {
+    let outcome = host.netbpf(arguments).ok();
+    let taken = start.elapsed();
+    let count = |word: &str| word.parse::<u32>().ok();
+    let each = arguments.split(' ').find_map(count).map(|count| taken / count);
+    eprintln!("{arguments}: {taken:?}, each {each:?}");
+    outcome
+}
+
+#[test]
+fn a_thousand_namespaces_in_one_network_come_and_go() {
+    let host = Host::new();
+    let network = "up --subnet 172.19.0.0/22 --namespaces";
+    // What one costs is to be the same in a small network and in a large one.
+    timed(&host, &format!("{network} 10"));
+    timed(&host, "down");
+    timed(&host, &format!("{network} 1000"));
+    let (first, last) = (host.ns("ns1"), host.ns("ns1000"));
+    for to in [Ipv4Addr::new(172, 19, 3, 233), OUTSIDE] {
         assert!(ping(&first, to, Echo::default()).is_reply(), "{to}");
     }
-    let outcome = host.up("--namespaces 200");
-    assert!(outcome.stderr.contains("nothing"), "{outcome}");
+    assert!(ping(&last, NS1, Echo::default()).is_reply());
+    let status = timed(&host, "-j status").json();
+    let namespaces = status["networks"][0]["namespaces"].as_array().expect("a list");
+    assert_eq!(namespaces.len(), 1000);
+    assert!(namespaces.iter().all(|ns| ns["missing"] == serde_json::json!([])), "{status}");
+    timed(&host, &format!("{network} 1000")).complains("nothing to do");
+    timed(&host, "ns add cache");
+    timed(&host, "ns rm cache");
+    timed(&host, "down");
+    host.assert_as_before();
+}
+
+#[test]
+fn twenty_thousand_published_ports_are_one_entry() {
+    let host = Host::new();
+    for datapath in ["ebpf", "iptables"] {
+        let network = format!("--namespaces 1 --datapath {datapath} -p");
+        timed(&host, &format!("up --uplink up0 {network} 20000:ns1:30000/udp"));
+        let rules = |host: &Host| finish(&mut host.netns().command("iptables-save")).ok().stdout;
+        let with_one = rules(&host).lines().count();
+        timed(&host, "down");
+        timed(&host, &format!("up --uplink up0 {network} 20000-39999:ns1:30000-49999/udp"));
+        assert_eq!(rules(&host).lines().count(), with_one, "{datapath}: rules");
+        let published = host.json("maps publish");
+        let published = published["publish"].as_array().expect("a list");
+        assert_eq!(published.len(), 1, "{datapath}: {published:?}");
+        for port in [20_000, 29_999, 39_999] {
+            let server = UdpServer::start(&host.ns("ns1"), port + 10_000);
+            UdpClient::new(host.outside()).exchange(at(UPLINK, port), b"hello");
+            assert_eq!(server.peers().len(), 1, "{datapath}: {port}");
+        }
+        timed(&host, "down");
+    }
 }
