@@ -36,6 +36,7 @@ use netbpf_common::{Counter, DropReason, EndpointId, Flow, Ipv4, proto};
 
 use crate::{
     parse::Parsed,
+    rare::Decided,
     seam::{Env, Seam, Skb, Tables},
     wire::eth::{self, Eth},
 };
@@ -166,29 +167,25 @@ fn makes_room<S, T: Tables, E: Env>(
 #[inline(always)]
 pub fn from_endpoint<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Outcome {
     let id = seam.tables.endpoint_id(seam.skb.ifindex()).unwrap_or(EndpointId::NONE);
-    let mut decision = decide_from_endpoint(seam, id);
-    if let Err(stop @ (Stop::NeedsRoute | Stop::NeedsFlow)) = decision {
-        if let Err(stop) = S::prepare_outward(seam, id, stop == Stop::NeedsRoute) {
-            decision = Err(stop);
-        } else {
-            decision = decide_from_endpoint(seam, id);
+    let mut decided = decide_from_endpoint(seam, id);
+    if decided.needs_route() || decided.needs_flow() {
+        decided = S::prepare_outward(seam, id, decided.needs_route());
+        if decided.is_forwarded() {
+            decided = decide_from_endpoint(seam, id);
         }
     }
-    if is_left_to_stack(decision)
+    if decided.is_read() {
+        // Whoever decides in the end also counts.
+        return Outcome { endpoint: id, result: Ok(Verdict::Rare) };
+    }
+    if decided.is_passed_up()
         && let Err(reason) = guard::check_way_out(seam, id)
     {
-        decision = Err(reason.into());
+        decided = Decided::so_far(Err(reason.into()));
     }
-    account(seam, id, decision)
-}
-
-/// Whether a decision comes to [`Verdict::Pass`].
-#[inline(always)]
-fn is_left_to_stack(decision: Result<Forward, Stop>) -> bool {
-    match decision {
-        Ok(forward) => forward.verdict == Verdict::Pass,
-        Err(stop) => matches!(stop, Stop::NeedsFlow | Stop::NeedsRoute | Stop::ToStack),
-    }
+    let bytes = seam.skb.l3_len();
+    decided.count(seam, id, bytes);
+    decided.outcome(id)
 }
 
 /// Sees to it that there is a flow for a packet from a namespace, and a way:
@@ -229,6 +226,14 @@ fn recheck<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Result<(), St
 /// frames of the two do not add up on the stack.
 #[inline(never)]
 fn decide_from_endpoint<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+) -> Decided {
+    judge_from_endpoint(seam, id).into()
+}
+
+#[inline(always)]
+fn judge_from_endpoint<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     id: EndpointId,
 ) -> Result<Forward, Stop> {

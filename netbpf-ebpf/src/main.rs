@@ -39,7 +39,8 @@ use netbpf_common::{
     maps::FLUSH_BATCH,
 };
 use netbpf_ebpf::{
-    Outcome, Verdict, adopt, answer, flow, rare,
+    Outcome, Verdict, adopt, answer, flow,
+    rare::{self, Rare},
     seam::{Env as _, Seam, Skb},
 };
 
@@ -226,51 +227,56 @@ fn out<const HAS_ETHERNET: bool>(ctx: &TcContext, skb: Packet<HAS_ETHERNET>) -> 
 #[classifier]
 pub fn rare(ctx: TcContext) -> i32 {
     let (entry, _) = Frame::new(&ctx).left();
-    if entry == Entry::FromEndpoint as u32 {
-        rare_from_endpoint(&ctx)
+    let Some(place) = maps::rare() else {
+        return TCX_DROP;
+    };
+    let (endpoint, entry) = if entry == Entry::FromEndpoint as u32 {
+        (rare_from_endpoint(&ctx, place), Entry::FromEndpoint)
     } else if entry == Entry::FromUplink as u32 {
-        rare_from_uplink(&ctx)
+        (rare_from_uplink(&ctx, place), Entry::FromUplink)
     } else {
-        rare_to_uplink::<true>(&ctx)
-    }
+        (rare_to_uplink::<true>(&ctx, place), Entry::ToUplink)
+    };
+    conclude::<true>(&ctx, endpoint, place, entry)
 }
 
 /// Goes on for `to_uplink_l3`.
 #[classifier]
 pub fn rare_l3(ctx: TcContext) -> i32 {
-    rare_to_uplink::<false>(&ctx)
+    let Some(place) = maps::rare() else {
+        return TCX_DROP;
+    };
+    let endpoint = rare_to_uplink::<false>(&ctx, place);
+    conclude::<false>(&ctx, endpoint, place, Entry::ToUplink)
 }
 
 // Not inlined, so that the stack of one is not there in another.
 
 #[inline(never)]
-fn rare_from_endpoint(ctx: &TcContext) -> i32 {
-    let mut seam = seam(Frame::new(ctx));
-    let Some(place) = maps::rare() else {
-        return TCX_DROP;
-    };
-    let outcome = rare::from_endpoint(&mut seam, place);
-    apply(ctx, seam.skb, outcome, Entry::FromEndpoint)
+fn rare_from_endpoint(ctx: &TcContext, place: &mut Rare) -> EndpointId {
+    rare::from_endpoint(&mut seam(Frame::new(ctx)), place)
 }
 
 #[inline(never)]
-fn rare_from_uplink(ctx: &TcContext) -> i32 {
-    let mut seam = seam(Frame::new(ctx));
-    let Some(place) = maps::rare() else {
-        return TCX_DROP;
-    };
-    let outcome = rare::from_uplink(&mut seam, place);
-    apply(ctx, seam.skb, outcome, Entry::FromUplink)
+fn rare_from_uplink(ctx: &TcContext, place: &mut Rare) -> EndpointId {
+    rare::from_uplink(&mut seam(Frame::new(ctx)), place)
 }
 
 #[inline(never)]
-fn rare_to_uplink<const HAS_ETHERNET: bool>(ctx: &TcContext) -> i32 {
-    let mut seam = seam(Packet::<HAS_ETHERNET>::new(ctx));
-    let Some(place) = maps::rare() else {
-        return TCX_DROP;
-    };
-    let outcome = rare::to_uplink(&mut seam, place);
-    apply(ctx, seam.skb, outcome, Entry::ToUplink)
+fn rare_to_uplink<const HAS_ETHERNET: bool>(ctx: &TcContext, place: &mut Rare) -> EndpointId {
+    rare::to_uplink(&mut seam(Packet::<HAS_ETHERNET>::new(ctx)), place)
+}
+
+/// Does what was decided in the end about a packet that is rare.
+#[inline(never)]
+fn conclude<const HAS_ETHERNET: bool>(
+    ctx: &TcContext,
+    endpoint: EndpointId,
+    place: &Rare,
+    entry: Entry,
+) -> i32 {
+    let outcome = place.decided().outcome(endpoint);
+    apply(ctx, Packet::<HAS_ETHERNET>::of(ctx.skb.skb), outcome, entry)
 }
 
 /// Answers a packet that another program has dropped, if an answer is due.

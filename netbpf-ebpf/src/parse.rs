@@ -39,6 +39,8 @@ pub trait Translate {
     /// Whether it is about a flow instead of being one of it: then it changes
     /// nothing of the flow (RFC 5508 REQ-6).
     fn is_error(&self) -> bool;
+    /// Whether [`crate::rare`] decides about it, where there is stack for what is rare.
+    fn is_rare(&self) -> bool;
     /// Makes it what its flow says, with a time to live of `ttl`; see [`rewrite`].
     fn translate(&self, skb: &mut impl Skb, flow: &Flow, ttl: u8) -> Option<()>;
 }
@@ -51,6 +53,11 @@ impl Translate for Packet {
 
     #[inline(always)]
     fn is_error(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn is_rare(&self) -> bool {
         false
     }
 

@@ -16,7 +16,7 @@ use crate::{
     Stop, Verdict,
     flow::NewFlow,
     ports::{self, Claim},
-    rare::{Rare, Step},
+    rare::{Decided, Rare, Step},
 };
 
 /// A packet, and with it the tables and the surroundings that decide about it.
@@ -112,20 +112,17 @@ pub trait Skb {
     // does by default. In the kernel each is a function that the verifier looks at
     // by itself, and not once more for each way that leads to it.
 
-    /// [`crate::prepare_outward`].
-    ///
-    /// # Errors
-    /// The same.
+    /// [`crate::prepare_outward`], put down by [`Decided::so_far`].
     #[inline(always)]
     fn prepare_outward<T: Tables, E: Env>(
         seam: &mut Seam<Self, T, E>,
         id: EndpointId,
         has_flow: bool,
-    ) -> Result<(), Stop>
+    ) -> Decided
     where
         Self: Sized,
     {
-        crate::prepare_outward(seam, id, has_flow)
+        Decided::so_far(crate::prepare_outward(seam, id, has_flow))
     }
 
     /// [`crate::prepare_inward`].

@@ -28,6 +28,9 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
 ) -> Result<Forward, Stop> {
     let packet = what.packet();
     if packet.header.ttl <= 1 {
+        if !what.is_rare() {
+            return Err(Stop::Rare);
+        }
         // The stack answers with "time exceeded", unless to it that is the host's.
         match back_in(seam, id, packet) {
             BackIn::No => return Ok(Forward::PASS),

@@ -284,6 +284,18 @@ fn the_verifier_is_soon_done_with_every_program() {
     });
 }
 
+/// Stack that a chain of calls may take (`MAX_BPF_STACK` of the kernel's `linux/filter.h`).
+const MOST_STACK: usize = 512;
+
+#[test]
+fn no_chain_of_calls_takes_more_stack_than_linux_6_1_gives() {
+    let sizes = code_sizes(netbpf::bpf::object()).expect("built with the datapath");
+    let longest = sizes.iter().max_by_key(|(_, size)| size.chain).expect("functions");
+    assert!(longest.1.chain > 256, "no calls are followed: {longest:?}");
+    let over: Vec<_> = sizes.iter().filter(|(_, size)| size.chain > MOST_STACK).collect();
+    assert!(over.is_empty(), "too long: {over:#?}");
+}
+
 /// What the programs and their functions may take: a part of the symbol's name
 /// (the first line that fits counts), instructions, frame. A change of it is a
 /// change to be seen in review.

@@ -19,7 +19,7 @@ use netbpf_ebpf::{
 
 use super::{
     env::Kernel,
-    maps::{KernelMaps, RarePlace},
+    maps::{self, KernelMaps, RarePlace},
     skb::Frame,
 };
 
@@ -37,9 +37,9 @@ macro_rules! steps {
             #[unsafe(no_mangle)]
             #[inline(never)]
             extern "C" fn $name(skb: *mut __sk_buff, id: u32, place: *mut RarePlace) -> u32 {
-                // SAFETY: `take_step` passes a pointer to a `Rare` in its place, which
-                // nobody else uses until the step is taken.
-                match unsafe { place.cast::<Rare>().as_mut() } {
+                // SAFETY: `take_step` passes the place, which nobody else uses until the
+                // step is taken.
+                match unsafe { maps::rare_again(place) } {
                     Some(rare) => Step::$step.take(&mut seam(skb), EndpointId(id as u16), rare).index(),
                     None => EndpointId::NONE.index(),
                 }
@@ -108,14 +108,10 @@ extern "C" fn prepare_out(
 
 /// [`netbpf_ebpf::prepare_outward`].
 #[inline(always)]
-pub(crate) fn prepare_outward(
-    skb: *mut __sk_buff,
-    id: EndpointId,
-    has_flow: bool,
-) -> Result<(), Stop> {
+pub(crate) fn prepare_outward(skb: *mut __sk_buff, id: EndpointId, has_flow: bool) -> Decided {
     let mut decided = Decided::so_far(Ok(()));
     prepare_out(skb, id.index(), u32::from(has_flow), (&raw mut decided).cast());
-    decided.done()
+    decided
 }
 
 #[unsafe(no_mangle)]

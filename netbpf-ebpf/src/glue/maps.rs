@@ -118,6 +118,19 @@ pub(crate) fn rare() -> Option<&'static mut Rare> {
     Some(rare)
 }
 
+/// The same place as a global function gets it: to Linux 6.1 memory that such a function
+/// is given holds no key of a map, and a map's value does.
+///
+/// # Safety
+/// `place` is null, or what [`rare`] has returned, and nobody else uses it meanwhile.
+#[inline(always)]
+pub(crate) unsafe fn rare_again(place: *mut RarePlace) -> Option<&'static mut Rare> {
+    // (There is one on a CPU.)
+    let place = word::known_as(place, RARE.get_ptr_mut(0)?);
+    // SAFETY: what the caller vouches for.
+    unsafe { place.cast::<Rare>().as_mut() }
+}
+
 /// A found entry of `FLOWS`.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry(*mut Flow);

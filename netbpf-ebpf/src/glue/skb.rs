@@ -19,7 +19,7 @@ use netbpf_ebpf::{
     Stop, Verdict, checksum,
     flow::NewFlow,
     ports::Claim,
-    rare::{Rare, Step},
+    rare::{Decided, Rare, Step},
     seam::{Covered, Env, InsertError, Seam, Skb, Tables},
 };
 
@@ -37,8 +37,8 @@ const VLAN_ID: u16 = 0xfff;
 const PACKET_HOST: u32 = 0;
 /// Ethertype of IPv4, as the CPU loads it.
 const IPV4: u16 = 0x0800_u16.to_be();
-/// Bytes that are summed up at a time.
-const CHUNK: usize = 64;
+/// Bytes that are summed up at a time: they are on the stack.
+const CHUNK: usize = 32;
 /// Longest message that is summed up: an ICMP error may quote all of a packet.
 const MOST_SUMMED: u32 = 65_535;
 /// Bytes that are cut off from the front at most (`bpf_skb_adjust_room()` takes 4095):
@@ -297,10 +297,9 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
         let skb = self.0;
         Kernel::repeat(MOST_SUMMED.div_ceil(CHUNK as u32), |_| {
             let mut chunk = [0_u32; CHUNK / size_of::<u32>()];
-            let some = left.min(CHUNK as u32);
-            if some == 0 {
+            let Some(some) = one_to::<CHUNK>(left.min(CHUNK as u32)) else {
                 return false;
-            }
+            };
             // SAFETY: the pointers are to CHUNK bytes, of which `some` are written,
             // at least one and at most all; the rest are zeros.
             let error =
@@ -343,7 +342,7 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
 
     #[inline(always)]
     fn save(&self, into: &mut [u8; HeldFragment::LEN], len: u32) -> Option<()> {
-        let len = held_len(len)?;
+        let len = one_to::<{ HeldFragment::LEN }>(len)?;
         // SAFETY: the pointer is to LEN writable bytes, and `len` is no more.
         let error = unsafe { bpf_skb_load_bytes(self.0.cast(), 0, into.as_mut_ptr().cast(), len) };
         (error == 0).then_some(())
@@ -351,7 +350,7 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
 
     #[inline(always)]
     fn restore(&mut self, from: &[u8; HeldFragment::LEN], len: u32) -> Option<()> {
-        let len = held_len(len)?;
+        let len = one_to::<{ HeldFragment::LEN }>(len)?;
         self.resize(len)?;
         // SAFETY: the pointer is to LEN readable bytes, and `len` is no more.
         let error = unsafe { bpf_skb_store_bytes(self.0, 0, from.as_ptr().cast(), len, 0) };
@@ -411,9 +410,9 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
         seam: &mut Seam<Self, T, E>,
         id: EndpointId,
         has_flow: bool,
-    ) -> Result<(), Stop> {
+    ) -> Decided {
         if !HAS_ETHERNET {
-            return netbpf_ebpf::prepare_outward(seam, id, has_flow);
+            return Decided::so_far(netbpf_ebpf::prepare_outward(seam, id, has_flow));
         }
         apart::prepare_outward(seam.skb.raw(), id, has_flow)
     }
@@ -453,9 +452,10 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
     }
 }
 
-/// The length of a held frame, if it is one, in a way that the verifier sees.
+/// `len`, if it is from 1 to `MOST`, in a way that the verifier sees: that of Linux 6.1
+/// forgets what a comparison has told of one register about its copies.
 #[inline(always)]
-fn held_len(len: u32) -> Option<u32> {
-    let len = word::unknown(len as usize);
-    (len != 0 && len <= HeldFragment::LEN).then_some(len as u32)
+fn one_to<const MOST: usize>(len: u32) -> Option<u32> {
+    let less = word::unknown(len.wrapping_sub(1) as usize);
+    (less < MOST).then(|| less as u32 + 1)
 }

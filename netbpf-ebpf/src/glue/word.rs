@@ -174,3 +174,28 @@ pub(crate) fn unknown(value: usize) -> usize {
     #[cfg(not(target_arch = "bpf"))]
     value
 }
+
+/// `place`, of which the verifier then knows what it does of `address`, the same one.
+#[inline(always)]
+pub(crate) fn known_as<T>(place: *mut T, address: *mut T) -> *mut T {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut place = place;
+        // SAFETY: a register overwritten with what is in it. (Neither `pure` nor `nomem`:
+        // to the compiler it is `place` still that is read and written.)
+        unsafe {
+            core::arch::asm!(
+                "{place} = {address}",
+                place = inout(reg) place,
+                address = in(reg) address,
+                options(nostack, preserves_flags),
+            );
+        }
+        place
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        let _ = address;
+        place
+    }
+}

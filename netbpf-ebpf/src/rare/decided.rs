@@ -93,6 +93,13 @@ impl Decided {
         self.stop == TO_STACK || self.stop == 0 && self.verdict == PASS
     }
 
+    /// Whether the stack gets the packet, there being nothing left to be found out.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_passed_up(&self) -> bool {
+        !matches!(self.stop, DROPPED | RARE) && self.verdict == PASS
+    }
+
     /// Counts the packet of so many bytes, once.
     #[inline(always)]
     pub fn count<S, T: Tables, E>(&self, seam: &mut Seam<S, T, E>, id: EndpointId, bytes: u32) {

@@ -18,7 +18,7 @@ pub use read::{Payload, Rare, Read, has_ports, quoted_ports, read};
 pub use step::Step;
 
 use crate::{
-    Forward, Outcome, Stop, Verdict, dnat,
+    Forward, Stop, Verdict, dnat,
     flow::NewFlow,
     fragment, guard, host,
     parse::{self, Translate as _},
@@ -32,12 +32,12 @@ use crate::{
 };
 
 /// A rare frame from a namespace to the gateway's MAC. That it may send it has
-/// been found out.
+/// been found out. Returns whose it is; what was decided is in the [`Rare`].
 #[inline(always)]
 pub fn from_endpoint<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     rare: &mut Rare,
-) -> Outcome {
+) -> EndpointId {
     let id = seam.tables.endpoint_id(seam.skb.ifindex()).unwrap_or(EndpointId::NONE);
     S::take_step(seam, Step::Outward, id, rare);
     if rare.decided().is_read() {
@@ -59,7 +59,7 @@ pub fn from_endpoint<S: Skb, T: Tables, E: Env>(
         S::take_step(seam, Step::OutwardStack, id, rare);
     }
     S::take_step(seam, Step::Finish, id, rare);
-    rare.decided().outcome(id)
+    id
 }
 
 /// Leaves it to the stack.
@@ -180,12 +180,13 @@ fn is_out<S: Skb, T: Tables, E: Env>(
     seam.tables.uplink(way.ifindex).is_some()
 }
 
-/// A rare frame from outside, or from the host itself, to the host's MAC.
+/// A rare frame from outside, or from the host itself, to the host's MAC. As
+/// [`from_endpoint`].
 #[inline(always)]
 pub fn from_uplink<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     rare: &mut Rare,
-) -> Outcome {
+) -> EndpointId {
     let mut id = EndpointId::NONE;
     id = S::take_step(seam, Step::Inward, id, rare);
     if rare.decided().is_read() {
@@ -201,7 +202,7 @@ pub fn from_uplink<S: Skb, T: Tables, E: Env>(
         id = S::take_step(seam, Step::InwardByStack, id, rare);
     }
     S::take_step(seam, Step::Finish, id, rare);
-    rare.decided().outcome(id)
+    id
 }
 
 #[inline(never)]
@@ -294,15 +295,18 @@ fn try_open_inward<S: Skb, T: Tables, E: Env>(
 }
 
 /// A frame that the host is about to send by an uplink, and that is not to leave
-/// as it is.
+/// as it is. As [`from_endpoint`].
 #[inline(always)]
-pub fn to_uplink<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &mut Rare) -> Outcome {
+pub fn to_uplink<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    rare: &mut Rare,
+) -> EndpointId {
     let id = S::take_step(seam, Step::Stack, EndpointId::NONE, rare);
     if rare.decided().is_read() {
         S::take_step(seam, Step::StackByFlow, id, rare);
     } else if rare.decided().is_forwarded() {
         // The host's own, as it is.
-        return Outcome { endpoint: EndpointId::NONE, result: Ok(Verdict::Pass) };
+        return EndpointId::NONE;
     }
     if rare.decided().needs_flow() {
         S::take_step(seam, Step::StackOpen, id, rare);
@@ -315,7 +319,7 @@ pub fn to_uplink<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &mut
         rare.decide(Err(DropReason::PrivateSource.into()));
     }
     S::take_step(seam, Step::Finish, id, rare);
-    rare.decided().outcome(id)
+    id
 }
 
 #[inline(never)]

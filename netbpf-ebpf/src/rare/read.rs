@@ -100,6 +100,11 @@ impl Translate for Rare {
     }
 
     #[inline(always)]
+    fn is_rare(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
     fn translate(&self, skb: &mut impl Skb, flow: &Flow, ttl: u8) -> Option<()> {
         match self.payload {
             Payload::Transport => rewrite::transport_at(skb, &self.packet, self.offset, flow)?,

@@ -203,9 +203,14 @@ impl Sim {
         };
         let rare = &mut Rare::default();
         let outcome = match (outcome.result, program) {
-            (Ok(Verdict::Rare), Program::FromEndpoint) => rare::from_endpoint(self, rare),
-            (Ok(Verdict::Rare), Program::FromUplink) => rare::from_uplink(self, rare),
-            (Ok(Verdict::Rare), Program::ToUplink) => rare::to_uplink(self, rare),
+            (Ok(Verdict::Rare), program) => {
+                let id = match program {
+                    Program::FromEndpoint => rare::from_endpoint(self, rare),
+                    Program::FromUplink => rare::from_uplink(self, rare),
+                    Program::ToUplink => rare::to_uplink(self, rare),
+                };
+                rare.decided().outcome(id)
+            }
             _ => outcome,
         };
         self.env.answered = match outcome.result {

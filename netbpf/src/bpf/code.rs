@@ -16,9 +16,9 @@ pub struct CodeSize {
     pub instructions: usize,
     /// Bytes of its stack frame.
     pub frame: usize,
-    /// Bytes of stack of the longest chain of calls from here, this frame included. As
-    /// kernels of today count where they compile programs, each frame takes a multiple of
-    /// 16 (`round_up_stack_depth()` of `kernel/bpf/verifier.c`); the limit is 512.
+    /// Bytes of stack of the longest chain of calls from here, this frame included, as
+    /// Linux 6.1 counts: each frame takes a multiple of 32, and at least that
+    /// (`check_max_stack_depth()` of `kernel/bpf/verifier.c`). Newer kernels round less.
     pub chain: usize,
 }
 
@@ -123,7 +123,7 @@ fn chain(
     // The verifier takes no recursion; here it shall not go on for ever.
     known.insert(place, 0);
     let deepest = function.callees.iter().map(|&callee| chain(functions, callee, known)).max();
-    let all = frame(function.code).next_multiple_of(16) + deepest.unwrap_or_default();
+    let all = frame(function.code).max(1).next_multiple_of(32) + deepest.unwrap_or_default();
     known.insert(place, all);
     all
 }
@@ -184,9 +184,9 @@ mod tests {
             ((1, 16), function(&deep, &[(1, 8)])),
         ]);
         let longest = |place| chain(&functions, place, &mut BTreeMap::new());
-        assert_eq!(longest((1, 8)), 16, "8, rounded up");
-        assert_eq!(longest((1, 16)), 48 + 16);
-        assert_eq!(longest((1, 0)), 16 + 48 + 16, "and what is no function has no stack");
+        assert_eq!(longest((1, 8)), 32, "8, rounded up");
+        assert_eq!(longest((1, 16)), 64 + 32);
+        assert_eq!(longest((1, 0)), 32 + 64 + 32, "and what is no function has no stack");
     }
 
     #[test]
