@@ -58,7 +58,12 @@ impl Room {
         match write([wanted, before[1].max(wanted)]) {
             Ok(()) => Ok(Self { limit: wanted, before: Some(before), why_not: None }),
             Err(error) => {
-                put_back()?;
+                if read()? == before {
+                    // Nothing was changed: who may not raise it may not put it back either.
+                    forget()?;
+                } else {
+                    put_back()?;
+                }
                 let why_not = Some(error.to_string());
                 Ok(Self { limit: before[0] / 9 * 8, before: None, why_not })
             }
@@ -103,6 +108,10 @@ pub(super) fn put_back() -> Result<()> {
     if let (Some(max), Some(buckets)) = (numbers.next(), numbers.next()) {
         write([max, buckets])?;
     }
+    forget()
+}
+
+fn forget() -> Result<()> {
     fs::remove_file(MARK).context(format!("cannot remove {MARK}"))
 }
 
