@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     commands::{
         bench, down, exec, generate, logs, maps, ns, plan, publish, sandboxed, status, switch, up,
-        uplink, verify,
+        upgrade, uplink, verify,
     },
     error::{Error, Result},
     host::{self, Host},
@@ -135,6 +135,8 @@ pub enum Verb {
     Uplink(uplink::Args),
     /// Switch a running network over to another datapath
     Switch(switch::Args),
+    /// Replace the running programs by those of this netbpf, without a packet lost
+    Upgrade(upgrade::Args),
     /// Show networks and whether every piece that should exist does
     Status(status::Args),
     /// Run a command inside a namespace
@@ -153,9 +155,9 @@ pub enum Verb {
 }
 
 /// Names of the verbs that act somewhere.
-const VERBS: [&str; 12] = [
-    "up", "plan", "down", "ns", "publish", "uplink", "switch", "status", "exec", "maps", "logs",
-    "verify",
+const VERBS: [&str; 13] = [
+    "up", "plan", "down", "ns", "publish", "uplink", "switch", "upgrade", "status", "exec", "maps",
+    "logs", "verify",
 ];
 
 impl Verb {
@@ -170,6 +172,7 @@ impl Verb {
             Self::Down(_) => "down",
             Self::Status(_) => "status",
             Self::Switch(_) => "switch",
+            Self::Upgrade(_) => "upgrade",
             Self::Exec(_) => "exec",
             Self::Maps(_) => "maps",
             Self::Logs(_) => "logs",
@@ -199,6 +202,7 @@ impl Verb {
             Self::Uplink(args) => args.run(globals),
             Self::Down(args) => args.run(globals),
             Self::Switch(args) => args.run(globals),
+            Self::Upgrade(args) => args.run(globals),
             Self::Status(args) => args.run(globals),
             Self::Exec(args) => args.run(globals),
             Self::Maps(args) => args.run(&subject("maps")?, globals.style()),

@@ -9,7 +9,7 @@ use std::{
 use netbpf_common::{Endpoint, PublishEntry, Uplink};
 
 use crate::{
-    bpf::{Hook, LoadOptions},
+    bpf::{Build, Hook, LoadOptions},
     datapath::{Datapaths, Kind},
     error::Result,
     net::{
@@ -83,6 +83,10 @@ pub enum Inside {
 pub struct DatapathSeen {
     /// What it was loaded with.
     pub options: LoadOptions,
+    /// Of which build its programs are; nothing if their netbpf did not say so yet.
+    pub build: Option<Build>,
+    /// Whether an upgrade of them was interrupted.
+    pub is_between: bool,
     /// Its endpoints.
     pub endpoints: HashMap<u16, Endpoint>,
     /// Its uplinks by interface index.

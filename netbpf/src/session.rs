@@ -6,6 +6,7 @@ use tokio::runtime;
 
 use crate::{
     apply::{Apply, Fault, Progress},
+    bpf::Replaced,
     datapath::Datapaths,
     error::{Context as _, Result},
     host::Host,
@@ -27,6 +28,8 @@ pub struct Session {
     netlink: Netlink,
     worker: Worker,
     datapaths: Datapaths,
+    /// Steps that were taken before these, in the same run.
+    taken: usize,
 }
 
 /// What became of a network.
@@ -36,11 +39,13 @@ pub struct Done {
     pub warnings: Vec<String>,
     /// Flows that were ended.
     pub ended_flows: u64,
+    /// Programs that were replaced.
+    pub replaced: Vec<Replaced>,
 }
 
 impl Done {
     fn of(apply: Apply<'_>) -> Self {
-        Self { warnings: apply.warnings, ended_flows: apply.ended_flows }
+        Self { warnings: apply.warnings, ended_flows: apply.ended_flows, replaced: apply.replaced }
     }
 }
 
@@ -62,7 +67,7 @@ pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 impl Session {
     fn begin(host: Host, datapaths: Datapaths) -> Result<Self> {
         let (netlink, worker) = (Netlink::here()?, Worker::spawn()?);
-        Ok(Self { host, netlink, worker, datapaths })
+        Ok(Self { host, netlink, worker, datapaths, taken: 0 })
     }
 
     /// Begins with the host's datapaths, which must be such that can be used. Who
@@ -83,6 +88,13 @@ impl Session {
     pub fn open_to_remove(host: Host) -> Result<Self> {
         let datapaths = Datapaths::open_to_remove(&host.pins);
         Self::begin(host, datapaths)
+    }
+
+    /// Counts the steps of this session as following so many of another.
+    #[must_use]
+    pub fn following(mut self, taken: usize) -> Self {
+        self.taken = taken;
+        self
     }
 
     /// The datapaths.
@@ -132,6 +144,29 @@ impl Session {
         let done = done.map(|()| Done::of(apply));
         self.host.tidy_pins();
         done
+    }
+
+    /// Runs the steps of an upgrade, or those that finish one; `topology` is any of the
+    /// networks whose programs these are.
+    ///
+    /// # Errors
+    /// What went wrong; the old programs run as before then, or the error says so.
+    pub async fn upgrade(
+        &mut self,
+        topology: &Topology,
+        steps: &[Step],
+        is_begun: bool,
+        progress: &mut dyn Progress,
+    ) -> Result<Done> {
+        let mut apply = self.apply(topology, Journal::default(), progress)?;
+        if is_begun {
+            apply.finish_upgrade(steps).await?;
+        } else {
+            apply.upgrade(steps).await?;
+        }
+        let done = Done::of(apply);
+        self.taken += steps.len();
+        Ok(done)
     }
 
     /// Runs the steps of a change; if one fails, those from what there is then to
@@ -193,7 +228,8 @@ impl Session {
             progress,
             warnings: Vec::new(),
             ended_flows: 0,
-            fault: Fault::from_environment()?,
+            replaced: Vec::new(),
+            fault: Fault::from_environment()?.after(self.taken),
             patience: PATIENCE,
             removed_namespace: false,
             entered: None,

@@ -5,7 +5,7 @@ use crate::{
     traffic::{Echo, ping},
     wait,
 };
-use std::{process::Command, sync::Mutex, thread, time::Duration};
+use std::{path::Path, process::Command, sync::Mutex, thread, time::Duration};
 
 /// What a host is like.
 #[derive(Clone, Copy, Debug)]
@@ -132,7 +132,12 @@ impl Host {
 
     /// netbpf, ready to run in the host, arguments split at blanks.
     pub fn command(&self, arguments: &str) -> Command {
-        let mut command = self.machine.command(binary());
+        self.command_of(binary(), arguments)
+    }
+
+    /// The same with another binary.
+    pub fn command_of(&self, binary: &Path, arguments: &str) -> Command {
+        let mut command = self.machine.command(binary);
         command.args(arguments.split_whitespace());
         command.env_remove("NETBPF_FAULT");
         command

@@ -19,6 +19,7 @@
 #![allow(clippy::must_use_candidate, reason = "a test that drops a value is not a bug")]
 
 mod addresses;
+mod another_build;
 mod binary;
 pub mod ethtool;
 mod far;
@@ -43,6 +44,7 @@ pub mod wait;
 mod wire;
 
 pub use addresses::{GATEWAY, NS1, NS2, NS3, OUTSIDE, UPLINK, at, sample};
+pub use another_build::AnotherBuild;
 pub use binary::binary;
 pub use far::{FAR, Far, ROUTER};
 pub use fragment::{fragments, udp_fragments};

@@ -51,6 +51,17 @@ impl Fault {
         })
     }
 
+    /// What is left of it for a list of steps that follows one of so many.
+    #[must_use]
+    pub fn after(self, steps: usize) -> Self {
+        let left = |n: usize| n.checked_sub(steps).filter(|&left| left > 0);
+        match self {
+            Self::None => Self::None,
+            Self::Kill(n) => left(n).map_or(Self::None, Self::Kill),
+            Self::Fail(n) => left(n).map_or(Self::None, Self::Fail),
+        }
+    }
+
     /// Goes wrong, if it is for that step.
     pub(super) fn check(self, step: usize) -> Result<()> {
         match self {
@@ -74,6 +85,8 @@ mod tests {
         assert_eq!(Fault::parse("kill:3").unwrap(), Fault::Kill(3));
         let fault = Fault::parse("fail:2").unwrap();
         assert_eq!([1, 2, 3].map(|n| fault.check(n).is_err()), [false, true, false]);
+        assert_eq!(fault.after(1), Fault::Fail(1));
+        assert_eq!(fault.after(2), Fault::None, "it was to strike before");
         for text in ["", "kill", "kill:", "kill:0", "fail:-1", "die:1"] {
             assert!(Fault::parse(text).is_err(), "{text}");
         }

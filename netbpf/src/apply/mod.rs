@@ -6,10 +6,12 @@ mod carry;
 mod fault;
 mod remove;
 mod run;
+mod upgrade;
 
 use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
 use crate::{
+    bpf::Replaced,
     datapath::Datapaths,
     error::{Error, Result},
     interrupt,
@@ -58,6 +60,8 @@ pub struct Apply<'a> {
     pub warnings: Vec<String>,
     /// Flows that were ended.
     pub ended_flows: u64,
+    /// Programs that were replaced.
+    pub replaced: Vec<Replaced>,
     /// What is to go wrong, in tests, in the steps that are asked for; undoing
     /// is not disturbed.
     pub fault: Fault,

@@ -107,6 +107,7 @@ impl Apply<'_> {
             }
             Step::CarryFlows => self.carry_flows(),
             Step::AdoptFlows => self.adopt_flows().await,
+            Step::Upgrade(step) => self.upgrade_step(step),
             Step::MarkUp => {
                 let leaving = Leaving::default();
                 let topology = Topology { former: None, leaving, ..self.topology.clone() };

@@ -10,11 +10,16 @@ use std::{
 
 use aya::{
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        links::{FdLink, PinnedLink},
+        tc::{SchedClassifierLink, TcAttachOptions},
     },
     sys::SyscallError,
 };
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::{
+    errno::Errno,
+    net::if_::{if_indextoname, if_nametoindex},
+};
 
 use super::{Datapath, clsact, pins, probe, rcu::ExpeditedRcu, sys};
 use crate::error::{Context as _, Error, Result};
@@ -115,6 +120,16 @@ pub(super) struct Pin {
 }
 
 impl Pin {
+    /// Where it is attached.
+    pub(super) fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    /// The index of the device, which may be gone.
+    pub(super) fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
     fn parse(path: PathBuf) -> Option<Self> {
         let (name, ifindex) = path.file_name()?.to_str()?.rsplit_once('-')?;
         let hook = Hook::ALL.into_iter().find(|hook| hook.name() == name)?;
@@ -196,7 +211,7 @@ fn attach_tcx(program: &mut SchedClassifier, device: &str, hook: Hook) -> Result
         match attached {
             // A link whose pin was removed by hand goes some time later, when a
             // kernel worker comes round to it.
-            Err(error) if exists(&error) && tries < TRIES => thread::sleep(PAUSE),
+            Err(error) if is_errno(&error, Errno::EEXIST) && tries < TRIES => thread::sleep(PAUSE),
             done => break done.context("TCX link")?,
         }
         tries += 1;
@@ -204,10 +219,10 @@ fn attach_tcx(program: &mut SchedClassifier, device: &str, hook: Hook) -> Result
     program.take_link(id).context("TCX link")?.try_into().context("TCX link")
 }
 
-/// Whether the program is on the device already.
-fn exists(error: &ProgramError) -> bool {
+/// Whether the kernel has said this.
+fn is_errno(error: &ProgramError, errno: Errno) -> bool {
     matches!(error, ProgramError::SyscallError(SyscallError { io_error, .. })
-        if io_error.kind() == io::ErrorKind::AlreadyExists)
+        if io_error.raw_os_error() == Some(errno as i32))
 }
 
 impl Datapath {
@@ -236,6 +251,10 @@ impl Datapath {
         if self.attached(hook, ifindex)? {
             return Ok(());
         }
+        // What is attached may be another datapath's program.
+        if self.take_over(hook, ifindex)? && self.attached(hook, ifindex)? {
+            return Ok(());
+        }
         // A pin may be left of a device that is gone and whose number this one has now.
         detach_pin(&pin)?;
         match means {
@@ -246,6 +265,33 @@ impl Datapath {
                 link.pin(&pin.path).context(what.as_str())?;
                 Ok(())
             }
+        }
+    }
+
+    /// Has the attachment that is pinned for the hook and the interface run this
+    /// datapath's program, whichever it has run so far, from one packet to the next;
+    /// false if there is none.
+    ///
+    /// # Errors
+    /// The program is not there, or the kernel refuses.
+    pub(super) fn take_over(&self, hook: Hook, ifindex: u32) -> Result<bool> {
+        let what = format!("cannot replace {} on interface {ifindex}", hook.program());
+        let pin = pins::link(&self.pin_dir, hook, ifindex);
+        let Some(device) = interface(ifindex) else { return Ok(false) };
+        if pin.is_symlink() {
+            let mut program = self.program(hook.program())?;
+            return clsact::take_over(&mut program, hook, ifindex, &device)
+                .map_err(|why| Error::failed(what).because(why));
+        }
+        if !pin.exists() {
+            return Ok(false);
+        }
+        let link: FdLink = PinnedLink::from_pin(&pin).context(what.as_str())?.into();
+        let link = SchedClassifierLink::try_from(link).context(what.as_str())?;
+        match self.program(hook.program())?.attach_to_link(link) {
+            // The device went, and this one has its number now.
+            Err(error) if is_errno(&error, Errno::ENOLINK) => Ok(false),
+            done => done.context(what).map(|_| true),
         }
     }
 
@@ -260,7 +306,8 @@ impl Datapath {
     }
 
     /// Whether this datapath's program is attached to the interface, to stay:
-    /// the kernel says that it is there, and a pin that nothing takes it away.
+    /// the kernel says that it is there, and a pin that nothing takes it away. While an
+    /// upgrade is under way, that of the other set of programs does as well.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -273,12 +320,23 @@ impl Datapath {
         if hook.is_on_demand() && !pins::program(&self.pin_dir, hook.program()).exists() {
             return Ok(false);
         }
-        let info = self.program(hook.program())?.info();
-        let id = info.context(format!("cannot ask about program {}", hook.program()))?.id();
-        if is_on_tcx(&device, hook.side(), id)? {
-            return Ok(true);
+        let mut ids = vec![self.program_id(hook)?];
+        let staged = Self { pin_dir: pins::staged(&self.pin_dir) };
+        if pins::program(&staged.pin_dir, hook.program()).exists() {
+            ids.push(staged.program_id(hook)?);
         }
-        clsact::is_on(ifindex, hook, id)
+        for id in ids {
+            if is_on_tcx(&device, hook.side(), id)? || clsact::is_on(ifindex, hook, id)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The kernel-wide number of a hook's program.
+    fn program_id(&self, hook: Hook) -> Result<u32> {
+        let info = self.program(hook.program())?.info();
+        Ok(info.context(format!("cannot ask about program {}", hook.program()))?.id())
     }
 }
 

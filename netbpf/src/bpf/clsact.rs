@@ -13,7 +13,10 @@ use std::{
 
 use aya::programs::{
     Link as _, SchedClassifier, TcAttachType,
-    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
+    tc::{
+        NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError, TcHandle,
+        qdisc_add_clsact,
+    },
 };
 use nix::errno::Errno;
 use rtnetlink::{
@@ -88,6 +91,28 @@ pub(super) fn attach(
     let id = program
         .attach_with_options(device, hook.side(), TcAttachOptions::Netlink(options))
         .context("filter")?;
+    keep(program, id)
+}
+
+/// Has the hook's filter run the program, from one packet to the next; false if there is
+/// no such filter.
+pub(super) fn take_over(
+    program: &mut SchedClassifier,
+    hook: Hook,
+    ifindex: u32,
+    device: &str,
+) -> Result<bool> {
+    if !filters(ifindex, hook.side())?.iter().any(|filter| filter.is_of(hook)) {
+        return Ok(false);
+    }
+    let link = SchedClassifierLink::attached(device, hook.side(), PRIORITY, handle(hook), None)
+        .context("filter")?;
+    let id = program.attach_to_link(link).context("filter")?;
+    keep(program, id).map(|()| true)
+}
+
+/// Has a filter outlive the program's descriptor.
+fn keep(program: &mut SchedClassifier, id: SchedClassifierLinkId) -> Result<()> {
     let link = program.take_link(id).context("filter")?;
     // Dropping the link would remove the filter; forgetting it loses nothing,
     // as it holds no descriptor.

@@ -8,6 +8,7 @@ use std::{
     path::Path,
     sync::{Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use aya::{
@@ -20,7 +21,10 @@ use netbpf_common::{
     maps::{self, ConfigMap, FlowQueue, Flows, MapDef as _, Programs},
 };
 
-use super::{Datapath, Hook, LoadOptions, LogLevel, bpffs, map::Map, pins, probe, shape};
+use super::{
+    Build, Datapath, Hook, LoadOptions, LogLevel, bpffs, map::Map, pins, probe, shape,
+    upgrade::mark_generation,
+};
 use crate::error::{Context as _, Error, Result};
 
 /// The compiled datapath; empty where it was built without the eBPF toolchain.
@@ -96,25 +100,36 @@ impl Datapath {
 
 /// Makes a complete datapath in a directory that does not exist.
 fn make(dir: &Path, options: LoadOptions) -> Result<()> {
-    for sub in ["maps", "programs", "links"] {
-        let sub = dir.join(sub);
-        fs::create_dir_all(&sub).map_err(|error| cannot_pin(&sub, &error))?;
-    }
-    let mut ebpf = load_maps(dir, options)?;
-    load_programs(&mut ebpf, dir, |name| !ON_DEMAND.contains(&name) && name != ADOPT_FLOWS)?;
-    fill_programs(&mut ebpf, |rare| !ON_DEMAND.contains(&rare.name()))?;
+    make_dirs(dir)?;
+    make_programs(dir, options, false)?;
     let made = Datapath { pin_dir: dir.to_owned() };
     let port_secret = secret().context("cannot read /dev/urandom")?;
     let config = Config { max_flows: options.max_flows, port_secret, ..Config::default() };
     Map::<ConfigMap>::open(dir)?.set(&0, &config)?;
+    made.verify(&config)?;
+    mark_generation(dir, 0)?;
+    made.start_sweeper()
+}
+
+/// Makes the directories of a datapath.
+pub(super) fn make_dirs(dir: &Path) -> Result<()> {
+    for sub in ["maps", "programs", "links"] {
+        let sub = dir.join(sub);
+        fs::create_dir_all(&sub).map_err(|error| cannot_pin(&sub, &error))?;
+    }
+    Ok(())
+}
+
+/// Makes programs in a directory, and those of their maps that are not pinned in it
+/// already. Those that are loaded on demand are where they are wanted.
+pub(super) fn make_programs(dir: &Path, options: LoadOptions, on_demand: bool) -> Result<()> {
+    let is_wanted = |name: &str| name != ADOPT_FLOWS && (on_demand || !ON_DEMAND.contains(&name));
+    let mut ebpf = load_maps(dir, options)?;
+    load_programs(&mut ebpf, dir, is_wanted)?;
+    fill_programs(&mut ebpf, |rare| is_wanted(rare.name()))?;
     let level = pins::log_level(dir);
     symlink(options.log_level.name(), &level).map_err(|error| cannot_pin(&level, &error))?;
-    made.verify(&config)?;
-    match made.run("start_sweeper", &[])? {
-        0 => Ok(()),
-        code => Err(Error::failed("the expiry of flows does not start")
-            .because(format!("start_sweeper returned {code}"))),
-    }
+    Build::mark(dir).map_err(|error| cannot_pin(&pins::build(dir), &error))
 }
 
 /// The programs that only uplinks without Ethernet header need: [`Datapath::attach`]
@@ -160,6 +175,15 @@ fn load_program(name: &str, program: &mut Program, dir: &Path) -> Result<()> {
     classifier.pin(pins::program(dir, name)).context(format!("cannot pin program {name}"))
 }
 
+/// What `start_sweeper` returns if there is no memory for the timer. Kernels of today
+/// ask for it without waiting for anybody, and so in vain if somebody else does so on the
+/// same CPU (`bpf_map_kmalloc_nolock()` in `__bpf_async_init()`).
+const NO_TIMER: u32 = 2;
+
+/// How often, and how long apart, they are asked again.
+const TIMER_TRIES: u32 = 100;
+const TIMER_PAUSE: Duration = Duration::from_millis(10);
+
 /// Tells the programs of those to which they hand over.
 fn fill_programs(ebpf: &mut Ebpf, is_loaded: impl Fn(RareProgram) -> bool) -> Result<()> {
     for rare in RareProgram::ALL.into_iter().filter(|&rare| is_loaded(rare)) {
@@ -190,7 +214,7 @@ fn secret() -> io::Result<[u32; 2]> {
     Ok(halves.map(u32::from_ne_bytes))
 }
 
-fn cannot_pin(path: &Path, error: &io::Error) -> Error {
+pub(super) fn cannot_pin(path: &Path, error: &io::Error) -> Error {
     Error::failed(format!("cannot create {}", path.display()))
         .because(error)
         .hint("a BPF file system must be mounted on /sys/fs/bpf, writable by this user")
@@ -271,8 +295,7 @@ impl Datapath {
     /// If the kernel refuses them.
     pub fn demand(&self, hook: Hook) -> Result<()> {
         let dir = &self.pin_dir;
-        let is_there = |name: &&str| pins::program(dir, name).exists();
-        if !hook.is_on_demand() || ON_DEMAND.iter().all(is_there) {
+        if !hook.is_on_demand() || self.has_on_demand() {
             return Ok(());
         }
         for name in ON_DEMAND {
@@ -282,6 +305,31 @@ impl Datapath {
         let mut ebpf = load_maps(dir, self.options()?)?;
         load_programs(&mut ebpf, dir, |name| ON_DEMAND.contains(&name))?;
         fill_programs(&mut ebpf, |rare| ON_DEMAND.contains(&rare.name()))
+    }
+
+    /// Whether the programs are there that are loaded on demand.
+    pub(super) fn has_on_demand(&self) -> bool {
+        ON_DEMAND.iter().all(|name| pins::program(&self.pin_dir, name).exists())
+    }
+
+    /// Has flows expire, and by this datapath's program if another one's has done so.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub(super) fn start_sweeper(&self) -> Result<()> {
+        let mut code = self.run("start_sweeper", &[])?;
+        for _ in 0..TIMER_TRIES {
+            if code != NO_TIMER {
+                break;
+            }
+            thread::sleep(TIMER_PAUSE);
+            code = self.run("start_sweeper", &[])?;
+        }
+        match code {
+            0 => Ok(()),
+            code => Err(Error::failed("the expiry of flows does not start")
+                .because(format!("start_sweeper returned {code}"))),
+        }
     }
 
     /// Loads the program that adopts flows, for one time.

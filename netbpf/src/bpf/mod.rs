@@ -6,6 +6,7 @@
 
 mod attach;
 mod bpffs;
+mod build;
 mod clsact;
 mod code;
 mod endpoints;
@@ -19,6 +20,7 @@ mod publish;
 mod rcu;
 mod shape;
 mod sys;
+mod upgrade;
 mod usage;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +35,7 @@ use crate::error::{Context as _, Result};
 
 pub use attach::{Attachment, Hook, interface};
 pub use bpffs::has_bpffs;
+pub use build::Build;
 pub use code::{CodeSize, code_sizes};
 pub use flows::{Direction, FlowHead, FlowRow};
 pub use load::object;
@@ -41,6 +44,7 @@ pub use options::{LoadOptions, LogLevel};
 pub(crate) use probe::must_retype_peers;
 pub use probe::{Probe, probe};
 pub use rcu::put_back as put_back_grace_periods;
+pub use upgrade::{Attached, ProgramSet, Replaced, Standing, Upgrade};
 pub use usage::MapUsage;
 
 /// Bytes of an Ethernet header: less than this is no packet to a test run.

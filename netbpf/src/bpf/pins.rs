@@ -6,13 +6,18 @@
 //! <pin dir>/links/<hook>-<ifindex>      a TCX link, or a symbolic link to the word
 //!                                       "filter" or "clsact": see `clsact`
 //! <pin dir>/log_level                   a symbolic link to the level's name
+//! <pin dir>/build                       a symbolic link to the build of its programs
+//! <pin dir>/generation                  a symbolic link to how often they were replaced
 //! ```
 //!
 //! A bpffs holds no ordinary files, but symbolic links, whose targets are as
 //! good a place for a word. A datapath is made beside its place, in
 //! `<pin dir>-loading`, and renamed; it is renamed to `<pin dir>-unloading`
 //! before it is cleared away. So what is in the pin directory is complete, and
-//! what an interrupted run left is recognised by its name.
+//! what an interrupted run left is recognised by its name. An upgrade makes its
+//! datapath in `<pin dir>-staging`; complete, that is `<pin dir>-staged`, and changes
+//! places with the pin directory; what is old then goes by `<pin dir>-retired`. These
+//! have links, too, but second pins of the same ones: to clear them away detaches nothing.
 
 use std::{
     ffi::OsString,
@@ -28,9 +33,14 @@ pub(super) fn map(pin_dir: &Path, name: &str) -> PathBuf {
     pin_dir.join("maps").join(name)
 }
 
+/// The directory of the programs' pins.
+pub(super) fn programs(pin_dir: &Path) -> PathBuf {
+    pin_dir.join("programs")
+}
+
 /// The program's pin.
 pub(super) fn program(pin_dir: &Path, name: &str) -> PathBuf {
-    pin_dir.join("programs").join(name)
+    programs(pin_dir).join(name)
 }
 
 /// The directory of the links' pins.
@@ -47,6 +57,31 @@ pub(super) fn link(pin_dir: &Path, hook: Hook, ifindex: u32) -> PathBuf {
 /// The symbolic link that tells the log level.
 pub(super) fn log_level(pin_dir: &Path) -> PathBuf {
     pin_dir.join("log_level")
+}
+
+/// The symbolic link that tells the build of the programs.
+pub(super) fn build(pin_dir: &Path) -> PathBuf {
+    pin_dir.join("build")
+}
+
+/// The symbolic link that tells how often the programs were replaced.
+pub(super) fn generation(pin_dir: &Path) -> PathBuf {
+    pin_dir.join("generation")
+}
+
+/// Where an upgrade makes a datapath.
+pub(super) fn staging(pin_dir: &Path) -> PathBuf {
+    beside(pin_dir, "-staging")
+}
+
+/// Where it is, complete, before it takes its place; after that, the old one.
+pub(super) fn staged(pin_dir: &Path) -> PathBuf {
+    beside(pin_dir, "-staged")
+}
+
+/// Where an upgrade clears the old one away.
+pub(super) fn retired(pin_dir: &Path) -> PathBuf {
+    beside(pin_dir, "-retired")
 }
 
 /// Where a datapath is made before it takes its place.
@@ -93,6 +128,9 @@ pub(super) fn tidy(pin_dir: &Path) -> Result<()> {
 /// the parent directory if nothing else is in it.
 pub(super) fn remove(pin_dir: &Path) -> Result<()> {
     tidy(pin_dir)?;
+    for left in [staging(pin_dir), staged(pin_dir), retired(pin_dir)] {
+        remove_dir(&left)?;
+    }
     match fs::rename(pin_dir, unloading(pin_dir)) {
         Ok(()) => clear(&unloading(pin_dir))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -113,6 +151,11 @@ fn clear(dir: &Path) -> Result<()> {
     for entry in attach::pinned(dir)? {
         attach::detach_pin(&entry)?;
     }
+    remove_dir(dir)
+}
+
+/// Removes a datapath directory, of whose links there are other pins.
+pub(super) fn remove_dir(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(cannot_remove(dir, &error)),
         _ => Ok(()),

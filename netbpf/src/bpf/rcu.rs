@@ -3,9 +3,14 @@
 use std::{
     fs::{File, OpenOptions},
     os::unix::fs::FileExt as _,
+    thread,
+    time::Duration,
 };
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    libc,
+};
 
 /// The switch: any number but 0 makes the kernel's grace periods short, at the
 /// price of interrupting all CPUs.
@@ -73,6 +78,26 @@ pub fn put_back() {
 /// try and nothing broken but CPU time.
 fn switch_off(file: &File) {
     let _ = file.write_at(b"0", 0);
+}
+
+/// `MEMBARRIER_CMD_GLOBAL` of `include/uapi/linux/membarrier.h`.
+const MEMBARRIER_GLOBAL: libc::c_long = 1;
+
+/// Longer than any program takes for a packet, by far.
+const LONGER_THAN_ANY: Duration = Duration::from_millis(100);
+
+/// Waits until every program that was running for a packet is done with it.
+///
+/// Programs run as readers of RCU, and this command waits for all of these
+/// (`synchronize_rcu()` in `kernel/sched/membarrier.c`). Kernels with CPUs that no tick
+/// disturbs (`nohz_full`) do not have it.
+pub(super) fn wait_for_programs() {
+    let _expedited = ExpeditedRcu::hold();
+    // SAFETY: the command takes numbers only.
+    let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_GLOBAL, 0, 0) };
+    if done != 0 {
+        thread::sleep(LONGER_THAN_ANY);
+    }
 }
 
 impl Drop for ExpeditedRcu {

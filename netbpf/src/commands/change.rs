@@ -10,7 +10,7 @@ use crate::{
     error::{Context as _, Error, Result},
     host::{self, Host},
     interrupt,
-    network::{self, nothing_to_do},
+    network::{self, Wanted, nothing_to_do},
     observe::Observed,
     output::{CANNOT_WRITE, Format, Sink, write_json},
     plan::Step,
@@ -31,12 +31,15 @@ struct DryRun {
 /// # Errors
 /// What was asked wrongly, or what the host lacks.
 pub(super) async fn print_plan(request: &Request, globals: &Globals) -> Result<bool> {
-    let session = network::open(Host::here()?, request.direct)?;
+    let host = Host::here()?;
+    let mut all = network::upgrade_steps(&host, Wanted::by(request))?;
+    let session = network::open(host, request.direct)?;
     let observed = session.observe().await?;
     let (topology, steps) =
         network::prepare(&session, request, &observed, &mut Teller::new(globals))?;
-    print_steps(&topology, &steps, globals)?;
-    Ok(!steps.is_empty())
+    all.extend(steps);
+    print_steps(&topology, &all, globals)?;
+    Ok(!all.is_empty())
 }
 
 /// Shows what would be done.
@@ -121,6 +124,7 @@ pub(super) fn change(
             Ok(request)
         },
         false,
+        Wanted::Whole,
         &mut Teller::new(globals),
     ))?;
     if globals.format() == Format::Json {

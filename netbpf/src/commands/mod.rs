@@ -14,5 +14,6 @@ pub(crate) mod sandboxed;
 pub mod status;
 pub mod switch;
 pub mod up;
+pub mod upgrade;
 pub mod uplink;
 pub mod verify;

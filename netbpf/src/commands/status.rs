@@ -5,7 +5,9 @@ mod view;
 use std::{io::Write as _, process::ExitCode};
 
 use crate::{
+    bpf::Build,
     cli::Globals,
+    datapath::Kind,
     error::{Context as _, Error, Result},
     firewall,
     host::{self, Host},
@@ -74,9 +76,28 @@ impl Args {
 
 /// The warnings about the network of that name, or about all.
 fn warnings(observed: &Observed, only: Option<&LinkName>) -> Vec<String> {
-    let chosen = chosen(observed, only);
-    let chosen = chosen.filter(|network| !network.topology.direct);
-    chosen.flat_map(|network| firewall::past(&network.topology, observed)).collect()
+    let chosen: Vec<&Recorded> =
+        chosen(observed, only).filter(|network| !network.topology.direct).collect();
+    let mut warnings: Vec<String> =
+        chosen.iter().flat_map(|network| firewall::past(&network.topology, observed)).collect();
+    if chosen.iter().any(|network| network.topology.datapath == Kind::Ebpf) {
+        warnings.extend(build_warning(observed));
+    }
+    warnings
+}
+
+/// That the programs that run are another netbpf's.
+fn build_warning(observed: &Observed) -> Option<String> {
+    let (seen, own) = (observed.datapath.as_ref()?, Build::own());
+    let other = match &seen.build {
+        Some(build) if build == own => return None,
+        Some(build) => format!("netbpf {build}"),
+        None => "another netbpf".to_owned(),
+    };
+    Some(format!(
+        "the programs that run are those of {other}, not of this netbpf {own}: \
+         `netbpf upgrade` replaces them"
+    ))
 }
 
 /// The network of that name, or all.

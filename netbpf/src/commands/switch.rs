@@ -9,7 +9,7 @@ use crate::{
     datapath::Kind,
     error::Result,
     host::{self, Host},
-    network::switched,
+    network::{Wanted, exchange, switched},
     plan,
     progress::{Teller, say},
     session::{Session, block_on},
@@ -61,7 +61,12 @@ impl Args {
         let _lock = store.lock()?;
         put_back_grace_periods();
         store.forget_earlier_boots()?;
-        let mut session = Session::open(host)?;
+        let mut upgraded = 0;
+        if !self.dry_run {
+            let listener = &mut Teller::new(globals);
+            upgraded = exchange(&host, Wanted::Whole, listener).await?.steps;
+        }
+        let mut session = Session::open(host)?.following(upgraded);
         let observed = session.observe().await?;
         let name = status::find(&observed.networks, &self.network)?;
         let Some(network) = observed.network(name.as_str()) else { return Ok(()) };

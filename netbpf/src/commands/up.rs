@@ -10,7 +10,8 @@ use crate::{
     cli::Globals,
     datapath::Kind,
     error::{Context as _, Error, Result},
-    host, interrupt, network,
+    host, interrupt,
+    network::{self, Wanted},
     output::{CANNOT_WRITE, Format, Sink},
     progress::Teller,
     sandbox::{HOST, OUTSIDE},
@@ -93,7 +94,8 @@ impl Args {
             }
             interrupt::catch()?;
             let listener = &mut Teller::new(globals);
-            let made = network::make(|_| Ok(request.clone()), request.direct, listener).await?;
+            let (direct, wanted) = (request.direct, Wanted::by(&request));
+            let made = network::make(|_| Ok(request.clone()), direct, wanted, listener).await?;
             picture(&made.session, &made.topology, globals).await
         });
         done.map_err(|error| placed(error, file.as_ref()))?;

@@ -54,6 +54,12 @@ impl Ebpf {
         self.loaded.as_ref()
     }
 
+    /// The exchange of its programs.
+    #[must_use]
+    pub fn upgrade(&self) -> bpf::Upgrade {
+        bpf::Upgrade::of(&self.pin_dir)
+    }
+
     fn loaded(&self) -> Result<&bpf::Datapath> {
         self.loaded.as_ref().ok_or_else(|| {
             Error::failed("the datapath is not loaded")
@@ -119,6 +125,8 @@ impl Ebpf {
         let Some(loaded) = &self.loaded else { return Ok(None) };
         let mut seen = DatapathSeen {
             options: loaded.options()?,
+            build: loaded.build()?,
+            is_between: self.upgrade().look()?.is_some_and(|standing| standing.is_interrupted),
             published: loaded.published()?,
             ..DatapathSeen::default()
         };

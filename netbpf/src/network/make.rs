@@ -1,8 +1,8 @@
 //! From what is asked for to what there is: looking, planning, doing.
 
-use super::Listener;
+use super::{Listener, Wanted, exchange, told};
 use crate::{
-    bpf::put_back_grace_periods,
+    bpf::{Upgrade, put_back_grace_periods},
     datapath::{Datapath as _, Kind},
     error::Result,
     firewall,
@@ -87,13 +87,20 @@ fn choose(session: &Session, request: &Request, observed: &Observed) -> Result<R
 pub(crate) async fn make(
     ask: impl FnOnce(&Observed) -> Result<Request>,
     direct: bool,
+    wanted: Wanted,
     listener: &mut dyn Listener,
 ) -> Result<Made> {
     let host = Host::here()?;
     let _lock = host.store.lock()?;
     put_back_grace_periods();
     host.store.forget_earlier_boots()?;
-    let mut session = open(host, direct)?;
+    let upgraded = exchange(&host, wanted, listener).await?;
+    if let Some(now) = Upgrade::of(&host.pins).look()?
+        && upgraded.steps > 0
+    {
+        listener.say(&told(&upgraded, &now));
+    }
+    let mut session = open(host, direct)?.following(upgraded.steps);
     let observed = session.observe().await?;
     let request = ask(&observed)?;
     let (topology, steps) = prepare(&session, &request, &observed, listener)?;

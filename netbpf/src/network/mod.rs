@@ -28,6 +28,7 @@
 mod make;
 mod remove;
 mod switch;
+mod upgrade;
 
 use crate::{
     apply::Progress,
@@ -49,6 +50,7 @@ use crate::{
 pub(crate) use make::{make, nothing_to_do, open, prepare};
 pub(crate) use remove::remove;
 pub(crate) use switch::switched;
+pub(crate) use upgrade::{Wanted, exchange, is_of_ebpf, steps as upgrade_steps, told};
 
 /// Who is told how it goes.
 pub trait Listener: Progress {
@@ -102,7 +104,7 @@ impl Network {
         let host = Namespace::here("host")?;
         let request = spec.request(true)?;
         let name = request.name.clone();
-        let direct = request.direct;
+        let (direct, wanted) = (request.direct, Wanted::by(&request));
         let topology = host.run(|| {
             host::require_privileges("up")?;
             block_on(async {
@@ -112,7 +114,7 @@ impl Network {
                         .because("what is taken down with its guard must be made with it")
                         .hint(format!("choose another name, or: netbpf down {name}"))),
                 };
-                Ok(make(ask, direct, &mut Log).await?.topology)
+                Ok(make(ask, direct, wanted, &mut Log).await?.topology)
             })
         })??;
         Ok(Self { host, topology, is_kept: false })
@@ -163,7 +165,7 @@ impl Network {
         let made = self.host.run(|| {
             block_on(async {
                 ask(&mut request)?;
-                let made = make(|_| Ok(request), direct, &mut Log).await?;
+                let made = make(|_| Ok(request), direct, Wanted::Whole, &mut Log).await?;
                 Ok((made.topology, made.ended_flows))
             })
         });
@@ -182,7 +184,8 @@ impl Network {
             block_on(async {
                 let host = Host::here()?;
                 let _lock = host.store.lock()?;
-                let mut session = Session::open(host)?;
+                let upgraded = exchange(&host, Wanted::Whole, &mut Log).await?;
+                let mut session = Session::open(host)?.following(upgraded.steps);
                 let observed = session.observe().await?;
                 session.datapaths().of(to).probe()?;
                 let topology = switched(before, to, observed.datapath.as_ref())?;

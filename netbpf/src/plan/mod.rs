@@ -7,6 +7,7 @@ mod rows;
 mod rules;
 mod step;
 mod switch;
+mod upgrade;
 mod words;
 
 use std::{net::Ipv4Addr, path::PathBuf};
@@ -14,6 +15,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 pub use rows::{endpoint_row, publish_entries};
 pub use step::{Place, Step};
 pub use switch::switch;
+pub use upgrade::{UpgradeStep, finish_upgrade, upgrade};
 
 use crate::{
     bpf::Hook,

@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 
 use netbpf_common::{Endpoint, MacAddr, PublishEntry, Uplink};
 
+use super::UpgradeStep;
 use crate::{
     bpf::{Hook, LoadOptions},
     datapath::{Kind, iptables::TableRules},
@@ -239,6 +240,8 @@ pub enum Step {
     CarryFlows,
     /// Have eBPF go on with the connections that the kernel tracks.
     AdoptFlows,
+    /// Exchange the datapath's programs.
+    Upgrade(UpgradeStep),
     /// Remember that the network is complete.
     MarkUp,
 
@@ -353,6 +356,7 @@ impl Step {
             Self::KeepTables => Self::TidyTables,
             Self::SetRules { rules } => Self::ClearRules { rules },
             Self::DropReflected { bridge, .. } => Self::ClearReflected { bridge },
+            Self::Upgrade(step) => Self::Upgrade(step.inverse()?),
             Self::MarkUp => Self::MarkRemoving,
             Self::LinkUp { .. }
             | Self::SetMtu { .. }

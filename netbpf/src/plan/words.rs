@@ -56,7 +56,7 @@ impl fmt::Display for Place {
 }
 
 /// The side of the interface that a program is attached to.
-fn side(hook: Hook) -> &'static str {
+pub(super) fn side(hook: Hook) -> &'static str {
     if hook.is_guard() { "egress" } else { "ingress" }
 }
 
@@ -200,6 +200,7 @@ impl fmt::Display for Step {
                 write!(f, "ip -n {} link delete {}", end.namespace, end.inside)
             }
             Self::DeleteNamespace { name } => write!(f, "ip netns delete {name}"),
+            Self::Upgrade(step) => fmt::Display::fmt(step, f),
             Self::UnloadDatapath => f.write_str("bpf: unpin and unload the programs and maps"),
             Self::Forget { path } => write!(f, "remove {}", path.display()),
         }

@@ -2,6 +2,7 @@
 
 pub mod frame;
 mod icmp;
+mod metered;
 mod probe;
 mod puppet;
 mod tcp;
@@ -10,6 +11,7 @@ mod udp;
 
 pub use frame::{Frame, FrameSocket};
 pub use icmp::{Echo, Pong, ping};
+pub use metered::{Metered, Metering};
 pub use probe::{Heard, UdpProbe};
 pub use puppet::Puppet;
 pub use tcp::{TcpClient, TcpServer, connect, connect_from};

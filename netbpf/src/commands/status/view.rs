@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
+    bpf::Build,
     datapath::Kind,
     net::sysctl::Switch,
     observe::{Inside, Observed},
@@ -58,6 +59,9 @@ pub(super) struct NetworkView {
     flow_limit: Option<u32>,
     source_guard: String,
     log_level: Option<&'static str>,
+    /// Of which build of netbpf the programs that run are; null if there are none, or
+    /// their netbpf did not say so yet.
+    build: Option<Build>,
     pub(super) namespaces: Vec<NamespaceView>,
 }
 
@@ -153,6 +157,11 @@ impl NetworkView {
             flow_limit: of_ebpf.then_some(topology.flow_limit),
             source_guard: format!("{:?}", topology.guard).to_lowercase(),
             log_level: of_ebpf.then(|| topology.log_level.name()),
+            build: observed
+                .datapath
+                .as_ref()
+                .filter(|_| of_ebpf && !topology.direct)
+                .and_then(|seen| seen.build.clone()),
             namespaces: topology
                 .endpoints
                 .iter()
@@ -252,6 +261,10 @@ fn lacks(topology: &Topology, observed: &Observed, session: &Session) -> BTreeMa
     let mut lacks: BTreeMap<Of, Vec<String>> = BTreeMap::new();
     for step in plan::missing(topology, observed, &session.host.store) {
         lacks.entry(Of::step(&step, topology)).or_default().push(step.lack());
+    }
+    let is_of_ebpf = topology.datapath == Kind::Ebpf && !topology.direct;
+    if is_of_ebpf && observed.datapath.as_ref().is_some_and(|seen| seen.is_between) {
+        lacks.entry(Of::Bridge).or_default().push("upgrade interrupted".into());
     }
     for endpoint in &topology.endpoints {
         if let Some(Inside::Foreign) = observed.inside.get(&endpoint.namespace) {
