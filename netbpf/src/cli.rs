@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::{
     commands::{
-        bench, down, exec, generate, logs, maps, ns, plan, publish, sandboxed, status, switch, up,
-        upgrade, uplink, verify,
+        bench, check, down, exec, generate, logs, maps, ns, plan, publish, sandboxed, status,
+        switch, up, upgrade, uplink, verify,
     },
     error::{Error, Result},
     host::{self, Host},
@@ -139,6 +139,8 @@ pub enum Verb {
     Upgrade(upgrade::Args),
     /// Show networks and whether every piece that should exist does
     Status(status::Args),
+    /// Find what was changed of networks by hand, or by others
+    Check(check::Args),
     /// Run a command inside a namespace
     Exec(exec::Args),
     /// Show what the datapath knows, counts and carries
@@ -155,9 +157,9 @@ pub enum Verb {
 }
 
 /// Names of the verbs that act somewhere.
-const VERBS: [&str; 13] = [
-    "up", "plan", "down", "ns", "publish", "uplink", "switch", "upgrade", "status", "exec", "maps",
-    "logs", "verify",
+const VERBS: [&str; 14] = [
+    "up", "plan", "down", "ns", "publish", "uplink", "switch", "upgrade", "status", "check",
+    "exec", "maps", "logs", "verify",
 ];
 
 impl Verb {
@@ -173,6 +175,7 @@ impl Verb {
             Self::Status(_) => "status",
             Self::Switch(_) => "switch",
             Self::Upgrade(_) => "upgrade",
+            Self::Check(_) => "check",
             Self::Exec(_) => "exec",
             Self::Maps(_) => "maps",
             Self::Logs(_) => "logs",
@@ -204,6 +207,7 @@ impl Verb {
             Self::Switch(args) => args.run(globals),
             Self::Upgrade(args) => args.run(globals),
             Self::Status(args) => args.run(globals),
+            Self::Check(args) => args.run(globals),
             Self::Exec(args) => args.run(globals),
             Self::Maps(args) => args.run(&subject("maps")?, globals.style()),
             Self::Logs(args) => args.run(&subject("logs")?, globals.style()),

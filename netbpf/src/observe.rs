@@ -9,7 +9,7 @@ use std::{
 use netbpf_common::{Endpoint, PublishEntry, Uplink};
 
 use crate::{
-    bpf::{Build, Hook, LoadOptions},
+    bpf::{Build, Hook, LoadOptions, Stray},
     datapath::{Datapaths, Kind},
     error::Result,
     net::{
@@ -18,7 +18,7 @@ use crate::{
         sysctl::{self, Switch},
     },
     state::{Recorded, Store},
-    topology::{LinkName, NamespaceName, Topology},
+    topology::{EndpointPlan, LinkName, NamespaceName, Topology},
 };
 
 pub use crate::datapath::iptables::RulesSeen;
@@ -42,6 +42,14 @@ pub struct Observed {
     pub namespaces: BTreeSet<String>,
     /// The namespaces of recorded networks.
     pub inside: BTreeMap<NamespaceName, Inside>,
+    /// Those of them that have lost their names, and that processes are in all the same.
+    pub nameless: BTreeSet<NamespaceName>,
+    /// Names under which there is another namespace, with nothing in it that somebody
+    /// would have put there.
+    pub vacant: BTreeSet<NamespaceName>,
+    /// Interfaces of recorded networks that have been given other names, with those. (All
+    /// else tells of them by the names that they should have.)
+    pub renamed: BTreeMap<(Option<NamespaceName>, LinkName), String>,
     /// The recorded networks.
     pub networks: Vec<Recorded>,
     /// The host's eBPF datapath; nothing if none is loaded.
@@ -99,6 +107,23 @@ pub struct DatapathSeen {
     pub published: Vec<PublishEntry>,
     /// What is attached, of what was asked about.
     pub attached: HashSet<(Hook, u32)>,
+    /// Endpoints that it does not find as it should, with the map in which that is so.
+    pub skewed: HashMap<u16, &'static str>,
+    /// What is in its maps and pins that belongs to no network.
+    pub strays: Vec<Stray>,
+    /// What of it was changed that belongs to all networks.
+    pub changed: BTreeSet<Shared>,
+}
+
+/// What all networks of a datapath share, besides rows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Shared {
+    /// How long flows may be idle.
+    Timeouts,
+    /// To which programs it hands over what is rare.
+    Programs,
+    /// The bits that tell which ports are published.
+    PublishedBits,
 }
 
 impl Observed {
@@ -155,12 +180,24 @@ impl Observed {
         store: &Store,
     ) -> Result<Self> {
         let networks = store.networks()?;
-        let links = netlink.links().await?;
+        let mut links = netlink.links().await?;
+        let mut renamed = BTreeMap::new();
+        recognise(&networks, &mut links, &mut renamed);
         let mut inside = BTreeMap::new();
+        let (mut nameless, mut vacant) = (BTreeSet::new(), BTreeSet::new());
         for network in &networks {
             for endpoint in network.topology.all_endpoints() {
                 let name = &endpoint.namespace;
-                inside.insert(name.clone(), look_inside(worker, network, name).await?);
+                let (mut seen, state) = look_inside(worker, network, name).await?;
+                match state {
+                    State::Ordinary => {}
+                    State::Nameless => drop(nameless.insert(name.clone())),
+                    State::Vacant => drop(vacant.insert(name.clone())),
+                }
+                if let Inside::Ours { links: inside, .. } = &mut seen {
+                    recognise_inside(&network.topology, endpoint, &links, inside, &mut renamed);
+                }
+                inside.insert(name.clone(), seen);
             }
         }
         let mut switches = BTreeSet::new();
@@ -170,7 +207,8 @@ impl Observed {
         let mut localnet = BTreeSet::new();
         for network in &networks {
             let bridge = &network.topology.name;
-            if sysctl::routes_localnet(bridge.as_str())? {
+            let now = renamed.get(&(None, bridge.clone())).map_or(bridge.as_str(), String::as_str);
+            if sysctl::routes_localnet(now)? {
                 localnet.insert(bridge.clone());
             }
         }
@@ -183,6 +221,9 @@ impl Observed {
             switched: store.kept_sysctls()?.into_keys().collect(),
             namespaces: netns::names()?.into_iter().collect(),
             inside,
+            nameless,
+            vacant,
+            renamed,
             networks,
             datapath: None,
             rules: RulesSeen::default(),
@@ -197,22 +238,103 @@ impl Observed {
     }
 }
 
+/// What else there is to be said of a namespace.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ordinary,
+    /// See [`Observed::nameless`].
+    Nameless,
+    /// See [`Observed::vacant`].
+    Vacant,
+}
+
 /// Looks at a namespace of a recorded network.
-async fn look_inside(worker: &Worker, network: &Recorded, name: &NamespaceName) -> Result<Inside> {
-    let netns = match netns::look_up(name.as_str())? {
-        Named::Nothing => return Ok(Inside::Missing),
-        Named::File => return Ok(Inside::File),
-        Named::Namespace(netns) => netns,
+async fn look_inside(
+    worker: &Worker,
+    network: &Recorded,
+    name: &NamespaceName,
+) -> Result<(Inside, State)> {
+    let noted = network.journal.namespaces.get(name);
+    let (named, missing) = match netns::look_up(name.as_str())? {
+        Named::Namespace(netns) => (Some(netns), Inside::Missing),
+        Named::Nothing => (None, Inside::Missing),
+        Named::File => (None, Inside::File),
     };
+    let is_named = named.is_some();
+    // Whoever is still inside goes on to use it, and it can be given its name again.
+    let is_free = is_named || matches!(missing, Inside::Missing) || netns::is_empty(name.as_str());
+    let held = || noted.filter(|_| is_free).and_then(|id| netns::of_process(id.inode));
+    let Some(netns) = named.or_else(held) else { return Ok((missing, State::Ordinary)) };
     let entered = worker.enter(netns).await?;
+    let links = entered.netlink.links().await?;
     // The identity is recorded before the name is given, so a namespace without
     // a record is somebody else's.
-    if network.journal.namespaces.get(name) != Some(&entered.id) {
-        return Ok(Inside::Foreign);
+    if noted != Some(&entered.id) {
+        let is_vacant = links.iter().all(Link::is_the_kernels);
+        return Ok(match (is_named, is_vacant) {
+            (true, true) => (Inside::Foreign, State::Vacant),
+            (true, false) => (Inside::Foreign, State::Ordinary),
+            // Numbers are given out again.
+            (false, _) => (missing, State::Ordinary),
+        });
     }
-    Ok(Inside::Ours {
-        links: entered.netlink.links().await?,
-        addresses: entered.netlink.addresses().await?,
-        routes: entered.netlink.routes().await?,
-    })
+    let addresses = entered.netlink.addresses().await?;
+    let inside = Inside::Ours { links, addresses, routes: entered.netlink.routes().await? };
+    Ok((inside, if is_named { State::Ordinary } else { State::Nameless }))
+}
+
+/// Interfaces of the host by the names that they should have: an alias is nobody else's.
+fn recognise(
+    networks: &[Recorded],
+    links: &mut [Link],
+    renamed: &mut BTreeMap<(Option<NamespaceName>, LinkName), String>,
+) {
+    for Recorded { topology, .. } in networks.iter().filter(|network| !network.topology.direct) {
+        let ports = topology.all_endpoints();
+        let ports = ports.map(|port| (&port.link, "veth", topology.alias_of(port)));
+        for (name, kind, alias) in ports.chain([(&topology.name, "bridge", topology.alias())]) {
+            let is_it = |link: &Link| {
+                link.alias.as_deref() == Some(&*alias) && link.kind.as_deref() == Some(kind)
+            };
+            rename(links, (None, name), is_it, renamed);
+        }
+    }
+}
+
+/// The same of a namespace's own interface: it is the other end of the port, or in a
+/// direct network the veth with its MAC.
+fn recognise_inside(
+    topology: &Topology,
+    endpoint: &EndpointPlan,
+    host: &[Link],
+    inside: &mut [Link],
+    renamed: &mut BTreeMap<(Option<NamespaceName>, LinkName), String>,
+) {
+    let port = host.iter().find(|link| link.name == endpoint.link.as_str());
+    let port = port.filter(|_| !topology.direct);
+    let is_it = |link: &Link| match port {
+        Some(port) => link.is_peer_of(port),
+        None => {
+            topology.direct
+                && link.kind.as_deref() == Some("veth")
+                && link.mac == Some(endpoint.mac)
+        }
+    };
+    rename(inside, (Some(&endpoint.namespace), &endpoint.inside), is_it, renamed);
+}
+
+/// Gives an interface the name that it should have, in thought, if none has that.
+fn rename(
+    links: &mut [Link],
+    (namespace, name): (Option<&NamespaceName>, &LinkName),
+    is_it: impl Fn(&Link) -> bool,
+    renamed: &mut BTreeMap<(Option<NamespaceName>, LinkName), String>,
+) {
+    if links.iter().any(|link| link.name == name.as_str()) {
+        return;
+    }
+    if let Some(link) = links.iter_mut().find(|link| is_it(link)) {
+        let now = std::mem::replace(&mut link.name, name.to_string());
+        renamed.insert((namespace.cloned(), name.clone()), now);
+    }
 }

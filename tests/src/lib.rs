@@ -21,6 +21,7 @@
 mod addresses;
 mod another_build;
 mod binary;
+pub mod drift;
 pub mod ethtool;
 mod far;
 pub mod firewall;

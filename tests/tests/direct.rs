@@ -161,7 +161,7 @@ fn what_is_broken_is_told_mended_and_taken_away() {
         ("-n a addr flush dev veth0", "without 10.0.0.1"),
         ("netns del b", "namespace gone"),
         ("-n a link set veth0 mtu 1400", "another MTU"),
-        ("netns exec b ip link set veth1 down name else1", "no veth pair"),
+        ("netns exec b ip link set veth1 down name else1", "veth1 is called else1"),
     ] {
         host.netbpf(PAIR).ok();
         host.netns().ip(damage);

@@ -4,6 +4,7 @@
 mod adopt;
 mod carry;
 mod fault;
+mod mend;
 mod remove;
 mod run;
 mod upgrade;

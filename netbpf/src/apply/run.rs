@@ -113,7 +113,7 @@ impl Apply<'_> {
                 let topology = Topology { former: None, leaving, ..self.topology.clone() };
                 self.store.record(&topology, Phase::Up)
             }
-            step => self.run_removal(step).await,
+            step => self.run_mending(step).await,
         }
     }
 
@@ -207,7 +207,7 @@ impl Apply<'_> {
 
     /// A connection into a place, and the index of an interface there. It is looked
     /// up once: whoever changes interfaces meanwhile makes a step fail.
-    async fn find(&mut self, place: &Place, link: &str) -> Result<(Netlink, u32)> {
+    pub(super) async fn find(&mut self, place: &Place, link: &str) -> Result<(Netlink, u32)> {
         let netlink = self.enter(place).await?;
         let key = (place.namespace().cloned(), link.to_owned());
         if let Some(&index) = self.indexes.get(&key) {

@@ -121,13 +121,8 @@ pub(super) struct Pin {
 
 impl Pin {
     /// Where it is attached.
-    pub(super) fn hook(&self) -> Hook {
-        self.hook
-    }
-
-    /// The index of the device, which may be gone.
-    pub(super) fn ifindex(&self) -> u32 {
-        self.ifindex
+    pub(super) fn place(&self) -> (Hook, u32) {
+        (self.hook, self.ifindex)
     }
 
     fn parse(path: PathBuf) -> Option<Self> {

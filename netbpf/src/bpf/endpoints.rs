@@ -48,7 +48,9 @@ impl Datapath {
         self.map::<EndpointIds>()?.set(&endpoint.ifindex, &id.index())?;
         let ports = self.map::<BridgePorts>()?;
         let slot = BridgePort::slot(endpoint.ifindex);
-        if ports.get(&slot)?.is_none_or(|port| port.ifindex == 0) {
+        let taken = ports.get(&slot)?.filter(|port| port.ifindex != endpoint.ifindex);
+        let has = |port: BridgePort| self.map::<EndpointIds>()?.get(&port.ifindex);
+        if taken.map(has).transpose()?.flatten().is_none() {
             let port = BridgePort { ifindex: endpoint.ifindex, endpoint: id, pad: 0 };
             ports.set(&slot, &port)?;
         }

@@ -3,7 +3,10 @@
 use std::{
     fs, io,
     io::Read as _,
-    os::unix::fs::symlink,
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::symlink,
+    },
     panic::resume_unwind,
     path::Path,
     sync::{Mutex, PoisonError},
@@ -330,6 +333,30 @@ impl Datapath {
             code => Err(Error::failed("the expiry of flows does not start")
                 .because(format!("start_sweeper returned {code}"))),
         }
+    }
+
+    /// Sets how long flows may be idle to what they should.
+    ///
+    /// # Errors
+    /// What the map says.
+    pub fn set_timeouts(&self) -> Result<()> {
+        let config = Config { timeouts: Config::default().timeouts, ..self.config()? };
+        self.map::<ConfigMap>()?.set(&0, &config)
+    }
+
+    /// Makes the datapath hand over what is rare to those programs for it that are loaded.
+    ///
+    /// # Errors
+    /// What the map says, or a program cannot be opened.
+    pub fn set_programs(&self) -> Result<()> {
+        let map = self.map::<Programs>()?;
+        for rare in RareProgram::ALL {
+            let Some(program) = self.program_if_any(rare.name())? else { continue };
+            let fd = program.fd().context("cannot open the datapath's programs")?;
+            // The element is written as a descriptor, and read as the program's number.
+            map.set(&(rare as u32), &fd.as_fd().as_raw_fd().cast_unsigned())?;
+        }
+        Ok(())
     }
 
     /// Loads the program that adopts flows, for one time.

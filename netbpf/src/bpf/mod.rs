@@ -11,6 +11,7 @@ mod clsact;
 mod code;
 mod endpoints;
 mod flows;
+mod image;
 mod load;
 mod map;
 mod options;
@@ -19,6 +20,7 @@ mod probe;
 mod publish;
 mod rcu;
 mod shape;
+mod stray;
 mod sys;
 mod upgrade;
 mod usage;
@@ -38,12 +40,14 @@ pub use bpffs::has_bpffs;
 pub use build::Build;
 pub use code::{CodeSize, code_sizes};
 pub use flows::{Direction, FlowHead, FlowRow};
+pub use image::Image;
 pub use load::object;
 pub use map::{Map, PerCpuMap};
 pub use options::{LoadOptions, LogLevel};
 pub(crate) use probe::must_retype_peers;
 pub use probe::{Probe, probe};
 pub use rcu::put_back as put_back_grace_periods;
+pub use stray::Stray;
 pub use upgrade::{Attached, ProgramSet, Replaced, Standing, Upgrade};
 pub use usage::MapUsage;
 
@@ -129,6 +133,15 @@ impl Datapath {
         SchedClassifier::from_pin(pins::program(&self.pin_dir, name)).map_err(|error| {
             pins::damaged(&self.pin_dir, &format!("its program {name} cannot be opened: {error}"))
         })
+    }
+
+    /// Opens one of its programs; nothing if it is not pinned.
+    ///
+    /// # Errors
+    /// It is there, and cannot be opened.
+    fn program_if_any(&self, name: &str) -> Result<Option<SchedClassifier>> {
+        let is_there = pins::program(&self.pin_dir, name).exists();
+        is_there.then(|| self.program(name)).transpose()
     }
 
     /// Runs a program once, on a packet of an empty Ethernet header and `payload`.

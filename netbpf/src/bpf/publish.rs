@@ -32,7 +32,7 @@ impl Datapath {
     pub fn set_published(&self, all: &[PublishEntry]) -> Result<u64> {
         let new = sorted(all)?;
         let old = self.published()?;
-        if new == old {
+        if new == old && self.has_published_bits()? {
             return Ok(0);
         }
         let config_map = self.map::<ConfigMap>()?;
@@ -49,8 +49,15 @@ impl Datapath {
         write_half(&publish, base, &new)?;
         let flipped = Config { publish_base: base, publish_len: count(&new), ..config };
         config_map.set(&0, &flipped)?;
-        for word in old_bits.keys() {
-            words.set(word, &new_bits.get(word).copied().unwrap_or_default())?;
+        // All of them: others may have been set by hand.
+        let mut wrong = Vec::new();
+        words.for_each(|word, &has| {
+            let wanted = new_bits.get(word).copied().unwrap_or_default();
+            wrong.extend((has != wanted).then_some((*word, wanted)));
+            Ok(())
+        })?;
+        for (word, wanted) in &wrong {
+            words.set(word, wanted)?;
         }
         if old.iter().all(|entry| new.contains(entry)) {
             return Ok(0);
@@ -110,7 +117,7 @@ fn sorted(all: &[PublishEntry]) -> Result<Vec<PublishEntry>> {
 }
 
 /// The words of the `PUBLISHED_PORTS` array that have a bit set.
-fn bits(entries: &[PublishEntry]) -> BTreeMap<u32, u64> {
+pub(super) fn bits(entries: &[PublishEntry]) -> BTreeMap<u32, u64> {
     let mut words = BTreeMap::new();
     for entry in entries {
         for port in entry.first()..=entry.last {

@@ -134,7 +134,7 @@ impl Upgrade {
         let mut attachments: Vec<Attached> = attach::pinned(&self.pin_dir)?
             .into_iter()
             .filter_map(|pin| {
-                let (hook, ifindex) = (pin.hook(), pin.ifindex());
+                let (hook, ifindex) = pin.place();
                 interface(ifindex).map(|device| Attached { hook, ifindex, device })
             })
             .collect();

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::status::find;
 use crate::{
     cli::Globals,
-    error::{Context as _, Error, Result},
+    error::{Context as _, Error, Key, Result},
     host::{self, Host},
     interrupt,
     network::{self, Wanted, nothing_to_do},
@@ -16,7 +16,7 @@ use crate::{
     plan::Step,
     progress::Teller,
     session::block_on,
-    topology::{Request, Topology},
+    topology::{LinkName, Request, Topology},
 };
 
 /// What `-o json` tells of the steps.
@@ -30,13 +30,19 @@ struct DryRun {
 ///
 /// # Errors
 /// What was asked wrongly, or what the host lacks.
-pub(super) async fn print_plan(request: &Request, globals: &Globals) -> Result<bool> {
+pub(super) async fn print_plan(
+    ask: impl FnOnce(&Observed) -> Result<Request>,
+    direct: bool,
+    wanted: Wanted,
+    globals: &Globals,
+) -> Result<bool> {
     let host = Host::here()?;
-    let mut all = network::upgrade_steps(&host, Wanted::by(request))?;
-    let session = network::open(host, request.direct)?;
+    let mut all = network::upgrade_steps(&host, wanted)?;
+    let session = network::open(host, direct)?;
     let observed = session.observe().await?;
+    let request = ask(&observed)?;
     let (topology, steps) =
-        network::prepare(&session, request, &observed, &mut Teller::new(globals))?;
+        network::prepare(&session, &request, &observed, &mut Teller::new(globals))?;
     all.extend(steps);
     print_steps(&topology, &all, globals)?;
     Ok(!all.is_empty())
@@ -59,6 +65,23 @@ pub(super) fn print_steps(topology: &Topology, steps: &[Step], globals: &Globals
         }
     }
     out.flush().context(CANNOT_WRITE)
+}
+
+/// The network of that name as it is, for `up` to mend.
+///
+/// # Errors
+/// There is none.
+pub(super) fn as_it_is(observed: &Observed, name: &LinkName) -> Result<Request> {
+    let network = observed.network(name.as_str()).map(|network| &network.topology);
+    network.map(Request::of).ok_or_else(|| {
+        Error::usage("no namespaces")
+            .because(format!(
+                "neither --namespaces nor --ns says which to make, and there is no network {name} \
+                 to be mended"
+            ))
+            .hint("for example --namespaces 3")
+            .about(Key::of("namespaces"))
+    })
 }
 
 /// The network that is to be changed: that of the name, or the only one.

@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod change;
+pub mod check;
 pub mod down;
 pub mod exec;
 pub mod generate;

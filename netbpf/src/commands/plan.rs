@@ -7,6 +7,7 @@ use crate::{
     cli::Globals,
     error::{ExitCode as Code, Result},
     host,
+    network::Wanted,
     session::block_on,
     spec::{Source, placed},
 };
@@ -43,8 +44,10 @@ impl Args {
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         let (request, file) = self.source.read()?;
         host::require_privileges("plan")?;
-        let differs = block_on(change::print_plan(&request, globals))
-            .map_err(|error| placed(error, file.as_ref()))?;
+        let wanted = Wanted::by(&request);
+        let differs =
+            block_on(change::print_plan(|_| Ok(request.clone()), request.direct, wanted, globals))
+                .map_err(|error| placed(error, file.as_ref()))?;
         let code = if differs { Code::Differs } else { Code::Done };
         Ok(ExitCode::from(code as u8))
     }

@@ -12,12 +12,13 @@ use crate::{
     error::{Context as _, Error, Result},
     host, interrupt,
     network::{self, Wanted},
+    observe::Observed,
     output::{CANNOT_WRITE, Format, Sink},
     progress::Teller,
     sandbox::{HOST, OUTSIDE},
     session::{Session, block_on},
     spec::{Source, placed},
-    topology::{Request, Topology},
+    topology::{LinkName, Request, Topology},
 };
 
 /// Build a network of namespaces and load the datapath, or change the one there is
@@ -43,6 +44,7 @@ Examples:
   netbpf up --namespaces 3 --datapath iptables
   netbpf up --direct --ns a=10.0.0.1/24 --ns b=10.0.0.2/24 --ifname veth%d
   netbpf up --namespaces 3 --dry-run
+  netbpf up                                              mends the network that there is
   netbpf up --sandbox --namespaces 3 -p 8080:ns1:80      touches nothing here
 
 A file says the same by the same names:
@@ -83,6 +85,11 @@ impl Args {
     /// was changed then.
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         let dry_run = self.dry_run;
+        if let Some(name) = self.source.name_alone()? {
+            host::require_privileges("up")?;
+            block_on(mend(&name, dry_run, globals))?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let (request, file) = self.source.read()?;
         if globals.sandbox {
             refuse_clash(&request)?;
@@ -90,7 +97,9 @@ impl Args {
         host::require_privileges("up")?;
         let done = block_on(async {
             if dry_run {
-                return change::print_plan(&request, globals).await.map(|_| ());
+                let (ask, direct) = (|_: &_| Ok(request.clone()), request.direct);
+                let wanted = Wanted::by(&request);
+                return change::print_plan(ask, direct, wanted, globals).await.map(|_| ());
             }
             interrupt::catch()?;
             let listener = &mut Teller::new(globals);
@@ -106,6 +115,17 @@ impl Args {
     pub(crate) fn only_plans(&self) -> bool {
         self.dry_run
     }
+}
+
+/// Makes what is missing of a network that there is.
+async fn mend(name: &LinkName, dry_run: bool, globals: &Globals) -> Result<()> {
+    let ask = |observed: &Observed| change::as_it_is(observed, name);
+    if dry_run {
+        return change::print_plan(ask, false, Wanted::Own, globals).await.map(|_| ());
+    }
+    interrupt::catch()?;
+    let made = network::make(ask, false, Wanted::Own, &mut Teller::new(globals)).await?;
+    picture(&made.session, &made.topology, globals).await
 }
 
 /// Refuses names that the sandbox itself has given.

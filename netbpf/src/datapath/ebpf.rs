@@ -7,14 +7,14 @@ use std::{
 
 use netbpf_common::{
     ABI_VERSION, Endpoint, EndpointId, MacAddr, PublishEntry, Uplink,
-    maps::{self, Addresses, ConfigMap, Endpoints, MapDef as _, Subnets, Uplinks},
+    maps::{self, ConfigMap, MapDef as _},
 };
 
-use super::{Datapath, Kind};
+use super::{Datapath, Kind, known::Known};
 use crate::{
-    bpf::{self, Hook, LoadOptions, Map},
+    bpf::{self, Hook, LoadOptions, Map, Stray},
     error::{Error, Result},
-    observe::{DatapathSeen, Observed},
+    observe::{DatapathSeen, Observed, Shared},
     topology::{LOOPBACK, Subnet},
 };
 
@@ -92,8 +92,7 @@ impl Datapath for Ebpf {
     }
 
     fn observe(&self, observed: &mut Observed) -> Result<()> {
-        let hooks = hooks(observed);
-        observed.datapath = self.seen(&hooks)?;
+        observed.datapath = self.seen(observed)?;
         Ok(())
     }
 }
@@ -120,37 +119,34 @@ fn hooks(observed: &Observed) -> Vec<(Hook, u32)> {
 
 /// Setting a row that is set and clearing one that is not are no errors.
 impl Ebpf {
-    /// What there is of it, with those of the given hooks that are attached.
-    fn seen(&self, hooks: &[(Hook, u32)]) -> Result<Option<DatapathSeen>> {
+    /// What there is of it, for the recorded networks.
+    fn seen(&self, observed: &Observed) -> Result<Option<DatapathSeen>> {
         let Some(loaded) = &self.loaded else { return Ok(None) };
+        let image = loaded.image()?;
+        let known = Known::of(observed);
         let mut seen = DatapathSeen {
             options: loaded.options()?,
             build: loaded.build()?,
             is_between: self.upgrade().look()?.is_some_and(|standing| standing.is_interrupted),
             published: loaded.published()?,
+            gateways: known.gateways(&image),
+            skewed: known.skewed(&image),
+            strays: known.strays(&image),
+            uplinks: image.uplinks,
+            endpoints: image.endpoints,
             ..DatapathSeen::default()
         };
-        loaded.map::<Endpoints>()?.for_each(|&id, endpoint| {
-            if let (Ok(id), true) = (u16::try_from(id), endpoint.ifindex != 0) {
-                seen.endpoints.insert(id, *endpoint);
-            }
-            Ok(())
-        })?;
-        loaded.map::<Uplinks>()?.for_each(|&ifindex, uplink| {
-            seen.uplinks.insert(ifindex, *uplink);
-            Ok(())
-        })?;
-        loaded.map::<Addresses>()?.for_each(|&addr, &endpoint| {
-            if endpoint == EndpointId::NONE.index() {
-                seen.gateways.insert(addr.into());
-            }
-            Ok(())
-        })?;
-        loaded.map::<Subnets>()?.for_each(|key, _| {
-            seen.subnets.extend(u8::try_from(key.prefix_len).map(|len| (key.addr.into(), len)));
-            Ok(())
-        })?;
-        for &(hook, ifindex) in hooks {
+        for (addr, len) in image.subnets {
+            seen.subnets.extend(u8::try_from(len).map(|len| (addr.into(), len)));
+        }
+        for (is_right, what) in [
+            (loaded.has_timeouts()?, Shared::Timeouts),
+            (loaded.has_programs()?, Shared::Programs),
+            (loaded.has_published_bits()?, Shared::PublishedBits),
+        ] {
+            seen.changed.extend((!is_right).then_some(what));
+        }
+        for (hook, ifindex) in hooks(observed) {
             if loaded.attached(hook, ifindex)? {
                 seen.attached.insert((hook, ifindex));
             }
@@ -243,6 +239,30 @@ impl Ebpf {
     /// The kernel's.
     pub fn clear_uplink(&self, ifindex: u32) -> Result<u64> {
         self.loaded.as_ref().map_or(Ok(0), |loaded| loaded.clear_uplink(ifindex))
+    }
+
+    /// Sets how long flows may be idle.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_timeouts(&self) -> Result<()> {
+        self.loaded()?.set_timeouts()
+    }
+
+    /// Makes it hand over what is rare to the programs for it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_programs(&self) -> Result<()> {
+        self.loaded()?.set_programs()
+    }
+
+    /// Makes it forget what belongs to no network; returns how many flows ended.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear_stray(&self, stray: &Stray) -> Result<u64> {
+        self.loaded.as_ref().map_or(Ok(0), |loaded| loaded.clear_stray(stray))
     }
 
     /// Makes it forget an interface, if that is gone: what was attached there, and that

@@ -3,6 +3,7 @@
 
 mod ebpf;
 pub mod iptables;
+mod known;
 
 use std::path::Path;
 

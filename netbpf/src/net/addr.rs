@@ -73,6 +73,22 @@ impl Netlink {
         Ok(all.iter().filter_map(Address::read).collect())
     }
 
+    /// Takes an address from the interface; one that is gone is no error.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn delete_address(&self, ifindex: u32, addr: Ipv4Addr, prefix_len: u8) -> Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.index = ifindex;
+        message.header.prefix_len = prefix_len;
+        // The kernel looks at the prefix only where it is told both.
+        message.attributes.push(AddressAttribute::Local(addr.into()));
+        message.attributes.push(AddressAttribute::Address(addr.into()));
+        let deleted = self.handle.address().del(message).execute().await;
+        deleted.if_any(|| format!("cannot remove the address {addr}/{prefix_len}")).map(drop)
+    }
+
     /// Gives the interface an address.
     ///
     /// # Errors

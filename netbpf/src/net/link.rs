@@ -75,6 +75,29 @@ pub struct Link {
     pub hairpin: bool,
     /// Its alias.
     pub alias: Option<String>,
+    /// Index of the other end of a veth, wherever that is.
+    pub peer: Option<u32>,
+}
+
+/// The interfaces that a kernel with tunnels makes in each namespace by itself
+/// (`net.core.fb_tunnels_only_for_init_net`).
+const FALLBACK_TUNNELS: [&str; 9] =
+    ["tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"];
+
+impl Link {
+    /// Whether it is one that the kernel makes in each namespace, as it made it.
+    #[must_use]
+    pub fn is_the_kernels(&self) -> bool {
+        self.loopback || !self.up && FALLBACK_TUNNELS.contains(&self.name.as_str())
+    }
+
+    /// Whether it may be the other end of that veth, which is in another namespace. (Each
+    /// knows but the other's index.)
+    #[must_use]
+    pub fn is_peer_of(&self, other: &Self) -> bool {
+        let is_of = |a: &Self, b: &Self| a.peer.is_none_or(|peer| peer == b.index);
+        is_of(self, other) && is_of(other, self) && self.kind == other.kind
+    }
 }
 
 impl From<LinkMessage> for Link {
@@ -95,6 +118,7 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::Link(index) => link.peer = Some(index),
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         match info {
@@ -109,6 +133,8 @@ impl From<LinkMessage> for Link {
                 _ => {}
             }
         }
+        // To other kinds it is what they are made on.
+        link.peer = link.peer.filter(|_| link.kind.as_deref() == Some("veth"));
         link
     }
 }
@@ -271,6 +297,32 @@ impl Netlink {
     /// The kernel's.
     pub async fn set_mtu(&self, index: u32, mtu: u32) -> Result<()> {
         self.set(LinkUnspec::new_with_index(index).mtu(mtu), "set the MTU of").await
+    }
+
+    /// Sets the MAC.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn set_mac(&self, index: u32, mac: MacAddr) -> Result<()> {
+        let change = LinkUnspec::new_with_index(index).address(mac.octets().to_vec());
+        self.set(change, "set the MAC of").await
+    }
+
+    /// Gives the interface another name. Kernels before 6.2 rename none that is
+    /// switched on (`IFF_LIVE_RENAME_OK`): there it is off for a moment, and loses its
+    /// routes.
+    ///
+    /// # Errors
+    /// The kernel's: that the name is taken, for example.
+    pub async fn rename(&self, index: u32, name: &str) -> Result<()> {
+        let named = || LinkUnspec::new_with_index(index).name(name.to_owned());
+        if self.handle.link().set(named().build()).execute().await.is_ok() {
+            return Ok(());
+        }
+        self.set(LinkUnspec::new_with_index(index).down(), "switch off").await?;
+        let renamed = self.set(named(), "rename").await;
+        self.set_up(index).await?;
+        renamed
     }
 
     async fn set(&self, change: LinkMessageBuilder<LinkUnspec>, doing: &str) -> Result<()> {

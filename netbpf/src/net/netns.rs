@@ -130,6 +130,16 @@ pub fn names() -> Result<Vec<String>> {
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
 }
 
+/// The namespace of that number that a process is in, if one is. (Processes end while they
+/// are looked at, and some may not be looked at.)
+#[must_use]
+pub fn of_process(inode: u64) -> Option<File> {
+    let processes = fs::read_dir("/proc").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let files = processes.map(|process| process.join("ns/net"));
+    let mut ours = files.filter(|file| fs::metadata(file).is_ok_and(|found| found.ino() == inode));
+    ours.find_map(|file| File::open(file).ok())
+}
+
 /// Gives the namespace a name that is free.
 ///
 /// # Errors

@@ -114,11 +114,30 @@ pub(crate) async fn make(
             listener.say(&format!("warning: {warning}"));
         }
         ended_flows = done.ended_flows;
+        if steps.iter().any(Step::reveals) {
+            more(&mut session, &topology, listener).await?;
+        }
         if existing.is_some_and(|existing| existing.topology != topology) {
             listener.say(&changed(&topology, ended_flows));
         }
     }
     Ok(Made { session, topology, ended_flows })
+}
+
+/// Makes what was seen to be missing only when something had been mended.
+async fn more(
+    session: &mut Session,
+    topology: &Topology,
+    listener: &mut dyn Listener,
+) -> Result<()> {
+    let observed = session.observe().await?;
+    let existing = observed.network(topology.name.as_str());
+    let Some(topology) = existing.map(|network| &network.topology) else { return Ok(()) };
+    let steps = plan::up(topology, &observed, &session.host.store);
+    if !steps.is_empty() {
+        session.build(topology, existing, &steps, listener).await?;
+    }
+    Ok(())
 }
 
 /// What has become of a network that was changed.

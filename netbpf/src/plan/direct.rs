@@ -28,16 +28,15 @@ impl Planner<'_> {
         }
         let [first, second] = &self.topology.endpoints[..] else { return steps };
         for endpoint in [first, second] {
-            if self.inside(endpoint).is_none() {
-                steps.push(Step::AddNamespace { name: endpoint.namespace.clone() });
-            }
+            self.namespace(endpoint, &mut steps);
         }
         let ends = [self.end(first), self.end(second)];
-        let is_whole = ends.iter().all(Option::is_some);
+        let is_whole = matches!(ends, [Some(a), Some(b)] if a.is_peer_of(b));
         if !is_whole {
-            // One without the other: its peer has another name, or is elsewhere.
-            for (endpoint, _) in [first, second].iter().zip(ends).filter(|(_, end)| end.is_some()) {
-                steps.push(Step::DeletePair { end: (*endpoint).clone() });
+            // One without the other, which is elsewhere.
+            let own = [first, second].into_iter().zip(ends);
+            for (endpoint, _) in own.filter(|(one, end)| end.is_some_and(|end| one.is_end(end))) {
+                steps.push(Step::DeletePair { end: endpoint.clone() });
             }
             let ends = [first.clone(), second.clone()];
             steps.push(Step::AddPair { ends, mtu: self.topology.mtu });
@@ -56,6 +55,7 @@ impl Planner<'_> {
     /// The end of the pair in a namespace, if it is there.
     fn end(&self, endpoint: &EndpointPlan) -> Option<&Link> {
         let (links, _, _) = self.inside(endpoint)?;
-        links.iter().find(|link| endpoint.is_end(link))
+        let is_veth = |link: &&Link| link.kind.as_deref() == Some("veth");
+        links.iter().filter(is_veth).find(|link| link.name == endpoint.inside.as_str())
     }
 }

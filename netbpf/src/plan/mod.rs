@@ -23,7 +23,7 @@ use crate::{
     net::{Address, Link, Route, sysctl::Switch},
     observe::{Inside, Observed},
     state::{Phase, Recorded, Store},
-    topology::{EndpointPlan, LinkName, Owned, Topology},
+    topology::{EndpointPlan, LinkName, NamespaceName, Owned, Topology},
 };
 
 /// The steps from what there is to the network; none if it is all there.
@@ -203,6 +203,7 @@ impl<'a> Planner<'a> {
             let options = crate::bpf::LoadOptions { max_flows, log_level };
             steps.push(Step::LoadDatapath { options });
         }
+        self.shared(steps);
         self.guard(steps);
         for other in others {
             other.guard(steps);
@@ -238,8 +239,8 @@ impl<'a> Planner<'a> {
     /// it should be.
     fn own_port(&self, endpoint: &EndpointPlan) -> Option<&Link> {
         let (links, _, _) = self.inside(endpoint)?;
-        let other_end = links.iter().find(|link| link.name == endpoint.inside.as_str());
-        other_end.and_then(|_| self.any_port(endpoint))
+        let other_end = links.iter().find(|link| link.name == endpoint.inside.as_str())?;
+        self.any_port(endpoint).filter(|port| other_end.is_peer_of(port))
     }
 
     /// The host side of a namespace's veth, wherever its other end is.
@@ -259,6 +260,8 @@ impl<'a> Planner<'a> {
         let topology = self.topology;
         let link = self.own_bridge();
         if let Some(link) = link {
+            self.rename((None, &topology.name), Place::Host, steps);
+            set_mac(link, &Place::Host, topology.gateway_mac(), steps);
             switch_on(link, &Place::Host, topology.mtu, steps);
         } else {
             steps.push(Step::AddBridge {
@@ -284,9 +287,19 @@ impl<'a> Planner<'a> {
         steps: &mut Vec<Step>,
     ) {
         let subnet = self.topology.subnet;
-        let link = link.filter(|link| {
-            addresses.iter().any(|address| address.ifindex == link.index && address.addr == addr)
-        });
+        let own = |address: &&Address| {
+            link.is_some_and(|link| address.ifindex == link.index) && address.addr == addr
+        };
+        let is_right = |address: &&Address| address.prefix_len == subnet.prefix_len();
+        let (right, wrong): (Vec<_>, Vec<_>) = addresses.iter().filter(own).partition(is_right);
+        let wrong: Vec<Step> = wrong
+            .into_iter()
+            .map(|&Address { prefix_len, .. }| {
+                let (place, link) = (place.clone(), name.to_owned());
+                Step::DeleteAddress { place, link, addr, prefix_len }
+            })
+            .collect();
+        let link = link.filter(|_| !right.is_empty());
         let leads = |link: &Link| {
             routes.iter().any(|r| r.destination == subnet && r.ifindex == Some(link.index))
         };
@@ -297,20 +310,21 @@ impl<'a> Planner<'a> {
             // Of an interface that is down there are no routes; they come with it.
             steps.push(Step::AddSubnetRoute { place, link: name.into(), subnet, source: addr });
         }
+        steps.extend(wrong);
     }
 
     fn endpoint(&self, endpoint: &EndpointPlan, steps: &mut Vec<Step>) {
         let topology = self.topology;
         let inside = self.inside(endpoint);
-        if inside.is_none() {
-            steps.push(Step::AddNamespace { name: endpoint.namespace.clone() });
-        }
+        self.namespace(endpoint, steps);
         let (links, addresses, routes) = inside.unwrap_or_default();
         let port = self.own_port(endpoint);
         let eth0 = links.iter().find(|link| link.name == endpoint.inside.as_str());
         let eth0 = eth0.filter(|_| port.is_some());
         if let Some(port) = port {
             let place = Place::HostSide(endpoint.namespace.clone());
+            self.rename((None, &endpoint.link), place.clone(), steps);
+            set_mac(port, &place, endpoint.link_mac(), steps);
             switch_on(port, &place, topology.mtu, steps);
         } else {
             let owned = Owned::port(topology, endpoint);
@@ -329,6 +343,32 @@ impl<'a> Planner<'a> {
             let (namespace, link) = (endpoint.namespace.clone(), endpoint.inside.clone());
             steps.push(Step::AddDefaultRoute { namespace, link, gateway });
         }
+    }
+
+    /// The step that makes a namespace, or makes it what it was.
+    fn namespace(&self, endpoint: &EndpointPlan, steps: &mut Vec<Step>) {
+        let name = endpoint.namespace.clone();
+        if self.inside(endpoint).is_some() {
+            let is_nameless = self.observed.nameless.contains(&name);
+            steps.extend(is_nameless.then_some(Step::NameNamespace { name }));
+        } else if self.existing.is_some() && self.observed.vacant.contains(&name) {
+            steps.push(Step::AdoptNamespace { name });
+        } else {
+            steps.push(Step::AddNamespace { name });
+        }
+    }
+
+    /// The step that gives an interface back its name, if it has another one.
+    fn rename(
+        &self,
+        (namespace, name): (Option<&NamespaceName>, &LinkName),
+        place: Place,
+        steps: &mut Vec<Step>,
+    ) {
+        let key = (namespace.cloned(), name.clone());
+        let now = self.existing.and_then(|_| self.observed.renamed.get(&key));
+        let rename = |from: &String| Step::Rename { place, from: from.clone(), to: name.clone() };
+        steps.extend(now.map(rename));
     }
 
     /// The steps that make a namespace's veth a port of the bridge. After those that
@@ -361,6 +401,10 @@ impl<'a> Planner<'a> {
     ) {
         let place = Place::Inside(endpoint.namespace.clone());
         let name = endpoint.inside.as_str();
+        if let Some(own) = own {
+            self.rename((Some(&endpoint.namespace), &endpoint.inside), place.clone(), steps);
+            set_mac(own, &place, endpoint.mac, steps);
+        }
         for (name, link) in [("lo", links.iter().find(|link| link.name == "lo")), (name, own)] {
             if !link.is_some_and(|link| link.up) {
                 steps.push(Step::LinkUp { place: place.clone(), link: name.into() });
@@ -418,6 +462,13 @@ pub fn attachments(topology: &Topology) -> impl Iterator<Item = Step> {
     });
     let host = Step::Attach { hook: Hook::FromHost, link: LinkName::loopback(), namespace: None };
     ports.chain(uplinks).chain([host])
+}
+
+/// The step that gives an interface its MAC, if it has another one.
+fn set_mac(link: &Link, place: &Place, mac: netbpf_common::MacAddr, steps: &mut Vec<Step>) {
+    if link.mac != Some(mac) {
+        steps.push(Step::SetMac { place: place.clone(), link: link.name.clone(), mac });
+    }
 }
 
 /// The steps that make an interface what it should be.

@@ -6,6 +6,7 @@ use super::{Planner, Step};
 use crate::{
     datapath::Kind,
     net::Link,
+    observe::Shared,
     topology::{EndpointPlan, Topology, UplinkPlan},
 };
 
@@ -64,13 +65,26 @@ impl Planner<'_> {
                 ..row
             });
             let has = seen.and_then(|seen| seen.endpoints.get(&endpoint.id).copied());
-            if has.is_none() || has != wanted {
+            let is_skewed = seen.is_some_and(|seen| seen.skewed.contains_key(&endpoint.id));
+            if has.is_none() || has != wanted || is_skewed {
                 let (endpoint, bridge) = (endpoint.clone(), topology.name.clone());
                 steps.push(Step::SetEndpoint { endpoint, bridge, row });
             }
         }
         for uplink in &topology.uplinks {
             self.uplink_row(uplink, steps);
+        }
+    }
+
+    /// The steps that put right what all networks share.
+    pub(super) fn shared(&self, steps: &mut Vec<Step>) {
+        let Some(seen) = &self.observed.datapath else { return };
+        let strays = seen.strays.iter().cloned();
+        steps.extend(strays.map(|stray| Step::ClearStray { stray }));
+        for (what, step) in
+            [(Shared::Timeouts, Step::SetTimeouts), (Shared::Programs, Step::SetPrograms)]
+        {
+            steps.extend(seen.changed.contains(&what).then_some(step));
         }
     }
 
@@ -125,8 +139,10 @@ impl Planner<'_> {
             .collect();
         let mut all: Vec<_> = publish_entries(self.topology).chain(others.clone()).collect();
         all.sort_by_key(|entry| entry.order);
-        let has = self.observed.datapath.as_ref().map(|seen| &seen.published[..]);
-        if has.unwrap_or_default() != all {
+        let seen = self.observed.datapath.as_ref();
+        let has = seen.map(|seen| &seen.published[..]);
+        let is_skewed = seen.is_some_and(|seen| seen.changed.contains(&Shared::PublishedBits));
+        if has.unwrap_or_default() != all || is_skewed {
             steps.push(Step::SetPublished { all, others });
         }
     }

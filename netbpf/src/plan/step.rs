@@ -6,7 +6,7 @@ use netbpf_common::{Endpoint, MacAddr, PublishEntry, Uplink};
 
 use super::UpgradeStep;
 use crate::{
-    bpf::{Hook, LoadOptions},
+    bpf::{Hook, LoadOptions, Stray},
     datapath::{Kind, iptables::TableRules},
     net::sysctl::Switch,
     topology::{EndpointPlan, Leaving, LinkName, NamespaceName, Owned, Subnet},
@@ -95,6 +95,35 @@ pub enum Step {
         /// The MTU.
         mtu: u32,
     },
+    /// Set an interface's MAC.
+    SetMac {
+        /// Where it is.
+        place: Place,
+        /// Its name.
+        link: String,
+        /// The MAC.
+        mac: MacAddr,
+    },
+    /// Give an interface back its name.
+    Rename {
+        /// Where it is.
+        place: Place,
+        /// The name that it has.
+        from: String,
+        /// The name that it should have.
+        to: LinkName,
+    },
+    /// Give a namespace back its name, which processes are in.
+    NameNamespace {
+        /// The name.
+        name: NamespaceName,
+    },
+    /// Take a namespace for the network's that was made anew under its name and has
+    /// nothing in it.
+    AdoptNamespace {
+        /// Its name.
+        name: NamespaceName,
+    },
     /// Make a veth a port of the bridge.
     SetMaster {
         /// The veth's host side.
@@ -104,6 +133,17 @@ pub enum Step {
     },
     /// Give an interface an address.
     AddAddress {
+        /// Where it is.
+        place: Place,
+        /// Its name.
+        link: String,
+        /// The address.
+        addr: Ipv4Addr,
+        /// Bits of its prefix.
+        prefix_len: u8,
+    },
+    /// Take an address from an interface that it has with another prefix than it should.
+    DeleteAddress {
         /// Where it is.
         place: Place,
         /// Its name.
@@ -172,6 +212,15 @@ pub enum Step {
         link: LinkName,
         /// The row.
         row: Uplink,
+    },
+    /// Tell the datapath how long flows may be idle.
+    SetTimeouts,
+    /// Make the datapath hand over what is rare to the programs for it.
+    SetPrograms,
+    /// Make the datapath forget what nobody has told it.
+    ClearStray {
+        /// What it is.
+        stray: Stray,
     },
     /// Tell the datapath of the published ports.
     SetPublished {
@@ -360,6 +409,14 @@ impl Step {
             Self::MarkUp => Self::MarkRemoving,
             Self::LinkUp { .. }
             | Self::SetMtu { .. }
+            | Self::SetMac { .. }
+            | Self::Rename { .. }
+            | Self::NameNamespace { .. }
+            | Self::AdoptNamespace { .. }
+            | Self::DeleteAddress { .. }
+            | Self::SetTimeouts
+            | Self::SetPrograms
+            | Self::ClearStray { .. }
             | Self::SetMaster { .. }
             | Self::AddAddress { .. }
             | Self::AddSubnetRoute { .. }
@@ -392,11 +449,21 @@ impl Step {
         })
     }
 
+    /// Whether something may be seen to be missing only when it was taken.
+    #[must_use]
+    pub fn reveals(&self) -> bool {
+        // Of older kernels it loses its routes.
+        matches!(self, Self::Rename { .. })
+    }
+
     /// The namespace that it is about.
     #[must_use]
     pub fn namespace(&self) -> Option<&NamespaceName> {
         match self {
-            Self::AddNamespace { name } | Self::DeleteNamespace { name } => Some(name),
+            Self::AddNamespace { name }
+            | Self::NameNamespace { name }
+            | Self::AdoptNamespace { name }
+            | Self::DeleteNamespace { name } => Some(name),
             Self::AddVeth { endpoint, .. }
             | Self::SetMaster { endpoint, .. }
             | Self::AddFdb { endpoint }
@@ -411,7 +478,14 @@ impl Step {
             | Self::SetMtu {
                 place: Place::HostSide(namespace) | Place::Inside(namespace), ..
             }
+            | Self::SetMac {
+                place: Place::HostSide(namespace) | Place::Inside(namespace), ..
+            }
+            | Self::Rename {
+                place: Place::HostSide(namespace) | Place::Inside(namespace), ..
+            }
             | Self::AddAddress { place: Place::Inside(namespace), .. }
+            | Self::DeleteAddress { place: Place::Inside(namespace), .. }
             | Self::AddSubnetRoute { place: Place::Inside(namespace), .. } => Some(namespace),
             Self::Attach { namespace, .. } => namespace.as_ref(),
             _ => None,

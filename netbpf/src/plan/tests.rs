@@ -106,7 +106,10 @@ fn complete(topology: &Topology, before: &Observed) -> Observed {
         let everywhere = Subnet::containing(Ipv4Addr::UNSPECIFIED, 0);
         let default = Route { gateway: Some(topology.gateway()), ..route(everywhere, 2) };
         let inside = Inside::Ours {
-            links: vec![link(1, "lo", "loopback"), link(2, INSIDE, "veth")],
+            links: vec![
+                link(1, "lo", "loopback"),
+                Link { mac: Some(endpoint.mac), ..link(2, INSIDE, "veth") },
+            ],
             addresses: vec![address(2, endpoint.addr)],
             routes: vec![to_subnet, default],
         };

@@ -19,6 +19,16 @@ impl Step {
             }
             Self::LinkUp { link, .. } => format!("{link} down"),
             Self::SetMtu { link, .. } => format!("{link} has another MTU"),
+            Self::SetMac { link, .. } => format!("{link} has another MAC"),
+            Self::Rename { from, to, .. } => format!("{to} is called {from}"),
+            Self::NameNamespace { .. } => "namespace without its name".into(),
+            Self::AdoptNamespace { .. } => "namespace replaced by an empty one".into(),
+            Self::DeleteAddress { link, addr, prefix_len, .. } => {
+                format!("{link} has {addr}/{prefix_len}")
+            }
+            Self::SetTimeouts => "datapath differs about time-outs".into(),
+            Self::SetPrograms => "datapath does not hand over what is rare".into(),
+            Self::ClearStray { stray } => format!("datapath has {stray}"),
             Self::SetMaster { endpoint, bridge } => format!("{} not in {bridge}", endpoint.link),
             Self::AddAddress { link, addr, .. } => format!("{link} without {addr}"),
             Self::AddSubnetRoute { link, subnet, .. } => {
@@ -93,6 +103,20 @@ impl fmt::Display for Step {
             ),
             Self::LinkUp { place, link } => write!(f, "ip {place}link set {link} up"),
             Self::SetMtu { place, link, mtu } => write!(f, "ip {place}link set {link} mtu {mtu}"),
+            Self::SetMac { place, link, mac } => {
+                write!(f, "ip {place}link set {link} address {mac}")
+            }
+            Self::Rename { place, from, to } => write!(f, "ip {place}link set {from} name {to}"),
+            Self::NameNamespace { name } => write!(f, "ip netns attach {name} PID"),
+            Self::AdoptNamespace { name } => {
+                write!(f, "remember the namespace {name} as the network's")
+            }
+            Self::DeleteAddress { place, link, addr, prefix_len } => {
+                write!(f, "ip {place}address delete {addr}/{prefix_len} dev {link}")
+            }
+            Self::SetTimeouts => f.write_str("bpf: set how long flows may be idle"),
+            Self::SetPrograms => f.write_str("bpf: hand over what is rare to its programs"),
+            Self::ClearStray { stray } => write!(f, "bpf: remove {stray}"),
             Self::SetMaster { endpoint, bridge } => {
                 write!(f, "ip link set {} master {bridge}", endpoint.link)
             }

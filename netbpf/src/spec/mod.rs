@@ -31,7 +31,7 @@ const DEFAULT_PREFIX: &str = "ns";
 
 /// A network. Options and keys of a file are the same: what an option says several
 /// times is a list in a file.
-#[derive(clap::Args, Deserialize, JsonSchema, Clone, Debug)]
+#[derive(clap::Args, Deserialize, JsonSchema, Clone, PartialEq, Debug)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[schemars(title = "A network of netbpf", extend("additionalProperties" = false))]
@@ -178,6 +178,17 @@ impl Source {
             self.loaded = Some(File::read(path.clone())?);
         }
         Ok(())
+    }
+
+    /// The name of the network, if nothing else is said of it: it is asked for as it is.
+    ///
+    /// # Errors
+    /// A usage error if it is no name.
+    pub fn name_alone(&self) -> Result<Option<LinkName>> {
+        let Spec { name, .. } = &self.spec;
+        let is_alone =
+            self.file.is_none() && self.spec == Spec { name: name.clone(), ..Spec::default() };
+        is_alone.then(|| LinkName::new(name)).transpose()
     }
 
     /// What is asked for, and the file that says so, if one does.

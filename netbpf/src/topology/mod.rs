@@ -25,7 +25,7 @@ pub use name::{LinkName, MAX_LINK_NAME, MAX_NAMESPACE_NAME, NamespaceName};
 pub use publish::{HostPorts, Ports, Proto, Publish, PublishSpec};
 pub use request::{Guard, NamespaceSpec, Request};
 pub use subnet::Subnet;
-pub use validate::{MAX_MAX_FLOWS, Owned};
+pub use validate::{MAX_MAX_FLOWS, Owned, intruder};
 
 /// The interface inside each namespace, unless another name is asked for.
 pub const INSIDE: &str = "eth0";

@@ -94,8 +94,16 @@ impl TableRules {
     /// is declared is made, or emptied.
     #[must_use]
     pub fn setting(&self, seen: &RulesSeen) -> String {
-        let jumps = self.jumps.iter().filter(|jump| !seen.leads(self.table, jump));
-        self.text(self.lines(jumps))
+        // One that is there several times is put in front once.
+        let times = |jump: &Jump| seen.leading(self.table, jump);
+        let more = self.jumps.iter().filter(|jump| times(jump) > 1);
+        let deletions = more.flat_map(|jump| vec![jump; times(jump)]);
+        let mut lines: Vec<String> =
+            deletions.map(|jump| format!("-D {} {}", jump.from, jump.rule())).collect();
+        let mut chains = self.lines(self.jumps.iter().filter(|jump| times(jump) != 1));
+        // Chains are declared first.
+        chains.splice(self.chains.len()..self.chains.len(), lines.drain(..));
+        self.text(chains)
     }
 
     /// What `iptables-restore --noflush` is given to take it away; nothing if

@@ -45,22 +45,53 @@ impl RulesSeen {
     /// what leads there.
     #[must_use]
     pub fn has(&self, rules: &TableRules) -> bool {
-        let table = rules.table;
-        let is_whole = |chain: &super::Chain| {
-            let seen = self.chain(table, &chain.name).unwrap_or_default();
-            seen.len() == chain.rules.len()
-                && seen.iter().zip(&chain.rules).all(|(a, b)| is_same(a, b))
-        };
-        let exists = |chain: &super::Chain| self.chain(table, &chain.name).is_some();
-        rules.chains.iter().all(|chain| exists(chain) && is_whole(chain))
-            && rules.jumps.iter().all(|jump| self.leads(table, jump))
+        self.difference(rules).is_none()
     }
 
-    /// Whether packets are led to a chain.
+    /// What of a table's rules is not there, or there besides; nothing if all is right.
     #[must_use]
-    pub fn leads(&self, table: Table, jump: &Jump) -> bool {
+    pub fn difference(&self, rules: &TableRules) -> Option<String> {
+        let table = rules.table;
+        for super::Chain { name, rules } in &rules.chains {
+            let Some(seen) = self.chain(table, name) else {
+                return Some(format!("chain {name} is gone"));
+            };
+            let lacks = rules.iter().find(|rule| !seen.iter().any(|seen| is_same(seen, rule)));
+            if let Some(rule) = lacks {
+                return Some(format!("{name} lacks: {rule}"));
+            }
+            let mut left: Vec<&String> = rules.iter().collect();
+            for seen in seen {
+                match left.iter().position(|rule| is_same(seen, rule)) {
+                    Some(at) => drop(left.remove(at)),
+                    None => return Some(format!("{name} has besides: {seen}")),
+                }
+            }
+            if !self.has_chain(table, name, rules) {
+                return Some(format!("the rules of {name} are in another order"));
+            }
+        }
+        rules.jumps.iter().find_map(|jump| match self.leading(table, jump) {
+            0 => Some(format!("{} lacks: {}", jump.from, jump.rule())),
+            1 => None,
+            times => Some(format!("{} has {times} times: {}", jump.from, jump.rule())),
+        })
+    }
+
+    /// Whether a chain has just these rules.
+    fn has_chain(&self, table: Table, name: &str, rules: &[String]) -> bool {
+        let seen = self.chain(table, name);
+        seen.is_some_and(|seen| {
+            seen.len() == rules.len() && seen.iter().zip(rules).all(|(a, b)| is_same(a, b))
+        })
+    }
+
+    /// How many times packets are led to a chain.
+    #[must_use]
+    pub fn leading(&self, table: Table, jump: &Jump) -> usize {
         let rule = jump.rule();
-        self.chain(table, jump.from).unwrap_or_default().iter().any(|seen| is_same(seen, &rule))
+        let chain = self.chain(table, jump.from).unwrap_or_default();
+        chain.iter().filter(|seen| is_same(seen, &rule)).count()
     }
 
     /// The rules of a table that lead to a chain, whosesoever, each with the

@@ -11,7 +11,7 @@ use std::{collections::HashSet, net::Ipv4Addr};
 
 use netbpf_common::maps::DEFAULT_MAX_FLOWS;
 
-pub use ownership::Owned;
+pub use ownership::{Owned, intruder};
 
 use self::{
     address::{asked_subnet, assign, check_subnet},

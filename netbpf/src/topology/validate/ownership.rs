@@ -71,6 +71,30 @@ pub(super) fn check_links(
     Ok(())
 }
 
+/// The interface in a namespace of the network that has the name of the network's own.
+#[must_use]
+pub fn intruder<'a>(
+    endpoint: &EndpointPlan,
+    topology: &Topology,
+    observed: &'a Observed,
+) -> Option<&'a Link> {
+    let Some(Inside::Ours { links, .. }) = observed.inside.get(&endpoint.namespace) else {
+        return None;
+    };
+    let link = links.iter().find(|link| link.name == endpoint.inside.as_str())?;
+    let recorded = observed.network(topology.name.as_str()).map(|network| &network.topology);
+    let all = recorded.into_iter().chain([topology]).flat_map(Topology::all_endpoints);
+    // One that is being moved may have the veth that it had.
+    let mut ports = all.filter(|one| one.namespace == endpoint.namespace);
+    let is_own = if topology.direct {
+        link.kind.as_deref() == Some(PORT)
+    } else {
+        // Without its other end, a veth would not be there.
+        ports.any(|one| observed.link(one.link.as_str()).is_some_and(|port| link.is_peer_of(port)))
+    };
+    (!is_own).then_some(link)
+}
+
 /// Checks that the namespaces' names are free.
 pub(super) fn check_namespaces(
     topology: &Topology,
@@ -79,10 +103,21 @@ pub(super) fn check_namespaces(
 ) -> Result<()> {
     for (n, endpoint) in topology.endpoints.iter().enumerate() {
         let name = &endpoint.namespace;
-        let ours = existing.is_some()
-            && matches!(observed.inside.get(name), Some(Inside::Ours { .. } | Inside::Missing));
-        if observed.namespaces.contains(name.as_str()) && !ours {
+        let is_ours =
+            matches!(observed.inside.get(name), Some(Inside::Ours { .. } | Inside::Missing));
+        let can_be_had = existing.is_some() && (is_ours || observed.vacant.contains(name));
+        if observed.namespaces.contains(name.as_str()) && !can_be_had {
             return Err(netns::taken(name.as_str()).about(Key::nth("ns", n).field("name")));
+        }
+        if let Some(link) = existing.and_then(|_| intruder(endpoint, topology, observed)) {
+            let kind = link.kind.as_deref().unwrap_or("hardware");
+            return Err(Error::usage(format!(
+                "the interface name {} in {name} is taken",
+                link.name
+            ))
+            .because(format!("there is one ({kind}) that is not of this network"))
+            .hint(format!("remove it: ip -n {name} link delete {}", link.name))
+            .about(Key::nth("ns", n)));
         }
     }
     Ok(())

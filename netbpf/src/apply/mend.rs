@@ -1,0 +1,73 @@
+//! What the steps do that put right what somebody has changed.
+
+use super::Apply;
+use crate::{
+    error::{Error, Result},
+    net::{
+        Link,
+        netns::{self, Named},
+    },
+    plan::Step,
+    state::Entry,
+    topology::NamespaceName,
+};
+
+impl Apply<'_> {
+    /// Runs a step that puts something right.
+    pub(super) async fn run_mending(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::SetMac { place, link, mac } => {
+                let (netlink, index) = self.find(place, link).await?;
+                netlink.set_mac(index, *mac).await
+            }
+            Step::Rename { place, from, to } => {
+                let (netlink, index) = self.find(place, from).await?;
+                netlink.rename(index, to.as_str()).await
+            }
+            Step::NameNamespace { name } => self.name_namespace(name).await,
+            Step::AdoptNamespace { name } => self.adopt_namespace(name).await,
+            Step::DeleteAddress { place, link, addr, prefix_len } => {
+                let (netlink, index) = self.find(place, link).await?;
+                netlink.delete_address(index, *addr, *prefix_len).await
+            }
+            Step::SetTimeouts => self.datapaths.ebpf.set_timeouts(),
+            Step::SetPrograms => self.datapaths.ebpf.set_programs(),
+            Step::ClearStray { stray } => {
+                self.ended_flows += self.datapaths.ebpf.clear_stray(stray)?;
+                Ok(())
+            }
+            step => self.run_removal(step).await,
+        }
+    }
+
+    /// Gives a namespace the name that it had. A process in it leads there.
+    async fn name_namespace(&mut self, name: &NamespaceName) -> Result<()> {
+        let gone = || Error::failed(format!("the namespace {name} is gone"));
+        let noted = self.journal.namespaces.get(name).copied().ok_or_else(gone)?;
+        let netns = netns::of_process(noted.inode).ok_or_else(gone)?;
+        let entered = self.worker.enter(netns).await?;
+        if entered.id != noted {
+            return Err(gone());
+        }
+        if netns::is_empty(name.as_str()) {
+            netns::remove_name(name.as_str())?;
+        }
+        netns::give_name(&entered.netns, name.as_str())?;
+        self.entered = Some((name.clone(), entered));
+        Ok(())
+    }
+
+    /// Takes the namespace of that name for the network's, if there is still nothing in it.
+    async fn adopt_namespace(&mut self, name: &NamespaceName) -> Result<()> {
+        let Named::Namespace(netns) = netns::look_up(name.as_str())? else {
+            return Err(Error::failed(format!("the namespace {name} is gone")));
+        };
+        let entered = self.worker.enter(netns).await?;
+        if !entered.netlink.links().await?.iter().all(Link::is_the_kernels) {
+            return Err(netns::taken(name.as_str()));
+        }
+        self.note(Entry::Netns { name: name.clone(), id: entered.id })?;
+        self.entered = Some((name.clone(), entered));
+        Ok(())
+    }
+}

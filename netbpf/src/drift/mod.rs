@@ -1,0 +1,129 @@
+//! What was changed of a network behind netbpf's back: the steps that `up` would take, by
+//! what makes them necessary, and what it could not do anything about. Pure.
+
+mod cause;
+mod words;
+
+use crate::{
+    net::Link,
+    observe::{Inside, Observed},
+    plan::{self, Step},
+    state::{Phase, Recorded, Store},
+    topology::{LinkName, NamespaceName, Topology, UplinkPlan, intruder},
+};
+
+use self::cause::{Cause, Causes};
+
+/// Something that is not as it should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// The network that it was found of.
+    pub network: LinkName,
+    /// What it is: `veth netbpf0-1`.
+    pub thing: String,
+    /// What is amiss with it: `gone`.
+    pub amiss: String,
+    /// What `up` would do.
+    pub steps: Vec<Step>,
+    /// What somebody has to do, if `up` cannot mend it.
+    pub hint: Option<String>,
+}
+
+/// All that is not as a recorded network should be.
+#[must_use]
+pub fn find(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Finding> {
+    let topology = &network.topology;
+    let steps = plan::missing(topology, observed, store);
+    let name = topology.name.clone();
+    if let Some(amiss) = interrupted(network) {
+        let hint = (network.phase == Phase::Removing).then(|| format!("netbpf down {name}"));
+        let steps = if hint.is_some() { Vec::new() } else { steps };
+        return vec![Finding {
+            thing: format!("network {name}"),
+            network: name,
+            amiss,
+            steps,
+            hint,
+        }];
+    }
+    let causes = Causes::of(network, observed, &steps);
+    let mut groups: Vec<(Cause, Vec<Step>)> = causes.own().map(|own| (own, Vec::new())).collect();
+    for (n, step) in steps.iter().enumerate() {
+        let cause = causes.cause(n, step, &steps);
+        match groups.iter_mut().find(|(of, _)| *of == cause) {
+            Some((_, steps)) => steps.push(step.clone()),
+            None => groups.push((cause, vec![step.clone()])),
+        }
+    }
+    let found = groups.into_iter().map(|(cause, steps)| {
+        let (thing, amiss) = words::of(&cause, &steps, network, observed);
+        let hint = hint(&cause, topology, observed);
+        // As long as somebody else has to do something first, `up` does nothing.
+        let steps = if hint.is_some() { Vec::new() } else { steps };
+        Finding { network: name.clone(), thing, amiss, steps, hint }
+    });
+    found.collect()
+}
+
+/// What was interrupted of a network that is not complete.
+fn interrupted(network: &Recorded) -> Option<String> {
+    let Recorded { topology, phase, .. } = network;
+    let what = match phase {
+        Phase::Up => return None,
+        Phase::Removing => "taking it down",
+        Phase::Building if topology.former.is_some() => "switching it over",
+        Phase::Building if !topology.leaving.is_empty() => "changing it",
+        Phase::Building => "building it",
+    };
+    Some(format!("{what} was interrupted"))
+}
+
+/// What is amiss with an uplink itself, which is nobody's to mend but who made it.
+fn uplink_lack(link: Option<&Link>, observed: &Observed) -> Option<&'static str> {
+    match link {
+        None => Some("gone"),
+        Some(link) if !link.up => Some("down"),
+        Some(link) if observed.uplink_address(link).is_none() => Some("without an IPv4 address"),
+        Some(_) => None,
+    }
+}
+
+/// What somebody has to do before `up` can mend it.
+fn hint(cause: &Cause, topology: &Topology, observed: &Observed) -> Option<String> {
+    match cause {
+        Cause::Uplink(name) => {
+            let link = observed.link(name.as_str());
+            let lack = uplink_lack(link, observed)?;
+            Some(match lack {
+                "gone" => format!("make it again, or: netbpf uplink rm {name}"),
+                "down" => format!("ip link set {name} up"),
+                _ => format!("ip address add ADDRESS/PREFIX dev {name}"),
+            })
+        }
+        Cause::Namespace(name) => {
+            let is_others = matches!(observed.inside.get(name), Some(Inside::Foreign))
+                && !observed.vacant.contains(name)
+                || matches!(observed.inside.get(name), Some(Inside::File))
+                    && !crate::net::netns::is_empty(name.as_str());
+            is_others.then(|| format!("remove it if nobody needs it: ip netns delete {name}"))
+        }
+        Cause::Intruder(name) => {
+            let endpoint = topology.endpoint(name)?;
+            Some(format!("ip -n {name} link delete {}", endpoint.inside))
+        }
+        _ => None,
+    }
+}
+
+/// The interface that has the name of a namespace's own.
+fn has_intruder(name: &NamespaceName, topology: &Topology, observed: &Observed) -> bool {
+    let endpoint = topology.endpoint(name);
+    endpoint.is_some_and(|endpoint| intruder(endpoint, topology, observed).is_some())
+}
+
+/// The index that an uplink had when the datapath was told of it, if it has another now.
+fn former_index(network: &Recorded, uplink: &UplinkPlan, observed: &Observed) -> Option<u32> {
+    let noted = network.journal.links.get(&uplink.name).copied()?;
+    let link = observed.link(uplink.name.as_str())?;
+    (link.index != noted).then_some(noted)
+}
