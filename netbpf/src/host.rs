@@ -4,10 +4,13 @@
 use std::{fs, path::PathBuf};
 
 use crate::{
+    bpf::{self, Cover},
+    datapath::Kind,
     error::{Context as _, Error, Result},
     names::{Name, Names},
     net::NetnsId,
-    state::Store,
+    state::{Recorded, Store},
+    topology::Topology,
 };
 
 /// Where networks are remembered, a directory per host.
@@ -62,6 +65,30 @@ impl Host {
             })
         });
         Ok(endpoints.collect())
+    }
+
+    /// What hides the datapath's pins, if a network has one and they are hidden.
+    ///
+    /// # Errors
+    /// What is remembered cannot be read.
+    pub fn cover(&self) -> Result<Option<Cover>> {
+        let has_datapath = |network: &Recorded| {
+            let Topology { direct, datapath, former, .. } = network.topology;
+            !direct && (datapath == Kind::Ebpf || former == Some(Kind::Ebpf))
+        };
+        let is_needed = self.store.networks()?.iter().any(has_datapath);
+        Ok(Some(&self.pins).filter(|_| is_needed).and_then(|pins| bpf::cover(pins)))
+    }
+
+    /// Takes away what hides the datapath's pins. The host's lock must be held.
+    ///
+    /// # Errors
+    /// It is in use.
+    pub fn uncover(&self) -> Result<()> {
+        match self.cover()? {
+            Some(_) => bpf::uncover(&self.pins),
+            None => Ok(()),
+        }
     }
 
     /// Takes away the directory of all hosts' pins, if none is left in it.

@@ -111,6 +111,8 @@ pub struct DatapathSeen {
     pub skewed: HashMap<u16, &'static str>,
     /// What is in its maps and pins that belongs to no network.
     pub strays: Vec<Stray>,
+    /// Its pins that are gone, by their names. If there are any, nothing else of it is seen.
+    pub lost: Vec<String>,
     /// What of it was changed that belongs to all networks.
     pub changed: BTreeSet<Shared>,
 }

@@ -93,7 +93,7 @@ pub fn works(host: &Host, when: &str) {
 /// Damages a network in each way in turn: each is found, nothing else, and mended;
 /// meanwhile the connections of `ns2` go on.
 #[track_caller]
-pub fn found_and_mended(datapath: &str, damages: &[Damage]) {
+pub fn found_and_mended(datapath: &str, damages: &[Damage]) -> Host {
     let host = network(datapath);
     finds(&host, datapath, &[]);
     let mut others = Others::open(&host);
@@ -106,6 +106,8 @@ pub fn found_and_mended(datapath: &str, damages: &[Damage]) {
         works(&host, &when);
         others.go_on(&when);
     }
+    drop(others);
+    host
 }
 
 /// Has `up` mend the network.

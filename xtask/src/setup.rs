@@ -27,6 +27,7 @@ use crate::{
 /// brings it. `test` alone installs these.
 const TEST_PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
+    ("bpftool", "bpftool"),
     ("iptables-legacy", "iptables"),
     ("nft", "nftables"),
     ("dbus-daemon", "dbus-daemon"),

@@ -30,6 +30,7 @@ impl Apply<'_> {
                 let (netlink, index) = self.find(place, link).await?;
                 netlink.delete_address(index, *addr, *prefix_len).await
             }
+            Step::Repin { .. } => self.datapaths.ebpf.repin(),
             Step::SetTimeouts => self.datapaths.ebpf.set_timeouts(),
             Step::SetPrograms => self.datapaths.ebpf.set_programs(),
             Step::ClearStray { stray } => {

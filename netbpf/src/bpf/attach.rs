@@ -16,12 +16,9 @@ use aya::{
     },
     sys::SyscallError,
 };
-use nix::{
-    errno::Errno,
-    net::if_::{if_indextoname, if_nametoindex},
-};
+use nix::{errno::Errno, libc, net::if_::if_indextoname};
 
-use super::{Datapath, clsact, pins, probe, rcu::ExpeditedRcu, sys};
+use super::{Datapath, clsact, kernel, pins, probe, rcu::ExpeditedRcu, sys};
 use crate::error::{Context as _, Error, Result};
 
 /// Where a program is attached, and with it which one.
@@ -120,6 +117,11 @@ pub(super) struct Pin {
 }
 
 impl Pin {
+    /// Its file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where it is attached.
     pub(super) fn place(&self) -> (Hook, u32) {
         (self.hook, self.ifindex)
@@ -175,18 +177,16 @@ pub fn interface(ifindex: u32) -> Option<String> {
     (!name.is_empty()).then(|| name.to_string_lossy().into_owned())
 }
 
-/// Whether the program of this kernel-wide number is on a device by TCX.
-fn is_on_tcx(device: &str, side: TcAttachType, program: u32) -> Result<bool> {
-    if !probe::has_tcx() {
-        return Ok(false);
-    }
-    let programs = match SchedClassifier::query_tcx(device, side) {
-        Ok((_, programs)) => programs,
-        // It has gone since it was asked for.
-        Err(_) if if_nametoindex(device).is_err() => return Ok(false),
-        result => result.context(format!("cannot ask what is attached to {device}"))?.1,
+/// Whether a pinned link holds the program of this kernel-wide number on a side of a device.
+fn is_on_tcx(pin: &Path, ifindex: u32, side: TcAttachType, program: u32) -> Result<bool> {
+    let what = || format!("cannot ask what is attached to interface {ifindex}");
+    let link = match sys::obj_get(pin) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        link => link.context(what())?,
     };
-    Ok(programs.iter().any(|info| info.id() == program))
+    let (link, _) = kernel::link_info(link.as_fd()).context(what())?;
+    let held = kernel::OnTcx { program, link: Some(link) };
+    Ok(kernel::on_tcx(ifindex, side).context(what())?.contains(&held))
 }
 
 /// How often, and how long apart, an attachment is tried while the one before
@@ -195,7 +195,12 @@ const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Attaches the program to the device, behind all others.
-fn attach_tcx(program: &mut SchedClassifier, device: &str, hook: Hook) -> Result<FdLink> {
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    device: &str,
+    (hook, ifindex): (Hook, u32),
+) -> Result<FdLink> {
+    let number = program.info().context("TCX link")?.id();
     let mut tries = 0;
     let id = loop {
         let order = TcAttachOptions::TcxOrder(LinkOrder::default());
@@ -205,13 +210,32 @@ fn attach_tcx(program: &mut SchedClassifier, device: &str, hook: Hook) -> Result
         };
         match attached {
             // A link whose pin was removed by hand goes some time later, when a
-            // kernel worker comes round to it.
-            Err(error) if is_errno(&error, Errno::EEXIST) && tries < TRIES => thread::sleep(PAUSE),
+            // kernel worker comes round to it; unless somebody holds it.
+            Err(error) if is_errno(&error, Errno::EEXIST) && tries < TRIES => {
+                detach_program(number, ifindex, hook.side()).context("TCX link")?;
+                thread::sleep(PAUSE);
+            }
             done => break done.context("TCX link")?,
         }
         tries += 1;
     };
     program.take_link(id).context("TCX link")?.try_into().context("TCX link")
+}
+
+/// Takes the program of that number from a side of a device, whatever holds it there.
+pub(super) fn detach_program(number: u32, ifindex: u32, side: TcAttachType) -> io::Result<()> {
+    let all = kernel::on_tcx(ifindex, side)?;
+    let Some(on) = all.into_iter().find(|on| on.program == number) else { return Ok(()) };
+    let done = match on.link {
+        Some(link) => kernel::link(link).and_then(|link| sys::link_detach(link.as_fd())),
+        None => kernel::program(number)
+            .and_then(|program| kernel::detach(ifindex, side, program.as_fd())),
+    };
+    match done {
+        // It has just gone.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOLINK)) => Ok(()),
+        done => done,
+    }
 }
 
 /// Whether the kernel has said this.
@@ -256,7 +280,8 @@ impl Datapath {
             Attachment::Filter => clsact::attach(&mut program, &pin.path, hook, ifindex, &device)
                 .map_err(|why| Error::failed(what).because(why)),
             Attachment::Tcx => {
-                let link = attach_tcx(&mut program, &device, hook).context(what.as_str())?;
+                let link =
+                    attach_tcx(&mut program, &device, (hook, ifindex)).context(what.as_str())?;
                 link.pin(&pin.path).context(what.as_str())?;
                 Ok(())
             }
@@ -308,9 +333,9 @@ impl Datapath {
     /// If the kernel does not answer.
     pub fn attached(&self, hook: Hook, ifindex: u32) -> Result<bool> {
         let pin = pins::link(&self.pin_dir, hook, ifindex);
-        let Some(device) = interface(ifindex).filter(|_| pin.exists() || pin.is_symlink()) else {
+        if interface(ifindex).is_none() || !(pin.exists() || pin.is_symlink()) {
             return Ok(false);
-        };
+        }
         // The next to attach it loads it anew.
         if hook.is_on_demand() && !pins::program(&self.pin_dir, hook.program()).exists() {
             return Ok(false);
@@ -321,7 +346,12 @@ impl Datapath {
             ids.push(staged.program_id(hook)?);
         }
         for id in ids {
-            if is_on_tcx(&device, hook.side(), id)? || clsact::is_on(ifindex, hook, id)? {
+            let is_on = if pin.is_symlink() {
+                clsact::is_on(ifindex, hook, id)?
+            } else {
+                is_on_tcx(&pin, ifindex, hook.side(), id)?
+            };
+            if is_on {
                 return Ok(true);
             }
         }

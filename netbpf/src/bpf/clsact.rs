@@ -6,6 +6,7 @@
 //! with the last filter on it.
 
 use std::{
+    collections::HashSet,
     fs, io,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -49,16 +50,16 @@ const fn handle(hook: Hook) -> TcHandle {
 }
 
 /// A filter that is on a device.
-struct Filter {
-    priority: u16,
-    handle: u32,
+pub(super) struct Filter {
+    pub(super) priority: u16,
+    pub(super) handle: u32,
     /// The kernel-wide number of its BPF program, if it is a BPF filter.
-    program: Option<u32>,
+    pub(super) program: Option<u32>,
 }
 
 impl Filter {
     /// Whether it is ours, for this hook.
-    fn is_of(&self, hook: Hook) -> bool {
+    pub(super) fn is_of(&self, hook: Hook) -> bool {
         self.priority == PRIORITY && self.handle == u32::from(handle(hook))
     }
 }
@@ -196,7 +197,7 @@ fn parent(side: TcAttachType) -> tc::TcHandle {
 }
 
 /// The filters on a side of the device; none where there is no clsact qdisc.
-fn filters(ifindex: u32, side: TcAttachType) -> Result<Vec<Filter>> {
+pub(super) fn filters(ifindex: u32, side: TcAttachType) -> Result<Vec<Filter>> {
     let mut message = of_device(ifindex);
     message.header.parent = parent(side);
     let answers = request(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP)
@@ -233,6 +234,30 @@ fn program_of(filter: &TcMessage) -> Option<u32> {
             _ => None,
         })
     })
+}
+
+/// Takes a filter away, whosesoever.
+pub(super) fn remove(ifindex: u32, side: TcAttachType, priority: u16, handle: u32) -> Result<()> {
+    let Some(device) = interface(ifindex) else { return Ok(()) };
+    let [a, b, c, d] = handle.to_be_bytes();
+    let handle = TcHandle::new(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    SchedClassifierLink::attached(&device, side, priority, handle, None)
+        .context("filter")?
+        .detach()
+        .context("filter")
+}
+
+/// The devices that have a clsact qdisc.
+pub(super) fn devices() -> io::Result<HashSet<u32>> {
+    let message = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
+    let answers = request(message, NLM_F_DUMP)?;
+    let devices = answers.iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewQueueDiscipline(qdisc) => (qdisc.header.parent
+            == tc::TcHandle::CLSACT)
+            .then_some(qdisc.header.index.cast_unsigned()),
+        _ => None,
+    });
+    Ok(devices.collect())
 }
 
 /// Whether the device has a clsact qdisc.

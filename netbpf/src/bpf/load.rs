@@ -135,6 +135,12 @@ pub(super) fn make_programs(dir: &Path, options: LoadOptions, on_demand: bool) -
     Build::mark(dir).map_err(|error| cannot_pin(&pins::build(dir), &error))
 }
 
+/// The program that starts the timer by which flows expire.
+pub(super) const START_SWEEPER: &str = "start_sweeper";
+
+/// The program that ends flows.
+pub(super) const FLUSH_FLOWS: &str = "flush_flows";
+
 /// The programs that only uplinks without Ethernet header need: [`Datapath::attach`]
 /// loads them for the first of those.
 const ON_DEMAND: [&str; 3] =
@@ -320,19 +326,28 @@ impl Datapath {
     /// # Errors
     /// It does not run.
     pub(super) fn start_sweeper(&self) -> Result<()> {
-        let mut code = self.run("start_sweeper", &[])?;
+        let mut code = self.run(START_SWEEPER, &[])?;
         for _ in 0..TIMER_TRIES {
             if code != NO_TIMER {
                 break;
             }
             thread::sleep(TIMER_PAUSE);
-            code = self.run("start_sweeper", &[])?;
+            code = self.run(START_SWEEPER, &[])?;
         }
         match code {
             0 => Ok(()),
             code => Err(Error::failed("the expiry of flows does not start")
-                .because(format!("start_sweeper returned {code}"))),
+                .because(format!("{START_SWEEPER} returned {code}"))),
         }
+    }
+
+    /// Loads and pins programs of which there is nothing left.
+    pub(super) fn load_again(&self, names: &[&str]) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut ebpf = load_maps(&self.pin_dir, self.options()?)?;
+        load_programs(&mut ebpf, &self.pin_dir, |name| names.contains(&name))
     }
 
     /// Sets how long flows may be idle to what they should.

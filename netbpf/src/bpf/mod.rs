@@ -9,9 +9,11 @@ mod bpffs;
 mod build;
 mod clsact;
 mod code;
+mod copies;
 mod endpoints;
 mod flows;
 mod image;
+mod kernel;
 mod load;
 mod map;
 mod options;
@@ -19,6 +21,7 @@ mod pins;
 mod probe;
 mod publish;
 mod rcu;
+mod repin;
 mod shape;
 mod stray;
 mod sys;
@@ -36,7 +39,7 @@ use netbpf_common::{
 use crate::error::{Context as _, Result};
 
 pub use attach::{Attachment, Hook, interface};
-pub use bpffs::has_bpffs;
+pub use bpffs::{Cover, cover, has_bpffs, look_beneath, uncover};
 pub use build::Build;
 pub use code::{CodeSize, code_sizes};
 pub use flows::{Direction, FlowHead, FlowRow};
@@ -47,7 +50,8 @@ pub use options::{LoadOptions, LogLevel};
 pub(crate) use probe::must_retype_peers;
 pub use probe::{Probe, probe};
 pub use rcu::put_back as put_back_grace_periods;
-pub use stray::Stray;
+pub use repin::{lost, repin};
+pub use stray::{By, Stray};
 pub use upgrade::{Attached, ProgramSet, Replaced, Standing, Upgrade};
 pub use usage::MapUsage;
 

@@ -27,8 +27,35 @@ pub enum Stray {
     Uplink(u32),
     /// An entry of `SUBNETS`: address and bits of the prefix.
     Subnet(Ipv4Addr, u8),
+    /// A program that is this datapath's, or the same, on a side of an interface besides.
+    Copy {
+        /// Its name.
+        program: String,
+        /// The interface's index.
+        ifindex: u32,
+        /// Whether on the way out.
+        egress: bool,
+        /// What holds it there.
+        by: By,
+    },
     /// The pin of an attachment to an interface, of that index, that is no network's.
     Pin(Hook, u32),
+}
+
+/// What holds a program on a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum By {
+    /// A TCX link of that number.
+    Link(u32),
+    /// TCX, without a link; the program's number.
+    Program(u32),
+    /// A filter of tc.
+    Filter {
+        /// Its priority.
+        priority: u16,
+        /// Its handle.
+        handle: u32,
+    },
 }
 
 impl Stray {
@@ -37,6 +64,7 @@ impl Stray {
     pub fn ifindex(&self) -> Option<u32> {
         match self {
             Self::Port(index) | Self::Uplink(index) | Self::Pin(_, index) => Some(*index),
+            Self::Copy { ifindex, .. } => Some(*ifindex),
             _ => None,
         }
     }
@@ -57,6 +85,18 @@ impl fmt::Display for Stray {
             Self::Mac(mac) => write!(f, "{mac} of no network in {}", Fdb::NAME),
             Self::Uplink(index) => write!(f, "uplink with ifindex {index} of no network"),
             Self::Subnet(addr, len) => write!(f, "subnet {addr}/{len} of no network"),
+            Self::Copy { program, ifindex, egress, by } => {
+                let device = interface(*ifindex).unwrap_or_default();
+                let side = if *egress { "egress" } else { "ingress" };
+                write!(f, "a second {program} on {side} of {device}, ")?;
+                match by {
+                    By::Link(number) => write!(f, "by link {number}"),
+                    By::Program(_) => f.write_str("by TCX"),
+                    By::Filter { priority, handle } => {
+                        write!(f, "by filter {handle:#x} of priority {priority}")
+                    }
+                }
+            }
             Self::Pin(hook, index) => {
                 let (name, device) = (hook.program(), interface(*index));
                 write!(f, "the pin of {name} on ")?;
@@ -87,6 +127,7 @@ impl Datapath {
                 return if is_there { self.clear_uplink(index) } else { Ok(0) };
             }
             Stray::Subnet(addr, len) => self.clear_subnet(addr.into(), len)?,
+            Stray::Copy { ifindex, egress, by, .. } => Self::remove_copy(ifindex, egress, by)?,
             Stray::Pin(hook, index) => Self::detach(self.pin_dir(), hook, index)?,
         }
         Ok(0)

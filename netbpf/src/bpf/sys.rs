@@ -22,13 +22,19 @@ use nix::libc;
 /// Commands, `enum bpf_cmd` in `include/uapi/linux/bpf.h`.
 #[derive(Clone, Copy)]
 #[repr(i32)]
-enum Command {
+pub(super) enum Command {
     MapLookup = 1,
     MapUpdate = 2,
     MapDelete = 3,
     MapNextKey = 4,
+    ObjPin = 6,
     ObjGet = 7,
+    ProgDetach = 9,
+    ProgGetFdById = 13,
+    ObjGetInfoByFd = 15,
+    ProgQuery = 16,
     MapLookupBatch = 24,
+    LinkGetFdById = 30,
     LinkDetach = 34,
 }
 
@@ -77,7 +83,7 @@ struct LinkAttr {
 ///
 /// # Safety
 /// Every address in `attr` must point to what the command reads or writes there.
-unsafe fn bpf<T>(command: Command, attr: &mut T) -> io::Result<i32> {
+pub(super) unsafe fn bpf<T>(command: Command, attr: &mut T) -> io::Result<i32> {
     // SAFETY: `attr` lives through the call and is as long as said; its
     // addresses are the caller's promise.
     let result = unsafe {
@@ -87,11 +93,11 @@ unsafe fn bpf<T>(command: Command, attr: &mut T) -> io::Result<i32> {
     i32::try_from(result).ok().filter(|n| *n >= 0).ok_or_else(io::Error::last_os_error)
 }
 
-fn address<T>(pointer: *const T) -> u64 {
+pub(super) fn address<T>(pointer: *const T) -> u64 {
     pointer as usize as u64
 }
 
-fn number(fd: BorrowedFd<'_>) -> u32 {
+pub(super) fn number(fd: BorrowedFd<'_>) -> u32 {
     // A borrowed descriptor is never negative.
     fd.as_raw_fd().cast_unsigned()
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::status::find;
 use crate::{
+    bpf::look_beneath,
     cli::Globals,
     drift::{self, Finding},
     error::{Context as _, ExitCode as Code, Result},
@@ -55,15 +56,14 @@ struct FindingView<'a> {
     thing: &'a str,
     amiss: &'a str,
     /// The steps that `up` would take; none if it cannot mend it.
-    mend: Vec<String>,
+    mend: &'a [String],
     /// What somebody has to do, if `up` cannot mend it.
     hint: Option<&'a str>,
 }
 
 impl<'a> FindingView<'a> {
     fn of(finding: &'a Finding) -> Self {
-        let Finding { network, thing, amiss, steps, hint } = finding;
-        let mend = steps.iter().map(ToString::to_string).collect();
+        let Finding { network, thing, amiss, mend, hint } = finding;
         Self { network: network.as_str(), thing, amiss, mend, hint: hint.as_deref() }
     }
 }
@@ -75,14 +75,22 @@ impl Args {
     /// There is no such network, or it cannot be looked at.
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         host::require_privileges("check")?;
+        let host = Host::here()?;
+        let cover = host.cover()?;
+        if cover.is_some() {
+            look_beneath(&host.pins)?;
+        }
         let found = block_on(async {
-            let session = Session::open(Host::here()?)?;
+            let session = Session::open(host)?;
             let observed = session.observe().await?;
             let chosen = self.network.map(|name| find(&observed.networks, &name)).transpose()?;
             let networks = observed.networks.iter();
             let networks = networks
                 .filter(|one| chosen.as_ref().is_none_or(|name| one.topology.name == *name));
+            let cover = networks.clone().next().zip(cover);
+            let cover = cover.map(|(first, cover)| drift::covered(&first.topology.name, cover));
             let found = networks.flat_map(|one| drift::find(one, &observed, &session.host.store));
+            let found = cover.into_iter().chain(found);
             // What networks share is found of each.
             let mut told = HashSet::new();
             let is_new = |found: &Finding| told.insert((found.thing.clone(), found.amiss.clone()));
@@ -118,7 +126,7 @@ fn print(found: &[Finding], globals: &Globals) -> Result<()> {
 
 /// What mends it, in a cell.
 fn mended_by(finding: &Finding) -> String {
-    match (&finding.hint, &finding.steps[..]) {
+    match (&finding.hint, &finding.mend[..]) {
         (Some(hint), _) => format!("you: {hint}"),
         (None, [only]) => format!("up: {only}"),
         (None, steps) => format!("up: {} steps", steps.len()),

@@ -111,6 +111,7 @@ impl Args {
         let _lock = store.lock()?;
         put_back_grace_periods();
         store.forget_earlier_boots()?;
+        host.uncover()?;
         let mut session = Session::open_to_remove(host)?;
         let networks = store.networks()?;
         let chosen = self.choose(&networks)?;

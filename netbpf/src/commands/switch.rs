@@ -61,6 +61,7 @@ impl Args {
         let _lock = store.lock()?;
         put_back_grace_periods();
         store.forget_earlier_boots()?;
+        host.uncover()?;
         let mut upgraded = 0;
         if !self.dry_run {
             let listener = &mut Teller::new(globals);

@@ -1,6 +1,7 @@
 //! The datapath made of eBPF programs.
 
 use std::{
+    collections::BTreeSet,
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
@@ -24,6 +25,8 @@ pub struct Ebpf {
     pin_dir: PathBuf,
     /// Nothing, too, if what is pinned is only parts of one.
     loaded: Option<bpf::Datapath>,
+    /// The pins that are to be made again before it can be looked into.
+    lost: Vec<String>,
 }
 
 impl Ebpf {
@@ -33,11 +36,15 @@ impl Ebpf {
     /// # Errors
     /// One is there that is another netbpf's.
     pub fn open(pin_dir: &Path) -> Result<Self> {
+        let mut lost = Vec::new();
         let loaded = match bpf::Datapath::open(pin_dir) {
-            _ if is_damaged(pin_dir) => None,
+            _ if is_damaged(pin_dir) => {
+                lost = bpf::lost(pin_dir)?.unwrap_or_default();
+                None
+            }
             opened => opened?,
         };
-        Ok(Self { pin_dir: pin_dir.to_owned(), loaded })
+        Ok(Self { pin_dir: pin_dir.to_owned(), loaded, lost })
     }
 
     /// The same, but one that cannot be used counts as none: it can still be
@@ -45,7 +52,7 @@ impl Ebpf {
     #[must_use]
     pub fn open_to_remove(pin_dir: &Path) -> Self {
         let loaded = Self::open(pin_dir).ok().and_then(|opened| opened.loaded);
-        Self { pin_dir: pin_dir.to_owned(), loaded }
+        Self { pin_dir: pin_dir.to_owned(), loaded, lost: Vec::new() }
     }
 
     /// Its maps, if it is loaded.
@@ -79,6 +86,8 @@ fn is_damaged(pin_dir: &Path) -> bool {
     let is_there = |hook: &Hook| hook.is_on_demand() || is_pinned("programs", hook.program());
     let whole =
         maps::NAMES.iter().all(|name| is_pinned("maps", name)) && Hook::ALL.iter().all(is_there);
+    // What else is pinned is of no use without, but can be had again.
+    let whole = whole && bpf::lost(pin_dir).is_ok_and(|lost| lost.is_some_and(|it| it.is_empty()));
     pin_dir.exists() && of_this_netbpf && !whole
 }
 
@@ -121,7 +130,11 @@ fn hooks(observed: &Observed) -> Vec<(Hook, u32)> {
 impl Ebpf {
     /// What there is of it, for the recorded networks.
     fn seen(&self, observed: &Observed) -> Result<Option<DatapathSeen>> {
-        let Some(loaded) = &self.loaded else { return Ok(None) };
+        let Some(loaded) = &self.loaded else {
+            let lost = self.lost.clone();
+            let is_whole = !lost.is_empty();
+            return Ok(is_whole.then(|| DatapathSeen { lost, ..DatapathSeen::default() }));
+        };
         let image = loaded.image()?;
         let known = Known::of(observed);
         let mut seen = DatapathSeen {
@@ -146,7 +159,10 @@ impl Ebpf {
         ] {
             seen.changed.extend((!is_right).then_some(what));
         }
-        for (hook, ifindex) in hooks(observed) {
+        let hooks = hooks(observed);
+        let devices: BTreeSet<u32> = hooks.iter().map(|(_, ifindex)| *ifindex).collect();
+        seen.strays.extend(loaded.copies(devices.into_iter())?);
+        for (hook, ifindex) in hooks {
             if loaded.attached(hook, ifindex)? {
                 seen.attached.insert((hook, ifindex));
             }
@@ -163,6 +179,17 @@ impl Ebpf {
             bpf::Datapath::unload(&self.pin_dir)?;
         }
         self.loaded = Some(bpf::Datapath::load(&self.pin_dir, options)?);
+        Ok(())
+    }
+
+    /// Makes pins again that are gone.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn repin(&mut self) -> Result<()> {
+        bpf::repin(&self.pin_dir)?;
+        self.lost = Vec::new();
+        self.loaded = bpf::Datapath::open(&self.pin_dir)?;
         Ok(())
     }
 

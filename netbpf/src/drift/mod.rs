@@ -5,6 +5,7 @@ mod cause;
 mod words;
 
 use crate::{
+    bpf::Cover,
     net::Link,
     observe::{Inside, Observed},
     plan::{self, Step},
@@ -24,7 +25,7 @@ pub struct Finding {
     /// What is amiss with it: `gone`.
     pub amiss: String,
     /// What `up` would do.
-    pub steps: Vec<Step>,
+    pub mend: Vec<String>,
     /// What somebody has to do, if `up` cannot mend it.
     pub hint: Option<String>,
 }
@@ -37,12 +38,12 @@ pub fn find(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Findi
     let name = topology.name.clone();
     if let Some(amiss) = interrupted(network) {
         let hint = (network.phase == Phase::Removing).then(|| format!("netbpf down {name}"));
-        let steps = if hint.is_some() { Vec::new() } else { steps };
+        let mend = mended_by(&steps, hint.as_ref());
         return vec![Finding {
             thing: format!("network {name}"),
             network: name,
             amiss,
-            steps,
+            mend,
             hint,
         }];
     }
@@ -58,11 +59,29 @@ pub fn find(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Findi
     let found = groups.into_iter().map(|(cause, steps)| {
         let (thing, amiss) = words::of(&cause, &steps, network, observed);
         let hint = hint(&cause, topology, observed);
-        // As long as somebody else has to do something first, `up` does nothing.
-        let steps = if hint.is_some() { Vec::new() } else { steps };
-        Finding { network: name.clone(), thing, amiss, steps, hint }
+        let mend = mended_by(&steps, hint.as_ref());
+        Finding { network: name.clone(), thing, amiss, mend, hint }
     });
     found.collect()
+}
+
+/// That another BPF file system hides the datapath's pins.
+#[must_use]
+pub fn covered(network: &LinkName, cover: Cover) -> Finding {
+    let hint =
+        (cover == Cover::InUse).then(|| "umount /sys/fs/bpf, in which others pin".to_owned());
+    Finding {
+        network: network.clone(),
+        thing: "/sys/fs/bpf".to_owned(),
+        amiss: "another BPF file system is mounted over the datapath's pins".to_owned(),
+        mend: if hint.is_some() { Vec::new() } else { vec!["umount /sys/fs/bpf".to_owned()] },
+        hint,
+    }
+}
+
+/// As long as somebody else has to do something first, `up` does nothing.
+fn mended_by(steps: &[Step], hint: Option<&String>) -> Vec<String> {
+    if hint.is_some() { Vec::new() } else { steps.iter().map(ToString::to_string).collect() }
 }
 
 /// What was interrupted of a network that is not complete.

@@ -9,6 +9,7 @@ use netbpf_common::{
 
 use super::{Cause, former_index, uplink_lack};
 use crate::{
+    bpf::{By, Stray},
     net::Link,
     observe::{DatapathSeen, Inside, Observed},
     plan::{Place, Step},
@@ -205,6 +206,24 @@ fn of_step(
         Step::SetTimeouts => ("datapath".into(), "time-outs of flows are others".into()),
         Step::SetPrograms => {
             (format!("map {}", Programs::NAME), "entries are gone, or others".into())
+        }
+        Step::Repin { pins } => {
+            let (is, all) = (if pins.len() == 1 { "is" } else { "are" }, pins.join(", "));
+            ("datapath".into(), format!("{all} {is} not pinned"))
+        }
+        Step::ClearStray { stray: Stray::Copy { program, ifindex, egress, by } } => {
+            let link = observed.links.iter().find(|link| link.index == *ifindex);
+            let device = link.map_or("", |link| &link.name);
+            let side = if *egress { "egress" } else { "ingress" };
+            let by = match by {
+                By::Link(number) => format!("by link {number}"),
+                By::Program(_) => "by TCX".to_owned(),
+                By::Filter { priority, .. } => format!("by a filter of priority {priority}"),
+            };
+            (
+                format!("program {program} on {device}"),
+                format!("attached twice: {by} on {side}, too"),
+            )
         }
         Step::ClearStray { stray } => ("datapath".into(), format!("has {stray}")),
         Step::Attach { hook, link, .. } => {

@@ -94,6 +94,7 @@ pub(crate) async fn make(
     let _lock = host.store.lock()?;
     put_back_grace_periods();
     host.store.forget_earlier_boots()?;
+    host.uncover()?;
     let upgraded = exchange(&host, wanted, listener).await?;
     if let Some(now) = Upgrade::of(&host.pins).look()?
         && upgraded.steps > 0

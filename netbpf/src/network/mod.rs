@@ -184,6 +184,7 @@ impl Network {
             block_on(async {
                 let host = Host::here()?;
                 let _lock = host.store.lock()?;
+                host.uncover()?;
                 let upgraded = exchange(&host, Wanted::Whole, &mut Log).await?;
                 let mut session = Session::open(host)?.following(upgraded.steps);
                 let observed = session.observe().await?;
@@ -220,6 +221,7 @@ impl Network {
                 let host = Host::here()?;
                 let store = host.store.clone();
                 let _lock = store.lock()?;
+                host.uncover()?;
                 let mut session = Session::open_to_remove(host)?;
                 remove(&mut session, name, &mut Log).await.map(drop)
             })

@@ -198,6 +198,12 @@ impl<'a> Planner<'a> {
     }
 
     fn with_ebpf(&self, others: &[Planner<'_>], steps: &mut Vec<Step>) {
+        let lost = self.observed.datapath.as_ref().map(|seen| &seen.lost[..]).unwrap_or_default();
+        if !lost.is_empty() {
+            // What else there is of it is seen afterwards.
+            steps.push(Step::Repin { pins: lost.to_vec() });
+            return self.links(steps);
+        }
         if self.observed.datapath.is_none() {
             let (max_flows, log_level) = (self.topology.max_flows, self.topology.log_level);
             let options = crate::bpf::LoadOptions { max_flows, log_level };

@@ -213,6 +213,11 @@ pub enum Step {
         /// The row.
         row: Uplink,
     },
+    /// Make pins of the datapath again that are gone.
+    Repin {
+        /// Their names, below its directory.
+        pins: Vec<String>,
+    },
     /// Tell the datapath how long flows may be idle.
     SetTimeouts,
     /// Make the datapath hand over what is rare to the programs for it.
@@ -414,6 +419,7 @@ impl Step {
             | Self::NameNamespace { .. }
             | Self::AdoptNamespace { .. }
             | Self::DeleteAddress { .. }
+            | Self::Repin { .. }
             | Self::SetTimeouts
             | Self::SetPrograms
             | Self::ClearStray { .. }
@@ -453,7 +459,7 @@ impl Step {
     #[must_use]
     pub fn reveals(&self) -> bool {
         // Of older kernels it loses its routes.
-        matches!(self, Self::Rename { .. })
+        matches!(self, Self::Rename { .. } | Self::Repin { .. })
     }
 
     /// The namespace that it is about.

@@ -26,6 +26,7 @@ impl Step {
             Self::DeleteAddress { link, addr, prefix_len, .. } => {
                 format!("{link} has {addr}/{prefix_len}")
             }
+            Self::Repin { pins } => format!("pins gone: {}", pins.join(", ")),
             Self::SetTimeouts => "datapath differs about time-outs".into(),
             Self::SetPrograms => "datapath does not hand over what is rare".into(),
             Self::ClearStray { stray } => format!("datapath has {stray}"),
@@ -114,6 +115,7 @@ impl fmt::Display for Step {
             Self::DeleteAddress { place, link, addr, prefix_len } => {
                 write!(f, "ip {place}address delete {addr}/{prefix_len} dev {link}")
             }
+            Self::Repin { pins } => write!(f, "bpf: pin again {}", pins.join(", ")),
             Self::SetTimeouts => f.write_str("bpf: set how long flows may be idle"),
             Self::SetPrograms => f.write_str("bpf: hand over what is rare to its programs"),
             Self::ClearStray { stray } => write!(f, "bpf: remove {stray}"),

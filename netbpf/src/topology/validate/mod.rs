@@ -206,7 +206,8 @@ fn options(request: &Request, observed: &Observed) -> Result<LoadOptions> {
             .hint(format!("leave it out for {DEFAULT_MAX_FLOWS}"))
             .about(Key::of("max-flows")));
     }
-    let loaded = observed.datapath.as_ref().map(|datapath| datapath.options);
+    let seen = observed.datapath.as_ref().filter(|seen| seen.lost.is_empty());
+    let loaded = seen.map(|datapath| datapath.options);
     // If it was lost, it is loaded again as it was.
     let lost = observed.networks_of(Kind::Ebpf).next().map(|Recorded { topology, .. }| {
         LoadOptions { max_flows: topology.max_flows, log_level: topology.log_level }
