@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     commands::{
-        bench, check, down, exec, generate, logs, maps, ns, plan, publish, sandboxed, status,
+        bench, check, down, exec, gc, generate, logs, maps, ns, plan, publish, sandboxed, status,
         switch, up, upgrade, uplink, verify,
     },
     error::{Error, Result},
@@ -141,6 +141,8 @@ pub enum Verb {
     Status(status::Args),
     /// Find what was changed of networks by hand, or by others
     Check(check::Args),
+    /// Remove what networks have left that are not known any more
+    Gc(gc::Args),
     /// Run a command inside a namespace
     Exec(exec::Args),
     /// Show what the datapath knows, counts and carries
@@ -157,8 +159,8 @@ pub enum Verb {
 }
 
 /// Names of the verbs that act somewhere.
-const VERBS: [&str; 14] = [
-    "up", "plan", "down", "ns", "publish", "uplink", "switch", "upgrade", "status", "check",
+const VERBS: [&str; 15] = [
+    "up", "plan", "down", "ns", "publish", "uplink", "switch", "upgrade", "status", "check", "gc",
     "exec", "maps", "logs", "verify",
 ];
 
@@ -176,6 +178,7 @@ impl Verb {
             Self::Switch(_) => "switch",
             Self::Upgrade(_) => "upgrade",
             Self::Check(_) => "check",
+            Self::Gc(_) => "gc",
             Self::Exec(_) => "exec",
             Self::Maps(_) => "maps",
             Self::Logs(_) => "logs",
@@ -208,6 +211,7 @@ impl Verb {
             Self::Upgrade(args) => args.run(globals),
             Self::Status(args) => args.run(globals),
             Self::Check(args) => args.run(globals),
+            Self::Gc(args) => args.run(globals),
             Self::Exec(args) => args.run(globals),
             Self::Maps(args) => args.run(&subject("maps")?, globals.style()),
             Self::Logs(args) => args.run(&subject("logs")?, globals.style()),

@@ -14,10 +14,10 @@ use crate::{
 };
 
 /// Where networks are remembered, a directory per host.
-const RUN: &str = "/run/netbpf";
+pub(crate) const RUN: &str = "/run/netbpf";
 
 /// Where datapaths are pinned, a directory per host.
-const PINS: &str = "/sys/fs/bpf/netbpf";
+pub(crate) const PINS: &str = "/sys/fs/bpf/netbpf";
 
 /// Bits of `CapEff` in `/proc/self/status` that netbpf needs, and their names.
 const CAPABILITIES: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];

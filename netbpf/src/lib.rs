@@ -15,6 +15,7 @@ pub mod datapath;
 pub mod drift;
 pub mod error;
 pub mod firewall;
+pub mod gc;
 pub mod host;
 mod interrupt;
 mod mounts;

@@ -103,6 +103,16 @@ impl Session {
         &self.datapaths
     }
 
+    /// A connection into the host's namespace.
+    pub(crate) fn netlink(&self) -> &Netlink {
+        &self.netlink
+    }
+
+    /// The thread that enters other namespaces.
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     /// Looks at everything.
     ///
     /// # Errors

@@ -169,6 +169,27 @@ pub(super) fn detach_pin(pin: &Pin) -> Result<()> {
     pins::remove_file(&pin.path)
 }
 
+/// Whether a link that is pinned in a datapath directory is attached to a device, in
+/// whichever network namespace that is.
+#[must_use]
+pub fn is_attached(pin_dir: &Path) -> bool {
+    devices(pin_dir).iter().any(Option::is_some)
+}
+
+/// Whether links are pinned in a datapath directory, and the devices of all are gone.
+#[must_use]
+pub fn is_detached(pin_dir: &Path) -> bool {
+    let devices = devices(pin_dir);
+    !devices.is_empty() && devices.iter().all(Option::is_none)
+}
+
+/// The devices of the links that are pinned in a datapath directory.
+fn devices(pin_dir: &Path) -> Vec<Option<u32>> {
+    let pins = pinned(pin_dir).unwrap_or_default();
+    let links = pins.iter().filter_map(|pin| sys::obj_get(&pin.path).ok());
+    links.filter_map(|link| kernel::device(link.as_fd()).ok()).collect()
+}
+
 /// The interface's name in this network namespace; nothing if there is none.
 #[must_use]
 pub fn interface(ifindex: u32) -> Option<String> {

@@ -237,6 +237,18 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     Ok((id, program))
 }
 
+/// The index of the device that a TCX link is at; nothing if that is gone, or the link was
+/// detached.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn device(link: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    // What is behind the head is the kind's own: of TCX the index comes first.
+    let LinkHead { rest: [first, ..], .. } = info(link)?;
+    let [a, b, c, d, ..] = first.to_ne_bytes();
+    Ok(Some(u32::from_ne_bytes([a, b, c, d])).filter(|index| *index != 0))
+}
+
 /// Takes a program from a side of a device that no link holds there.
 ///
 /// # Errors

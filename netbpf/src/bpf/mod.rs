@@ -38,7 +38,7 @@ use netbpf_common::{
 
 use crate::error::{Context as _, Result};
 
-pub use attach::{Attachment, Hook, interface};
+pub use attach::{Attachment, Hook, interface, is_attached, is_detached};
 pub use bpffs::{Cover, cover, has_bpffs, look_beneath, uncover};
 pub use build::Build;
 pub use code::{CodeSize, code_sizes};

@@ -5,6 +5,7 @@ mod change;
 pub mod check;
 pub mod down;
 pub mod exec;
+pub mod gc;
 pub mod generate;
 pub mod logs;
 pub mod maps;

@@ -2,6 +2,7 @@
 //! to the kernel by netlink and files. Nothing in here knows of eBPF.
 
 mod addr;
+pub mod alive;
 pub mod ctnetlink;
 pub mod ethtool;
 mod fdb;

@@ -32,6 +32,18 @@ pub fn host_side(addr: Ipv4Addr) -> MacAddr {
     with_address(HOST_SIDE, addr)
 }
 
+/// Whether it is of those that netbpf gives to bridges, and inside namespaces.
+#[must_use]
+pub fn is_inside(mac: MacAddr) -> bool {
+    mac.octets().starts_with(&INSIDE)
+}
+
+/// Whether it is of those that netbpf gives to the veths' host sides.
+#[must_use]
+pub fn is_host_side(mac: MacAddr) -> bool {
+    mac.octets().starts_with(&HOST_SIDE)
+}
+
 /// Reads `02:00:00:00:00:01` (or with hyphens).
 ///
 /// # Errors

@@ -50,6 +50,22 @@ impl Iptables {
         tool.restore(&rules.setting(&seen))
     }
 
+    /// The chains whose names begin so, of all tables in which networks have any.
+    ///
+    /// # Errors
+    /// iptables refuses.
+    pub fn chains(&self, prefix: &str) -> Result<Vec<(Table, String)>> {
+        let mut all = Vec::new();
+        for tool in &self.tools {
+            for chain in tool.save()?.chains() {
+                if chain.1.starts_with(prefix) && !all.contains(chain) {
+                    all.push(chain.clone());
+                }
+            }
+        }
+        Ok(all)
+    }
+
     /// Takes a table's chains away, and whatever leads there.
     ///
     /// # Errors

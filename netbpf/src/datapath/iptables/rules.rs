@@ -82,6 +82,12 @@ impl TableRules {
         [raw(topology), filter(topology), nat(topology, observed)]
     }
 
+    /// A chain of which nothing else is known, to be taken away.
+    #[must_use]
+    pub fn chain(table: Table, name: String) -> Self {
+        Self { table, chains: vec![Chain { name, rules: Vec::new() }], jumps: Vec::new() }
+    }
+
     /// What a network has in the raw table while it is switched over: what its
     /// namespaces send to the stack is dropped.
     #[must_use]

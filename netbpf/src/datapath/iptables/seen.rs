@@ -35,6 +35,11 @@ impl RulesSeen {
         Self { chains }
     }
 
+    /// The chains that there are, by table and name.
+    pub fn chains(&self) -> impl Iterator<Item = &(Table, String)> {
+        self.chains.keys()
+    }
+
     /// The rules of a chain; nothing if there is no such chain.
     #[must_use]
     pub fn chain(&self, table: Table, chain: &str) -> Option<&[String]> {

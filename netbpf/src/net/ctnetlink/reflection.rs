@@ -43,6 +43,14 @@ pub fn dropping<'a>(bridges: impl Iterator<Item = &'a LinkName>) -> BTreeSet<Lin
     bridges.filter(|bridge| names.contains(&table(bridge))).cloned().collect()
 }
 
+/// The bridges that there are such tables of, whether there are the bridges or not.
+#[must_use]
+pub fn bridges() -> Vec<LinkName> {
+    let names = tables().unwrap_or_default();
+    let bridges = names.iter().filter_map(|name| name.strip_prefix("NETBPF-"));
+    bridges.filter_map(|name| LinkName::existing(name).ok()).collect()
+}
+
 /// Has a bridge drop what it would send back by one of the ports that it came by,
 /// but for what goes to the port's own MAC.
 ///
