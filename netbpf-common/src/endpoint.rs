@@ -55,6 +55,38 @@ impl BridgePort {
     }
 }
 
+/// Two isolated endpoints that may reach each other, whoever begins: key of the `ALLOWED`
+/// map. The lower number is in the high half.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct AllowedPair(pub u32);
+
+impl AllowedPair {
+    /// The pair of two endpoints, in either order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(one: EndpointId, other: EndpointId) -> Self {
+        let (low, high) = if one.0 < other.0 { (one.0, other.0) } else { (other.0, one.0) };
+        Self((low as u32) << 16 | high as u32)
+    }
+
+    /// The two, the lower number first.
+    #[must_use]
+    pub const fn both(self) -> [EndpointId; 2] {
+        let [a, b, c, d] = self.0.to_be_bytes();
+        [EndpointId(u16::from_be_bytes([a, b])), EndpointId(u16::from_be_bytes([c, d]))]
+    }
+
+    /// Whether the endpoint is one of the two.
+    #[must_use]
+    pub const fn has(self, id: EndpointId) -> bool {
+        let [one, other] = self.both();
+        one.0 == id.0 || other.0 == id.0
+    }
+}
+
+const _: () = assert!(size_of::<AllowedPair>() == 4);
+
 /// What an endpoint may send (`Endpoint::guard`).
 ///
 /// The purpose is that no namespace can impersonate another, the gateway or
@@ -113,7 +145,7 @@ pub struct Endpoint {
     pub gateway_mac: MacAddr,
     /// A [`SourceGuard`] as its number.
     pub guard: u8,
-    /// A set of bits: [`Endpoint::ROUTED`], [`Endpoint::BY_STACK`].
+    /// A set of bits: [`Endpoint::ROUTED`], [`Endpoint::BY_STACK`], [`Endpoint::ISOLATED`].
     pub flags: u8,
     /// Zero.
     pub pad: [u8; 2],
@@ -127,6 +159,9 @@ impl Endpoint {
     /// The stack forwards what the namespace sends and gets, and the bridge what
     /// namespaces send one another, so that the host's rules are asked.
     pub const BY_STACK: u8 = 2;
+    /// The namespace reaches no other one of its network, but for those with which it
+    /// makes an [`AllowedPair`].
+    pub const ISOLATED: u8 = 4;
 
     /// Whether the namespace is reachable by its own address from outside.
     #[must_use]
@@ -142,10 +177,63 @@ impl Endpoint {
         self.flags & Self::BY_STACK != 0
     }
 
+    /// Whether the namespace is kept apart from others of its network.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_isolated(&self) -> bool {
+        self.flags & Self::ISOLATED != 0
+    }
+
+    /// Whether frames to others of its network need no other look: it is neither kept
+    /// apart, nor does the bridge forward its frames. One test for both.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_open(&self) -> bool {
+        self.flags & (Self::BY_STACK | Self::ISOLATED) == 0
+    }
+
+    /// Whether the address may be another namespace's: it is the network's, and neither the
+    /// gateway's nor that of the subnet itself or of all in it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_beside(&self, addr: Ipv4) -> bool {
+        let host_bits = addr.to_host() & !self.mask.to_host();
+        let is_hosts = addr.to_host() == self.gateway.to_host();
+        self.has_on_link(addr) && !is_hosts && host_bits != 0 && host_bits != !self.mask.to_host()
+    }
+
     /// Whether the address is the network's: its subnet's, broadcast included.
     #[must_use]
     #[inline(always)]
     pub const fn has_on_link(&self, addr: Ipv4) -> bool {
         addr.is_in(self.subnet, self.mask)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_is_the_same_in_either_order() {
+        let (a, b, c) = (EndpointId(7), EndpointId(4095), EndpointId(8));
+        assert_eq!(AllowedPair::of(a, b), AllowedPair::of(b, a));
+        assert_ne!(AllowedPair::of(a, b), AllowedPair::of(a, c));
+        assert_eq!(AllowedPair::of(b, a).both(), [a, b]);
+        assert!(AllowedPair::of(a, b).has(b) && !AllowedPair::of(a, b).has(c));
+    }
+
+    #[test]
+    fn beside_a_namespace_are_addresses_of_hosts_but_for_the_gateways() {
+        let endpoint = Endpoint {
+            gateway: Ipv4::new([10, 0, 0, 1]),
+            subnet: Ipv4::new([10, 0, 0, 0]),
+            mask: Ipv4::mask(24),
+            ..Endpoint::default()
+        };
+        for (last, is_beside) in [(0, false), (1, false), (2, true), (254, true), (255, false)] {
+            assert_eq!(endpoint.has_beside(Ipv4::new([10, 0, 0, last])), is_beside, "{last}");
+        }
+        assert!(!endpoint.has_beside(Ipv4::new([10, 0, 1, 2])));
     }
 }

@@ -36,7 +36,7 @@ mod verdict;
 
 pub use addr::{Ipv4, MacAddr, Port};
 pub use config::{ABI_VERSION, Config, Timeouts};
-pub use endpoint::{BridgePort, Endpoint, EndpointId, SourceGuard};
+pub use endpoint::{AllowedPair, BridgePort, Endpoint, EndpointId, SourceGuard};
 pub use fdb::{FdbEntry, LearnCount};
 pub use flow::{Flow, FlowKind, FlowState, FlowVisit, Seen, Translation};
 pub use fragment::{FragmentKey, Fragments, HeldFragment};

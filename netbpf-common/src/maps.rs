@@ -2,9 +2,9 @@
 //! spells a map's name, but for the datapath's statics, which a test compares.
 
 use crate::{
-    BridgePort, Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit, FragmentKey,
-    Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop, PortOwner, PublishEntry,
-    RareProgram, Tuple, Uplink,
+    AllowedPair, BridgePort, Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit,
+    FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop, PortOwner,
+    PublishEntry, RareProgram, Tuple, Uplink,
 };
 
 /// Flows that the table holds unless `--max-flows` says otherwise.
@@ -56,6 +56,8 @@ maps! {
     EndpointIds "ENDPOINT_IDS": u32 => u32, 4096, "bridge port to endpoint";
     /// Array, index [`BridgePort::slot`]: most of the same.
     BridgePorts "BRIDGE_PORTS": u32 => BridgePort, BridgePort::SLOTS, "the same, at hand";
+    /// Hash: pairs of isolated endpoints that may reach each other; the value is 1.
+    Allowed "ALLOWED": AllowedPair => u32, 65_536, "isolated pairs that are allowed";
     /// Hash: an endpoint's address to its [`crate::EndpointId`] (as u32); the
     /// gateway's to 0, so that nobody else can use it.
     Addresses "ADDRESSES": Ipv4 => u32, 8192, "address to endpoint";

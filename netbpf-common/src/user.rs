@@ -1,8 +1,9 @@
 //! What the control plane needs to put these types into maps.
 
 use crate::{
-    BridgePort, Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit, FragmentKey,
-    Fragments, HeldFragment, Ipv4, LearnCount, NextHop, PortOwner, PublishEntry, Tuple, Uplink,
+    AllowedPair, BridgePort, Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit,
+    FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, NextHop, PortOwner, PublishEntry,
+    Tuple, Uplink,
     bench::{Arrivals, Generator},
     maps::{MacKey, SubnetKey},
 };
@@ -19,6 +20,7 @@ macro_rules! pod {
 }
 
 pod!(
+    AllowedPair,
     BridgePort,
     Arrivals,
     Config,

@@ -101,6 +101,8 @@ drop_reasons! {
     LearnLimit = 21, "learn_limit";
     /// A wrong checksum: an ICMP error's, or that of an IPv4 header to be translated.
     BadChecksum = 22, "bad_checksum";
+    /// To another namespace of an isolated network.
+    Isolated = 23, "isolated";
 }
 
 /// Rows of an endpoint's counters: packets and bytes of each [`Counter`], then

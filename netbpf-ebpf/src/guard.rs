@@ -95,7 +95,8 @@ fn check_second_address<S, T: Tables, E>(
     }
 }
 
-/// Whether a packet that is left to the stack may be forwarded by it: not while an uplink
+/// Whether a packet that is left to the stack may be forwarded by it: not to another
+/// namespace of an isolated network; and not while an uplink
 /// is gone, if an interface that is no uplink would take it out with an address of a
 /// namespace. The uplink may be back as that interface, which nothing guards before the
 /// next `up` (see [`crate::to_uplink`]).
@@ -103,22 +104,27 @@ fn check_second_address<S, T: Tables, E>(
 /// Not inlined, as what is left to the stack is rare.
 ///
 /// # Errors
-/// [`DropReason::PrivateSource`].
+/// [`DropReason::Isolated`], [`DropReason::PrivateSource`].
 #[inline(never)]
 pub fn check_way_out<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     id: EndpointId,
 ) -> Result<(), DropReason> {
-    let Seam { tables, env, .. } = seam;
-    if !tables.any_uplink(|ifindex| !env.has_interface(ifindex)) {
-        return Ok(());
-    }
     let endpoint = seam.tables.endpoint(id).ok_or(DropReason::EndpointGone)?;
     let (Some(eth), Some(header)) = (Eth::load(&seam.skb), Header::load(&seam.skb)) else {
         return Ok(());
     };
     // Nothing but that is the stack's to forward.
     if eth.dst != endpoint.gateway_mac || eth.ethertype != eth::IPV4 {
+        return Ok(());
+    }
+    // (What has no hop left is not forwarded, and the stack says so.)
+    let is_apart = endpoint.is_isolated() && header.ttl > 1;
+    if is_apart && !l2::may_be_routed(seam, id, &endpoint, &header) {
+        return Err(DropReason::Isolated);
+    }
+    let Seam { tables, env, .. } = seam;
+    if !tables.any_uplink(|ifindex| !env.has_interface(ifindex)) {
         return Ok(());
     }
     let way = seam.env.route(endpoint.bridge_ifindex, &parse::addresses(&header));

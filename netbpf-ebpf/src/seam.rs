@@ -7,9 +7,9 @@
 use core::ops::Deref;
 
 use netbpf_common::{
-    Counter, DropReason, Endpoint, EndpointId, FdbEntry, Flow, FlowKind, FlowVisit, FragmentKey,
-    Fragments, HeldFragment, Ipv4, MacAddr, NextHop, Port, PortOwner, PublishEntry, Seen, Ticks,
-    Timeouts, Tuple, Uplink,
+    AllowedPair, Counter, DropReason, Endpoint, EndpointId, FdbEntry, Flow, FlowKind, FlowVisit,
+    FragmentKey, Fragments, HeldFragment, Ipv4, MacAddr, NextHop, Port, PortOwner, PublishEntry,
+    Seen, Ticks, Timeouts, Tuple, Uplink,
 };
 
 use crate::{
@@ -230,6 +230,8 @@ pub trait Tables {
     fn endpoint_id(&self, ifindex: u32) -> Option<EndpointId>;
     /// The endpoint in this slot, if it is in use.
     fn endpoint(&self, id: EndpointId) -> Option<Self::Ref<Endpoint>>;
+    /// Whether two isolated endpoints may reach each other.
+    fn is_allowed(&self, pair: AllowedPair) -> bool;
     /// Whose address this is; [`EndpointId::NONE`] for a gateway's.
     fn address_owner(&self, addr: Ipv4) -> Option<EndpointId>;
     /// Static FDB entry of a MAC.

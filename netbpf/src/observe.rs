@@ -6,7 +6,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use netbpf_common::{Endpoint, PublishEntry, Uplink};
+use netbpf_common::{AllowedPair, Endpoint, PublishEntry, Uplink};
 
 use crate::{
     bpf::{Build, Hook, LoadOptions, Stray},
@@ -14,6 +14,7 @@ use crate::{
     error::Result,
     net::{
         Address, FdbRow, Link, Netlink, Route, Worker,
+        ctnetlink::apart,
         netns::{self, Named},
         sysctl::{self, Switch},
     },
@@ -64,6 +65,9 @@ pub struct Observed {
     /// Bridges of recorded networks that drop what they would reflect; not looked
     /// at where no network has rules of iptables.
     pub unreflecting: BTreeSet<LinkName>,
+    /// By bridges of recorded networks: the chain by which rules of their own say what they
+    /// forward between some of their ports.
+    pub apart: BTreeMap<LinkName, String>,
 }
 
 /// What there is under the name of a namespace of a recorded network.
@@ -105,6 +109,8 @@ pub struct DatapathSeen {
     pub subnets: HashSet<(Ipv4Addr, u8)>,
     /// Its published ports.
     pub published: Vec<PublishEntry>,
+    /// The pairs of isolated endpoints that it lets reach each other.
+    pub allowed: BTreeSet<AllowedPair>,
     /// What is attached, of what was asked about.
     pub attached: HashSet<(Hook, u32)>,
     /// Endpoints that it does not find as it should, with the map in which that is so.
@@ -214,6 +220,7 @@ impl Observed {
                 localnet.insert(bridge.clone());
             }
         }
+        let apart = apart::chains(networks.iter().map(|network| &network.topology.name));
         let mut observed = Self {
             links,
             addresses: netlink.addresses().await?,
@@ -232,6 +239,7 @@ impl Observed {
             localnet,
             judged: sysctl::judges_bridged(),
             unreflecting: BTreeSet::new(),
+            apart,
         };
         for datapath in datapaths.all() {
             datapath.observe(&mut observed)?;

@@ -65,6 +65,7 @@ fn load(sim: &Sim) -> Datapath {
     for n in 1..=NAMESPACES {
         datapath.set_endpoint(endpoint_id(n), &sim.tables.endpoints[&endpoint_id(n)]).unwrap();
     }
+    datapath.set_allowed(&[], &sim.tables.allowed).unwrap();
     datapath.set_gateway(GATEWAY.1, GATEWAY.0).unwrap();
     datapath.set_subnet(SUBNET, 24).unwrap();
     let uplink = testbed::uplink();
@@ -134,6 +135,11 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn the_kernel_does_what_the_simulation_does() {
     does_the_same(0);
+}
+
+#[test]
+fn the_kernel_does_what_the_simulation_does_where_namespaces_are_isolated() {
+    does_the_same(Endpoint::ISOLATED);
 }
 
 #[test]
@@ -216,6 +222,7 @@ fn the_maps_are_those_that_are_defined() {
         check_own::<maps::Endpoints>();
         check_own::<maps::EndpointIds>();
         check_own::<maps::BridgePorts>();
+        check_own::<maps::Allowed>();
         check_own::<maps::Addresses>();
         check_own::<maps::Fdb>();
         check_own::<maps::FdbLearnt>();

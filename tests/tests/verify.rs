@@ -1,7 +1,7 @@
 //! `netbpf verify`: what works is said to, what does not is found with its cause,
 //! and both datapaths do the same.
 
-use netbpf_tests::{Host, OUTSIDE, Outcome, Sandbox, binary, finish};
+use netbpf_tests::{Host, OUTSIDE, Outcome, Sandbox, binary, finish, wait};
 use std::process::Command;
 
 /// Runs `netbpf verify` with the outside that the harness has.
@@ -36,6 +36,48 @@ fn all_ways_of_a_fresh_network_work() {
 #[test]
 fn all_ways_of_a_fresh_network_on_iptables_work() {
     everything_works("iptables");
+}
+
+/// Who is isolated reaches nobody, and that is as it should be; allowed pairs do. If it is
+/// not so, the cause is told.
+#[test]
+fn isolated_namespaces_must_not_reach_each_other() {
+    for datapath in ["ebpf", "iptables"] {
+        let host = Host::new();
+        let arguments = format!(
+            "--datapath {datapath} --namespaces 3 -p 8080:ns3:80 --isolate --allow ns1:ns2"
+        );
+        host.netbpf(&format!("up --uplink up0 {arguments}")).ok();
+        let json = host.json("verify --outside 203.0.113.2");
+        let network = &json["networks"][0];
+        assert_eq!(network["works"], true, "{network:#}");
+        let ways = network["ways"].as_array().expect("ways");
+        let isolated = |way: &&serde_json::Value| way["isolated"] == true;
+        assert_eq!(ways.iter().filter(isolated).count(), 4, "{network:#}");
+        let apart = ways.iter().filter(isolated).all(|way| way["ping"]["works"] == false);
+        assert!(apart, "{network:#}");
+        verify(&host).ok().says("isolated").says("ways work");
+        // The host forwards between them all the same.
+        let broken = match datapath {
+            "ebpf" => "find /sys/fs/bpf -name from_endpoint-* -delete",
+            _ => "nft flush chain ip filter NETBPF-netbpf0-FWD",
+        };
+        run(&host, broken);
+        run(&host, "bridge link set dev netbpf0-3 isolated off");
+        run(&host, "nft delete table bridge NETBPF-netbpf0-apart");
+        // Who has asked in vain for an address does not ask again at once.
+        wait::until_true("ns1 reaches ns3, and why is told", || {
+            let found = verify(&host);
+            let mut lines = found.stdout.lines();
+            let line = lines.find(|line| line.starts_with("ns1") && line.contains("172.19.0.4"));
+            let cause = "rules of netbpf0 about isolation differ";
+            found.code == Some(3) && line.is_some_and(|line| line.contains(cause))
+        });
+        host.netbpf(&format!("up --uplink up0 {arguments}")).ok();
+        verify(&host).ok();
+        host.netbpf("down").ok();
+        host.assert_as_before();
+    }
 }
 
 /// One thing at a time is broken; the exit code and the cause say so.

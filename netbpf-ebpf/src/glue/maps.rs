@@ -19,9 +19,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use netbpf_common::{
-    BridgePort, Config, Counter, Counters, DropReason, Endpoint, EndpointId, ErrorCount, FdbEntry,
-    Flow, FlowKind, FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr,
-    NextHop, Port, PortOwner, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
+    AllowedPair, BridgePort, Config, Counter, Counters, DropReason, Endpoint, EndpointId,
+    ErrorCount, FdbEntry, Flow, FlowKind, FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4,
+    LearnCount, MacAddr, NextHop, Port, PortOwner, PublishEntry, Seen, Ticks, Timeouts, Tuple,
+    Uplink,
     maps::{self, MacKey, MapDef},
 };
 use netbpf_ebpf::{
@@ -46,6 +47,9 @@ static ENDPOINT_IDS: HashMap<u32, u32, { maps::EndpointIds::MAX_ENTRIES as usize
     HashMap::new();
 #[btf_map]
 static BRIDGE_PORTS: Array<u64, { maps::BridgePorts::MAX_ENTRIES as usize }> = Array::new();
+#[btf_map]
+static ALLOWED: HashMap<AllowedPair, u32, { maps::Allowed::MAX_ENTRIES as usize }, SPARSE> =
+    HashMap::new();
 #[btf_map]
 static ADDRESSES: HashMap<Ipv4, u32, { maps::Addresses::MAX_ENTRIES as usize }, SPARSE> =
     HashMap::new();
@@ -330,6 +334,11 @@ impl Tables for KernelMaps {
     #[inline(always)]
     fn endpoint(&self, id: EndpointId) -> Option<InMap<Endpoint>> {
         found(ENDPOINTS.get_ptr(id.index())).filter(|endpoint| endpoint.ifindex != 0)
+    }
+
+    #[inline(always)]
+    fn is_allowed(&self, pair: AllowedPair) -> bool {
+        ALLOWED.get_ptr(pair).is_some()
     }
 
     #[inline(always)]

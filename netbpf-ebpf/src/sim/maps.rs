@@ -4,9 +4,10 @@ use core::ops::Deref;
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, vec::Vec};
 
 use netbpf_common::{
-    Config, Counter, Counters, DropReason, Endpoint, EndpointId, ErrorCount, FdbEntry, Flow,
-    FlowKind, FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop,
-    Port, PortOwner, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink, maps::published_word,
+    AllowedPair, Config, Counter, Counters, DropReason, Endpoint, EndpointId, ErrorCount, FdbEntry,
+    Flow, FlowKind, FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr,
+    NextHop, Port, PortOwner, PublishEntry, Seen, Ticks, Timeouts, Tuple, Uplink,
+    maps::published_word,
 };
 
 use super::Map;
@@ -112,6 +113,8 @@ pub struct Maps {
     pub config: Config,
     /// `ENDPOINTS`, and by their interface index `ENDPOINT_IDS`.
     pub endpoints: Map<EndpointId, Endpoint>,
+    /// `ALLOWED`.
+    pub allowed: Vec<AllowedPair>,
     /// `ADDRESSES`.
     pub addresses: Map<Ipv4, EndpointId>,
     /// `FDB`.
@@ -203,6 +206,10 @@ impl Tables for Maps {
 
     fn endpoint(&self, id: EndpointId) -> Option<Copied<Endpoint>> {
         self.endpoints.get(&id).copied().map(Copied)
+    }
+
+    fn is_allowed(&self, pair: AllowedPair) -> bool {
+        self.allowed.contains(&pair)
     }
 
     fn address_owner(&self, addr: Ipv4) -> Option<EndpointId> {

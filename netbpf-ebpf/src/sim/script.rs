@@ -96,12 +96,13 @@ fn busy_network() -> Sim {
 }
 
 /// The guard and the flags that two bits stand for: the usual guard for two of their
-/// values, for one of them with packets that the stack forwards.
+/// values, for one of them with packets that the stack forwards. Strict ones are kept
+/// apart, but for the first and the third.
 fn manner(bits: u8) -> (u8, u8) {
     let (guard, flags) = [
         (SourceGuard::Learn, 0),
         (SourceGuard::Learn, Endpoint::BY_STACK),
-        (SourceGuard::Strict, 0),
+        (SourceGuard::Strict, Endpoint::ISOLATED),
         (SourceGuard::Off, 0),
     ][usize::from(bits & 3)];
     (guard as u8, flags)

@@ -1,8 +1,8 @@
 //! A network for tests: three namespaces, an uplink, a gateway outside.
 
 use netbpf_common::{
-    Endpoint, EndpointId, FdbEntry, Flow, Ipv4, MacAddr, PublishEntry, SourceGuard, Ticks, Uplink,
-    proto,
+    AllowedPair, Endpoint, EndpointId, FdbEntry, Flow, Ipv4, MacAddr, PublishEntry, SourceGuard,
+    Ticks, Uplink, proto,
 };
 
 use super::{Frame, Maps, Sim, World, invariants::Program, packet::Addresses};
@@ -108,7 +108,8 @@ pub fn uplink() -> Uplink {
 }
 
 /// The network, with room for `max_flows` flows; TCP port 8080 and UDP ports
-/// 9000 to 9010 are published to the first namespace.
+/// 9000 to 9010 are published to the first namespace. None is isolated; if they were, the
+/// first and the third would be allowed to reach each other.
 ///
 /// # Panics
 /// On a machine of 16 bits.
@@ -125,6 +126,7 @@ pub fn network(max_flows: u32) -> Sim {
         let entry = FdbEntry { endpoint: endpoint_id(n), ..FdbEntry::default() };
         tables.fdb.insert(mac, entry);
     }
+    tables.allowed.push(AllowedPair::of(endpoint_id(3), endpoint_id(1)));
     tables.addresses.insert(GATEWAY.1, EndpointId::NONE);
     tables.fdb.insert(GATEWAY.0, FdbEntry::default());
     tables.subnets.push((SUBNET, Ipv4::mask(24)));

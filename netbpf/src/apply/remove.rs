@@ -12,7 +12,7 @@ use crate::{
     datapath::iptables::{Table, TableRules},
     error::Result,
     net::{
-        ctnetlink::{Connection, Conntrack, reflection, tables},
+        ctnetlink::{Connection, Conntrack, apart, reflection, tables},
         netns::{self, Named},
         sysctl,
     },
@@ -56,6 +56,8 @@ impl Apply<'_> {
             Step::ClearSubnet { subnet } => self.datapaths.ebpf.clear_subnet(*subnet),
             Step::ClearGateway { addr, mac } => self.datapaths.ebpf.clear_gateway(*addr, *mac),
             Step::ClearRules { rules } => self.clear_rules(rules),
+            Step::ClearAllowed { endpoints } => self.datapaths.ebpf.clear_allowed(endpoints),
+            Step::ClearApart { bridge } => apart::clear(bridge),
             Step::ClearReflected { bridge } => reflection::clear(bridge),
             Step::TidyTables => {
                 if let Some(before) = self.store.kept_tables()? {

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     net::{
         Netlink, NewBridge, NewVeth,
-        ctnetlink::{reflection, tables},
+        ctnetlink::{apart, reflection, tables},
         netns::{self, Named},
         sysctl,
     },
@@ -44,6 +44,9 @@ impl Apply<'_> {
                 let (_, bridge) = self.find(&Place::Host, bridge.as_str()).await?;
                 let (netlink, port) = self.find(&Place::Host, endpoint.link.as_str()).await?;
                 netlink.set_master(port, bridge).await
+            }
+            Step::SetIsolated { .. } | Step::KeepApart { .. } | Step::SetAllowed { .. } => {
+                self.isolate(step).await
             }
             Step::AddAddress { place, link, addr, prefix_len } => {
                 let (netlink, index) = self.find(place, link).await?;
@@ -114,6 +117,22 @@ impl Apply<'_> {
                 self.store.record(&topology, Phase::Up)
             }
             step => self.run_mending(step).await,
+        }
+    }
+
+    /// Says who of an isolated network reaches whom.
+    async fn isolate(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::SetIsolated { endpoint, on } => {
+                let port = self.netlink.index(endpoint.link.as_str()).await?;
+                self.netlink.set_isolated(port, *on).await
+            }
+            Step::KeepApart { bridge, apart } => apart::set(bridge, apart),
+            Step::SetAllowed { endpoints, pairs, .. } => {
+                self.datapaths.ebpf.set_allowed(endpoints, pairs)
+            }
+            // The others are run elsewhere.
+            _ => Ok(()),
         }
     }
 

@@ -1,10 +1,10 @@
 //! What the datapath is told of namespaces, gateways, subnets and uplinks.
 
 use netbpf_common::{
-    BridgePort, Counters, Endpoint, EndpointId, FdbEntry, Ipv4, MacAddr, Uplink,
+    AllowedPair, BridgePort, Counters, Endpoint, EndpointId, FdbEntry, Ipv4, MacAddr, Uplink,
     maps::{
-        Addresses, BridgePorts, EndpointIds, Endpoints, Fdb, FdbLearnt, MacKey, Stats, SubnetKey,
-        Subnets, Uplinks,
+        Addresses, Allowed, BridgePorts, EndpointIds, Endpoints, Fdb, FdbLearnt, MacKey, Stats,
+        SubnetKey, Subnets, Uplinks,
     },
 };
 
@@ -20,7 +20,8 @@ fn fixed(endpoint: EndpointId) -> FdbEntry {
 /// is as it was. By which way they go, they remember.
 fn is_same(old: &Endpoint, new: &Endpoint) -> bool {
     let Endpoint { mtu, flow_limit, guard, .. } = *new;
-    let flags = (old.flags & !Endpoint::ROUTED) | (new.flags & Endpoint::ROUTED);
+    let any = Endpoint::ROUTED | Endpoint::ISOLATED;
+    let flags = (old.flags & !any) | (new.flags & any);
     Endpoint { mtu, flow_limit, guard, flags, ..*old } == *new
 }
 
@@ -108,6 +109,26 @@ impl Datapath {
             learnt.remove(mac)?;
         }
         Ok(())
+    }
+
+    /// Says which isolated endpoints may reach each other: of all pairs with one of these
+    /// `endpoints` those, and others besides.
+    ///
+    /// # Errors
+    /// What the map says.
+    pub fn set_allowed(&self, endpoints: &[EndpointId], pairs: &[AllowedPair]) -> Result<()> {
+        let allowed = self.map::<Allowed>()?;
+        for pair in pairs {
+            allowed.set(pair, &1)?;
+        }
+        let mut gone = Vec::new();
+        allowed.for_each(|pair, _| {
+            if endpoints.iter().any(|&id| pair.has(id)) && !pairs.contains(pair) {
+                gone.push(*pair);
+            }
+            Ok(())
+        })?;
+        gone.iter().try_for_each(|pair| allowed.remove(pair).map(drop))
     }
 
     /// Makes a bridge known: its address and MAC, which no endpoint may use.

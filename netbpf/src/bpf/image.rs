@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use aya::Pod;
 use netbpf_common::{
-    BridgePort, Endpoint, EndpointId, FdbEntry, Ipv4, MacAddr, RareProgram, Timeouts, Uplink,
+    AllowedPair, BridgePort, Endpoint, EndpointId, FdbEntry, Ipv4, MacAddr, RareProgram, Timeouts,
+    Uplink,
     maps::{
-        Addresses, BridgePorts, EndpointIds, Endpoints, Fdb, MapDef, Programs, PublishedPorts,
-        SubnetKey, Subnets, Uplinks,
+        Addresses, Allowed, BridgePorts, EndpointIds, Endpoints, Fdb, MapDef, Programs,
+        PublishedPorts, SubnetKey, Subnets, Uplinks,
     },
 };
 
@@ -28,6 +29,8 @@ pub struct Image {
     pub addresses: HashMap<Ipv4, u32>,
     /// `FDB`.
     pub macs: HashMap<MacAddr, EndpointId>,
+    /// `ALLOWED`.
+    pub allowed: Vec<AllowedPair>,
     /// `UPLINKS`.
     pub uplinks: HashMap<u32, Uplink>,
     /// `SUBNETS`: addresses and bits of their prefixes.
@@ -52,6 +55,7 @@ impl Datapath {
         image.addresses = self.contents::<Addresses>()?.into_iter().collect();
         let macs = self.contents::<Fdb>()?.into_iter();
         image.macs = macs.map(|(key, FdbEntry { endpoint, .. })| (key.mac, endpoint)).collect();
+        image.allowed = self.contents::<Allowed>()?.into_iter().map(|(pair, _)| pair).collect();
         image.uplinks = self.contents::<Uplinks>()?.into_iter().collect();
         let subnets = self.contents::<Subnets>()?.into_iter();
         image.subnets =

@@ -11,10 +11,10 @@ use aya::maps::MapData;
 use netbpf_common::{
     Config,
     maps::{
-        Addresses, BridgePorts, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb, FdbLearnt,
-        FlowCounts, FlowQueue, Flows, FragmentsMap, HeldFragments, HeldTickets, LearnCounts,
-        MapDef, NextHops, OutsidePorts, Programs, Publish, PublishedPorts, Rare, Stats, Subnets,
-        Sweeper, Uplinks, flow_queue_len,
+        Addresses, Allowed, BridgePorts, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb,
+        FdbLearnt, FlowCounts, FlowQueue, Flows, FragmentsMap, HeldFragments, HeldTickets,
+        LearnCounts, MapDef, NextHops, OutsidePorts, Programs, Publish, PublishedPorts, Rare,
+        Stats, Subnets, Sweeper, Uplinks, flow_queue_len,
     },
 };
 
@@ -36,6 +36,7 @@ pub(super) const ALL: &[Shape] = &[
     Shape::of::<Endpoints>(),
     Shape::of::<EndpointIds>(),
     Shape::of::<BridgePorts>(),
+    Shape::of::<Allowed>(),
     Shape::of::<Addresses>(),
     Shape::of::<Fdb>(),
     Shape::of::<FdbLearnt>(),

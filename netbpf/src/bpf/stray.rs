@@ -3,8 +3,8 @@
 use std::{fmt, net::Ipv4Addr};
 
 use netbpf_common::{
-    BridgePort, EndpointId, MacAddr,
-    maps::{Addresses, BridgePorts, EndpointIds, Fdb, MacKey, MapDef as _, Uplinks},
+    AllowedPair, BridgePort, EndpointId, MacAddr,
+    maps::{Addresses, Allowed, BridgePorts, EndpointIds, Fdb, MacKey, MapDef as _, Uplinks},
 };
 
 use super::{Datapath, Hook, attach::interface};
@@ -23,6 +23,8 @@ pub enum Stray {
     Address(Ipv4Addr),
     /// An entry of `FDB`.
     Mac(MacAddr),
+    /// An entry of `ALLOWED`.
+    Pair(AllowedPair),
     /// An entry of `UPLINKS`, by its interface index.
     Uplink(u32),
     /// An entry of `SUBNETS`: address and bits of the prefix.
@@ -83,6 +85,10 @@ impl fmt::Display for Stray {
             }
             Self::Address(addr) => write!(f, "{addr} of no network in {}", Addresses::NAME),
             Self::Mac(mac) => write!(f, "{mac} of no network in {}", Fdb::NAME),
+            Self::Pair(pair) => {
+                let [one, other] = pair.both();
+                write!(f, "endpoints {} and {} of no network in {}", one.0, other.0, Allowed::NAME)
+            }
             Self::Uplink(index) => write!(f, "uplink with ifindex {index} of no network"),
             Self::Subnet(addr, len) => write!(f, "subnet {addr}/{len} of no network"),
             Self::Copy { program, ifindex, egress, by } => {
@@ -122,6 +128,7 @@ impl Datapath {
             Stray::Slot(slot) => self.map::<BridgePorts>()?.set(&slot, &BridgePort::default())?,
             Stray::Address(addr) => drop(self.map::<Addresses>()?.remove(&addr.into())?),
             Stray::Mac(mac) => drop(self.map::<Fdb>()?.remove(&MacKey::from(mac))?),
+            Stray::Pair(pair) => drop(self.map::<Allowed>()?.remove(&pair)?),
             Stray::Uplink(index) => {
                 let is_there = self.map::<Uplinks>()?.get(&index)?.is_some();
                 return if is_there { self.clear_uplink(index) } else { Ok(0) };

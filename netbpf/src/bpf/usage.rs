@@ -4,10 +4,10 @@ use aya::Pod;
 use netbpf_common::{
     EndpointId, MacAddr,
     maps::{
-        Addresses, BridgePorts, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb, FdbLearnt,
-        FlowCounts, FlowQueue, Flows, FragmentsMap, HeldFragments, HeldTickets, LearnCounts,
-        MapDef, NextHops, OutsidePorts, Programs, Publish, PublishedPorts, Rare, Stats, Subnets,
-        Sweeper, Uplinks,
+        Addresses, Allowed, BridgePorts, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb,
+        FdbLearnt, FlowCounts, FlowQueue, Flows, FragmentsMap, HeldFragments, HeldTickets,
+        LearnCounts, MapDef, NextHops, OutsidePorts, Programs, Publish, PublishedPorts, Rare,
+        Stats, Subnets, Sweeper, Uplinks,
     },
 };
 
@@ -67,6 +67,7 @@ impl Datapath {
             Endpoints::NAME => self.count::<Endpoints>(|endpoint| endpoint.ifindex != 0),
             EndpointIds::NAME => self.count::<EndpointIds>(|_| true),
             BridgePorts::NAME => self.count::<BridgePorts>(|port| port.ifindex != 0),
+            Allowed::NAME => self.count::<Allowed>(|_| true),
             Addresses::NAME => self.count::<Addresses>(|_| true),
             Fdb::NAME => self.count::<Fdb>(|_| true),
             FdbLearnt::NAME => self.count::<FdbLearnt>(|_| true),

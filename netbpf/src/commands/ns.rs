@@ -98,6 +98,7 @@ fn remove(request: &mut Request, gone: &[NamespaceName]) -> Result<()> {
     }
     let is_gone = |name: &str| gone.iter().any(|gone| gone.as_str() == name);
     request.namespaces.retain(|has| !is_gone(has.name.as_str()));
+    request.allow.retain(|pair| !gone.iter().any(|gone| pair.has(gone)));
     request.publish.retain(|spec| !spec.target.as_deref().is_some_and(is_gone));
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use netbpf_common::{
-    ABI_VERSION, Endpoint, EndpointId, MacAddr, PublishEntry, Uplink,
+    ABI_VERSION, AllowedPair, Endpoint, EndpointId, MacAddr, PublishEntry, Uplink,
     maps::{self, ConfigMap, MapDef as _},
 };
 
@@ -145,6 +145,7 @@ impl Ebpf {
             gateways: known.gateways(&image),
             skewed: known.skewed(&image),
             strays: known.strays(&image),
+            allowed: image.allowed.into_iter().collect(),
             uplinks: image.uplinks,
             endpoints: image.endpoints,
             ..DatapathSeen::default()
@@ -208,6 +209,22 @@ impl Ebpf {
     /// The kernel's.
     pub fn set_endpoint(&self, id: EndpointId, endpoint: &Endpoint) -> Result<()> {
         self.loaded()?.set_endpoint(id, endpoint)
+    }
+
+    /// Tells it which of some isolated namespaces reach each other, and others.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_allowed(&self, endpoints: &[EndpointId], pairs: &[AllowedPair]) -> Result<()> {
+        self.loaded()?.set_allowed(endpoints, pairs)
+    }
+
+    /// Makes it forget all pairs with one of some namespaces.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear_allowed(&self, endpoints: &[EndpointId]) -> Result<()> {
+        self.loaded.as_ref().map_or(Ok(()), |loaded| loaded.set_allowed(endpoints, &[]))
     }
 
     /// Makes it forget a namespace and its flows; returns how many those were.

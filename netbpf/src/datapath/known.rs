@@ -7,7 +7,7 @@ use std::{
 };
 
 use netbpf_common::{
-    BridgePort, Endpoint, EndpointId, MacAddr,
+    AllowedPair, BridgePort, Endpoint, EndpointId, MacAddr,
     maps::{Addresses, BridgePorts, EndpointIds, Fdb, MapDef as _},
 };
 
@@ -122,6 +122,11 @@ impl Known {
         };
         let macs = image.macs.iter().filter(|&(&mac, &id)| !is_mac(mac, id));
         strays.extend(macs.map(|(&mac, _)| Stray::Mac(mac)));
+        // Those with one of a network's are that network's to say.
+        let is_nobodys =
+            |pair: &AllowedPair| pair.both().iter().all(|id| !self.endpoints.contains_key(&id.0));
+        let pairs = image.allowed.iter().filter(|pair| is_nobodys(pair));
+        strays.extend(pairs.map(|&pair| Stray::Pair(pair)));
         let uplinks = image.uplinks.keys().filter(|index| !self.uplinks.contains(index));
         strays.extend(uplinks.map(|&index| Stray::Uplink(index)));
         let subnets = image.subnets.iter().map(|&(addr, len)| (Ipv4Addr::from(addr), len));

@@ -177,6 +177,7 @@ fn is_datapaths(step: &Step) -> bool {
             | Step::SetEndpoint { .. }
             | Step::SetUplink { .. }
             | Step::SetPublished { .. }
+            | Step::SetAllowed { .. }
             | Step::Attach { .. }
     )
 }
@@ -189,6 +190,7 @@ fn is_bridges(step: &Step, topology: &Topology) -> bool {
         | Step::AddFdb { .. }
         | Step::SetEndpoint { .. }
         | Step::SetHairpin { .. }
+        | Step::SetIsolated { .. }
         | Step::SetRouteLocalnet { .. } => true,
         Step::LinkUp { place: Place::Host, link }
         | Step::SetMtu { place: Place::Host, link, .. }
@@ -217,7 +219,9 @@ fn follows(step: &Step, cause: &Step) -> bool {
         ) => place == of && addr == other,
         // The bridge forgets what it knows of a port along with it.
         (
-            Step::AddFdb { endpoint } | Step::SetHairpin { endpoint, .. },
+            Step::AddFdb { endpoint }
+            | Step::SetHairpin { endpoint, .. }
+            | Step::SetIsolated { endpoint, .. },
             Step::SetMaster { endpoint: of, .. },
         ) => endpoint == of,
         _ => false,

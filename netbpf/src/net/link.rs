@@ -73,6 +73,9 @@ pub struct Link {
     pub master: Option<u32>,
     /// Whether the bridge that it is a port of sends packets back by it.
     pub hairpin: bool,
+    /// Whether the bridge that it is a port of forwards nothing between it and others like
+    /// it.
+    pub isolated: bool,
     /// Its alias.
     pub alias: Option<String>,
     /// Index of the other end of a veth, wherever that is.
@@ -125,6 +128,7 @@ impl From<LinkMessage> for Link {
                             LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
                             LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
                                 link.hairpin = port.contains(&InfoBridgePort::HairpinMode(true));
+                                link.isolated = port.contains(&InfoBridgePort::Isolated(true));
                             }
                             _ => {}
                         }
@@ -289,6 +293,16 @@ impl Netlink {
         let message = LinkBridgePort::new(port).hairpin(on).build();
         let set = self.handle.link().set_port(message).execute().await;
         set.or_failed(|| "cannot set the hairpin mode of the bridge's port".into())
+    }
+
+    /// Has the bridge forward nothing between this port and others like it, or all.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn set_isolated(&self, port: u32, on: bool) -> Result<()> {
+        let message = LinkBridgePort::new(port).isolated(on).build();
+        let set = self.handle.link().set_port(message).execute().await;
+        set.or_failed(|| "cannot isolate the bridge's port".into())
     }
 
     /// Sets the MTU.

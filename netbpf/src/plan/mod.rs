@@ -1,6 +1,7 @@
 //! From what is wanted and what there is to the steps in between. Pure: what
 //! `--dry-run` prints is what would be done.
 
+mod apart;
 mod change;
 mod direct;
 mod rows;
@@ -20,7 +21,7 @@ pub use upgrade::{UpgradeStep, finish_upgrade, upgrade};
 use crate::{
     bpf::Hook,
     datapath::Kind,
-    net::{Address, Link, Route, sysctl::Switch},
+    net::{Address, Link, Route, ctnetlink::apart::Apart, sysctl::Switch},
     observe::{Inside, Observed},
     state::{Phase, Recorded, Store},
     topology::{EndpointPlan, LinkName, NamespaceName, Owned, Topology},
@@ -80,6 +81,12 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
         ..Observed::default()
     };
     let mut all = missing(topology, &nothing, store);
+    // What an interrupted change has left of it.
+    let is_apart = |step: &Step| matches!(step, Step::KeepApart { .. });
+    if observed.apart.contains_key(&topology.name) && !all.iter().any(is_apart) {
+        let bridge = topology.name.clone();
+        all.insert(1, Step::KeepApart { bridge, apart: Apart::default() });
+    }
     if let Some(former) = topology.former {
         // Of both datapaths there may be something.
         let new = std::mem::take(&mut all);
@@ -118,6 +125,7 @@ fn is_to_go(step: &Step, topology: &Topology, observed: &Observed) -> bool {
         // Rows go with the maps.
         Step::Withdraw { .. }
         | Step::ClearEndpoint { .. }
+        | Step::ClearAllowed { .. }
         | Step::ClearSubnet { .. }
         | Step::ClearGateway { .. } => !last,
         Step::ClearUplink { link } => !last && !is_others(link),
@@ -188,6 +196,7 @@ impl<'a> Planner<'a> {
     }
 
     fn links(&self, steps: &mut Vec<Step>) {
+        self.keep_apart(steps);
         self.bridge(steps);
         for endpoint in &self.topology.endpoints {
             self.endpoint(endpoint, steps);
@@ -216,6 +225,7 @@ impl<'a> Planner<'a> {
         }
         self.links(steps);
         self.rows(steps);
+        self.let_together(steps);
         for other in others {
             other.rows(steps);
         }
@@ -385,7 +395,8 @@ impl<'a> Planner<'a> {
         let bridge = self.own_bridge().map(|link| link.index);
         if !port.is_some_and(|port| port.master.is_some() && port.master == bridge) {
             let (endpoint, bridge) = (endpoint.clone(), self.topology.name.clone());
-            steps.push(Step::SetMaster { endpoint, bridge });
+            steps.push(Step::SetMaster { endpoint: endpoint.clone(), bridge });
+            self.isolate_new(&endpoint, steps);
         }
         let fixed = |port: &Link| {
             let mut rows = self.observed.fdb.iter();

@@ -24,7 +24,8 @@ pub fn endpoint_row(topology: &Topology, endpoint: &EndpointPlan) -> Endpoint {
         gateway_mac: topology.gateway_mac(),
         guard: SourceGuard::from(topology.guard) as u8,
         flags: if topology.routed { Endpoint::ROUTED } else { 0 }
-            | if topology.respect_netfilter { Endpoint::BY_STACK } else { 0 },
+            | if topology.respect_netfilter { Endpoint::BY_STACK } else { 0 }
+            | if topology.isolate { Endpoint::ISOLATED } else { 0 },
         pad: [0; 2],
         ..Endpoint::default()
     }
@@ -55,6 +56,8 @@ impl Planner<'_> {
         if !seen.is_some_and(|seen| seen.gateways.contains(&addr)) {
             steps.push(Step::SetGateway { addr, mac });
         }
+        // Before they are told that they are isolated.
+        self.allowed_rows(steps);
         let bridge = self.own_bridge().map(|link| link.index);
         for endpoint in &topology.endpoints {
             let row = endpoint_row(topology, endpoint);

@@ -20,6 +20,7 @@ impl Planner<'_> {
         let differ = rules.into_iter().filter(|rules| !self.observed.rules.has(rules));
         steps.extend(differ.map(|rules| Step::SetRules { rules }));
         self.links(steps);
+        self.let_together(steps);
         self.hairpin(steps);
         let bridge = &self.topology.name;
         let has = self.own_bridge().is_some() && self.observed.localnet.contains(bridge);

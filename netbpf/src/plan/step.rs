@@ -2,14 +2,14 @@
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
-use netbpf_common::{Endpoint, MacAddr, PublishEntry, Uplink};
+use netbpf_common::{AllowedPair, Endpoint, EndpointId, MacAddr, PublishEntry, Uplink};
 
 use super::UpgradeStep;
 use crate::{
     bpf::{Hook, LoadOptions, Stray},
     datapath::{Kind, iptables::TableRules},
-    net::sysctl::Switch,
-    topology::{EndpointPlan, Leaving, LinkName, NamespaceName, Owned, Subnet},
+    net::{ctnetlink::apart::Apart, sysctl::Switch},
+    topology::{EndpointPlan, Leaving, LinkName, NamespaceName, Owned, Pair, Subnet},
 };
 
 /// Where an interface is.
@@ -131,6 +131,21 @@ pub enum Step {
         /// The bridge.
         bridge: LinkName,
     },
+    /// Have the bridge forward nothing between a namespace's port and others like it, or
+    /// all.
+    SetIsolated {
+        /// The namespace.
+        endpoint: EndpointPlan,
+        /// Whether it is switched on or off.
+        on: bool,
+    },
+    /// Have rules of the bridge say what it forwards between some of its ports.
+    KeepApart {
+        /// The bridge.
+        bridge: LinkName,
+        /// What they say.
+        apart: Apart,
+    },
     /// Give an interface an address.
     AddAddress {
         /// Where it is.
@@ -205,6 +220,16 @@ pub enum Step {
         /// The row but for the interface indexes, which are known only when
         /// there are interfaces.
         row: Endpoint,
+    },
+    /// Tell the datapath which isolated namespaces reach each other.
+    SetAllowed {
+        /// The pairs.
+        names: Vec<Pair>,
+        /// The numbers that the network's namespaces have and have had: none else reach
+        /// anybody.
+        endpoints: Vec<EndpointId>,
+        /// The pairs as the datapath knows them.
+        pairs: Vec<AllowedPair>,
     },
     /// Tell the datapath of an uplink.
     SetUplink {
@@ -343,6 +368,16 @@ pub enum Step {
         /// What the network has in a table.
         rules: TableRules,
     },
+    /// Undo [`Step::SetAllowed`].
+    ClearAllowed {
+        /// The numbers of namespaces that reach none of the isolated any more.
+        endpoints: Vec<EndpointId>,
+    },
+    /// Undo [`Step::KeepApart`].
+    ClearApart {
+        /// The bridge.
+        bridge: LinkName,
+    },
     /// Undo [`Step::DropReflected`].
     ClearReflected {
         /// The bridge.
@@ -404,6 +439,8 @@ impl Step {
             Self::SetGateway { addr, mac } => Self::ClearGateway { addr, mac },
             Self::SetSubnet { subnet } => Self::ClearSubnet { subnet },
             Self::SetEndpoint { endpoint, .. } => Self::ClearEndpoint { endpoint },
+            Self::SetAllowed { endpoints, .. } => Self::ClearAllowed { endpoints },
+            Self::KeepApart { bridge, .. } => Self::ClearApart { bridge },
             Self::SetUplink { link, .. } => Self::ClearUplink { link },
             Self::SetPublished { others, .. } => Self::Withdraw { others },
             Self::Attach { hook, link, .. } => Self::Detach { hook, link },
@@ -424,6 +461,7 @@ impl Step {
             | Self::SetPrograms
             | Self::ClearStray { .. }
             | Self::SetMaster { .. }
+            | Self::SetIsolated { .. }
             | Self::AddAddress { .. }
             | Self::AddSubnetRoute { .. }
             | Self::AddDefaultRoute { .. }
@@ -446,6 +484,8 @@ impl Step {
             | Self::TidyTables
             | Self::ClearRules { .. }
             | Self::ClearReflected { .. }
+            | Self::ClearAllowed { .. }
+            | Self::ClearApart { .. }
             | Self::SwitchBack { .. }
             | Self::DeleteLink { .. }
             | Self::DeletePair { .. }
@@ -474,6 +514,7 @@ impl Step {
             | Self::SetMaster { endpoint, .. }
             | Self::AddFdb { endpoint }
             | Self::SetHairpin { endpoint, .. }
+            | Self::SetIsolated { endpoint, .. }
             | Self::SetEndpoint { endpoint, .. }
             | Self::ClearEndpoint { endpoint } => Some(&endpoint.namespace),
             Self::AddPair { ends: [end, _], .. } | Self::DeletePair { end } => Some(&end.namespace),

@@ -114,6 +114,7 @@ fn removal(old: &Topology, observed: &Observed, store: &Store) -> Vec<Step> {
         | Step::SetEndpoint { .. }
         | Step::SetUplink { .. }
         | Step::SetPublished { .. }
+        | Step::SetAllowed { .. }
         | Step::Attach { .. }
         | Step::SetRules { .. }
         | Step::DropReflected { .. } => true,

@@ -3,6 +3,7 @@
 mod change;
 mod classic;
 mod direct;
+mod isolation;
 mod switch;
 mod world;
 

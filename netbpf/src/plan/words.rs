@@ -43,12 +43,16 @@ impl Step {
             Self::SetEndpoint { endpoint, .. } => {
                 format!("datapath differs about endpoint {}", endpoint.id)
             }
+            Self::SetAllowed { .. } => "datapath differs about allowed pairs".into(),
             Self::SetUplink { link, .. } => format!("datapath differs about uplink {link}"),
             Self::SetPublished { .. } => "datapath differs about ports".into(),
             Self::Attach { hook, link, .. } => format!("{} not on {link}", hook.program()),
             Self::SetRules { rules } => format!("rules in {} differ", rules.table.name()),
             Self::DropReflected { bridge, .. } => format!("{bridge} reflects broadcasts"),
             Self::SetHairpin { endpoint, .. } => format!("{} without hairpin mode", endpoint.link),
+            Self::SetIsolated { endpoint, on: true } => format!("{} not isolated", endpoint.link),
+            Self::SetIsolated { endpoint, on: false } => format!("{} isolated", endpoint.link),
+            Self::KeepApart { bridge, .. } => format!("rules of {bridge} about isolation differ"),
             Self::SetRouteLocalnet { bridge, .. } => format!("{bridge} without route_localnet"),
             Self::MarkUp | Self::MarkChanging { .. } => "interrupted".into(),
             other => other.to_string(),
@@ -139,17 +143,25 @@ impl fmt::Display for Step {
             Self::SetSubnet { subnet } => write!(f, "bpf: {subnet} never leaves by an uplink"),
             Self::SetEndpoint { endpoint, row, .. } => write!(
                 f,
-                "bpf: endpoint {} is {} ({}, {}) behind {}, at most {} flows{}",
+                "bpf: endpoint {} is {} ({}, {}) behind {}, at most {} flows{}{}",
                 endpoint.id,
                 endpoint.namespace,
                 endpoint.addr,
                 endpoint.mac,
                 endpoint.link,
                 row.flow_limit,
-                if row.is_by_stack() { ", forwarded by the stack" } else { "" }
+                if row.is_by_stack() { ", forwarded by the stack" } else { "" },
+                if row.is_isolated() { ", isolated" } else { "" }
             ),
             Self::SetUplink { link, row } => {
                 write!(f, "bpf: uplink {link}, outgoing packets carry {}", row.addr)
+            }
+            Self::SetAllowed { names, .. } if names.is_empty() => {
+                f.write_str("bpf: no isolated namespaces reach each other")
+            }
+            Self::SetAllowed { names, .. } => {
+                f.write_str("bpf: reach each other all the same:")?;
+                names.iter().try_for_each(|pair| write!(f, " {pair}"))
             }
             Self::SetPublished { all, others } => {
                 let (count, all) = (all.len() - others.len(), all.len());
@@ -186,6 +198,14 @@ impl fmt::Display for Step {
                     write!(f, "{separator}{}, but to {}", endpoint.link, endpoint.mac)?;
                 }
                 Ok(())
+            }
+            Self::SetIsolated { endpoint, on } => {
+                write!(f, "bridge link set dev {} isolated {}", endpoint.link, on_off(*on))
+            }
+            Self::KeepApart { bridge, apart } => write!(f, "nft: {bridge} forwards {apart}"),
+            Self::ClearApart { bridge } => write!(f, "nft: {bridge} forwards all that it may"),
+            Self::ClearAllowed { .. } => {
+                f.write_str("bpf: forget who of the isolated reach each other")
             }
             Self::ClearReflected { bridge } => write!(f, "nft: {bridge} drops nothing more"),
             Self::SetHairpin { endpoint, on } => {

@@ -176,7 +176,9 @@ max-flows = 4096
 flow-limit = 1000
 source-guard = "strict"
 routed = true
+isolate = true
 log-level = "warn"
+allow = ["web:db", { between = ["db", "web"] }]
 ns = ["db", { name = "web", address = "10.8.0.10", mac = "02:00:00:00:00:0a" }]
 "#;
         let request = file(text).spec().and_then(|spec| spec.request(false)).expect("valid");
@@ -188,6 +190,8 @@ ns = ["db", { name = "web", address = "10.8.0.10", mac = "02:00:00:00:00:0a" }]
         assert_eq!((request.uplinks.len(), request.publish.len()), (2, 2));
         assert_eq!((request.mtu, request.max_flows), (Some(1400), Some(4096)));
         assert!(!request.keeps && request.routed == Some(true));
+        assert_eq!(request.isolate, Some(true));
+        assert_eq!(request.allow, ["db:web".parse().unwrap(), "web:db".parse().unwrap()]);
     }
 
     #[test]
@@ -244,6 +248,14 @@ ns = ["db", { name = "web", address = "10.8.0.10", mac = "02:00:00:00:00:0a" }]
                 "no IPv4 address",
                 "web=",
             ),
+            ("ns = [\"a\"]\nallow = [\"a\"]", "2:10: invalid pair", "no ':'", "allow web:db"),
+            (
+                "[[ns]]\nname = \"a\"\n[[allow]]\nbetween = [\"a\", \"a\"]",
+                "4:11: invalid pair a:a",
+                "itself",
+                "name two",
+            ),
+            ("[[allow]]\nbetween = [\"a\"]", "2:11: it cannot", "array of length 2", ""),
             ("ns = [\"a\", \"b/c\"]", "1:12: invalid", "", ""),
             ("namespaces = 2\nns = [\"a\"]", "1:14: namespaces and ns", "names each", "choose"),
             ("namespaces = 0", "1:14: invalid namespaces 0", "1 to 4095", "3"),

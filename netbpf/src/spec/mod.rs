@@ -2,6 +2,7 @@
 //! of `up` say and what files say is read into the same structure, by the same names,
 //! and understood by the same code.
 
+mod allow;
 mod file;
 mod ns;
 mod schema;
@@ -12,6 +13,7 @@ use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use allow::Allow;
 pub use file::File;
 pub use ns::Ns;
 pub use schema::schema;
@@ -102,6 +104,15 @@ pub struct Spec {
     #[arg(long)]
     #[schemars(example = true)]
     pub respect_netfilter: bool,
+    /// Keep the namespaces apart: they reach all but each other, and each other's
+    /// published ports
+    #[arg(long)]
+    #[schemars(example = true)]
+    pub isolate: bool,
+    /// Let two isolated namespaces reach each other; can be given many times
+    #[arg(long, value_name = "NS:NS")]
+    #[schemars(example = ["web:db"])]
+    pub allow: Vec<Allow>,
     /// What the datapath logs [default: off]
     #[arg(long, value_enum, value_name = "LEVEL")]
     #[schemars(example = &"warn")]
@@ -127,6 +138,8 @@ impl Default for Spec {
             source_guard: None,
             routed: false,
             respect_netfilter: false,
+            isolate: false,
+            allow: Vec::new(),
             log_level: None,
         }
     }
@@ -243,6 +256,8 @@ impl Spec {
             guard: self.source_guard,
             routed: self.routed.then_some(true),
             respect_netfilter: self.respect_netfilter.then_some(true),
+            isolate: self.isolate.then_some(true),
+            allow: all("allow", &self.allow, Allow::pair)?,
             log_level: self.log_level,
             keeps,
         })
@@ -281,6 +296,8 @@ impl Spec {
             ("source-guard", self.source_guard.is_some()),
             ("routed", self.routed),
             ("respect-netfilter", self.respect_netfilter),
+            ("isolate", self.isolate),
+            ("allow", !self.allow.is_empty()),
             ("log-level", self.log_level.is_some()),
         ];
         match given.into_iter().find(|(_, is_given)| self.direct && *is_given) {

@@ -4,6 +4,7 @@
 mod leaving;
 pub mod mac;
 mod name;
+mod pair;
 mod publish;
 mod request;
 mod subnet;
@@ -22,6 +23,7 @@ use crate::{
 
 pub use leaving::Leaving;
 pub use name::{LinkName, MAX_LINK_NAME, MAX_NAMESPACE_NAME, NamespaceName};
+pub use pair::Pair;
 pub use publish::{HostPorts, Ports, Proto, Publish, PublishSpec};
 pub use request::{Guard, NamespaceSpec, Request};
 pub use subnet::Subnet;
@@ -48,6 +50,7 @@ pub const MAX_PUBLISHED: usize = 2048;
 /// from where such a one was recorded.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
+#[allow(clippy::struct_excessive_bools, reason = "each is a yes or no of the network's")]
 pub struct Topology {
     /// Name of the network and its bridge.
     pub name: LinkName,
@@ -79,6 +82,12 @@ pub struct Topology {
     /// packets.
     #[serde(default)]
     pub respect_netfilter: bool,
+    /// Whether its namespaces reach everybody but each other.
+    #[serde(default)]
+    pub isolate: bool,
+    /// The pairs of them that reach each other all the same, in order.
+    #[serde(default)]
+    pub allowed: Vec<Pair>,
     /// Flows that each namespace may have.
     pub flow_limit: u32,
     /// Flows that the host's table holds.
@@ -204,6 +213,12 @@ impl Topology {
         self.endpoints.iter().find(|endpoint| endpoint.namespace == *namespace)
     }
 
+    /// Whether two namespaces of the network reach each other by their own addresses.
+    #[must_use]
+    pub fn may_reach(&self, one: &NamespaceName, other: &NamespaceName) -> bool {
+        !self.isolate || self.allowed.iter().any(|pair| pair.has(one) && pair.has(other))
+    }
+
     /// The ports that lead to that namespace.
     pub fn published_to<'a>(
         &'a self,
@@ -244,6 +259,10 @@ impl Topology {
             all.sort();
             all.join(" ")
         };
+        let allowed = |topology: &Self| {
+            let all: Vec<_> = topology.allowed.iter().map(ToString::to_string).collect();
+            if all.is_empty() { "none".to_owned() } else { all.join(" ") }
+        };
         let switch = |is_on: bool| if is_on { "on" } else { "off" };
         let guard = |topology: &Self| format!("{:?}", topology.guard).to_lowercase();
         let datapath = |topology: &Self| topology.datapath.name();
@@ -263,6 +282,8 @@ impl Topology {
                 let of = |topology: &Self| switch(topology.respect_netfilter);
                 differ("respect of netfilter", &of(self), &of(other))
             })
+            .or_else(|| differ("isolation", &switch(self.isolate), &switch(other.isolate)))
+            .or_else(|| differ("allowed pairs", &allowed(self), &allowed(other)))
             .or_else(|| differ("flow limit", &self.flow_limit, &other.flow_limit))
             .or_else(|| differ("flow table", &self.max_flows, &other.max_flows))
             .or_else(|| differ("log level", &self.log_level.name(), &other.log_level.name()))

@@ -7,7 +7,7 @@ use netbpf_common::{MacAddr, SourceGuard};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointPlan, LinkName, NamespaceName, PublishSpec, Subnet, Topology, mac};
+use super::{EndpointPlan, LinkName, NamespaceName, Pair, PublishSpec, Subnet, Topology, mac};
 use crate::{
     bpf::LogLevel,
     datapath::Kind,
@@ -48,6 +48,10 @@ pub struct Request {
     /// Whether the host's own rules for what is forwarded say what becomes of its
     /// packets.
     pub respect_netfilter: Option<bool>,
+    /// Whether its namespaces reach everybody but each other.
+    pub isolate: Option<bool>,
+    /// The pairs of them that reach each other all the same.
+    pub allow: Vec<Pair>,
     /// What the datapath logs.
     pub log_level: Option<LogLevel>,
     /// Whether what was left open stays as the network of that name has it, and does
@@ -76,6 +80,8 @@ impl Request {
             guard: None,
             routed: None,
             respect_netfilter: None,
+            isolate: None,
+            allow: Vec::new(),
             log_level: None,
             keeps: true,
         }
@@ -111,6 +117,8 @@ impl Request {
             guard: Some(topology.guard),
             routed: Some(topology.routed),
             respect_netfilter: Some(topology.respect_netfilter),
+            isolate: Some(topology.isolate),
+            allow: topology.allowed.clone(),
             log_level: None,
             keeps: true,
         }

@@ -80,16 +80,21 @@ impl Shadow {
         if to == id {
             return Expected::Dropped(id, &[DropReason::SameEndpoint]);
         }
-        match world::endpoint(world, to) {
+        let beside = world::endpoint(world, to);
+        let beside = beside.filter(|other| other.bridge_ifindex == endpoint.bridge_ifindex);
+        match beside {
+            Some(_) if world::are_apart(world, (id, endpoint), to) => {
+                Expected::Dropped(id, &[DropReason::Isolated])
+            }
             _ if world::has_rules(endpoint) => Expected::Passed(id),
-            Some(other) if other.bridge_ifindex == endpoint.bridge_ifindex => {
+            Some(other) => {
                 if frame.gso_size == 0 && frame.bytes.len() - 14 > other.mtu as usize {
                     Expected::Dropped(id, &[DropReason::TooBig])
                 } else {
                     Expected::Bridged(id, other.ifindex)
                 }
             }
-            _ => Expected::Passed(id),
+            None => Expected::Passed(id),
         }
     }
 }

@@ -31,6 +31,15 @@ impl Shadow {
         let is_to_all = dst.octets()[0] & 1 != 0;
         match (frame.vlan_id, &bytes[12..14]) {
             (Some(0), _) => Dropped(id, &[DropReason::PriorityTag]),
+            // A tag makes no difference to whom it may be routed.
+            (Some(_), [8, 0]) if dst == endpoint.gateway_mac && bytes.len() >= 34 => {
+                let addrs = (read::addr(bytes, 26), read::addr(bytes, 30));
+                if is_back_inside(world, id, endpoint, addrs, bytes[22]) {
+                    Dropped(id, &[DropReason::Isolated])
+                } else {
+                    Passed(id)
+                }
+            }
             (Some(_), _) => Passed(id),
             (None, [8, 6]) => {
                 if Self::may_announce(world, endpoint, bytes) {
@@ -53,7 +62,20 @@ impl Shadow {
                     Ok(()) if dst != endpoint.gateway_mac => {
                         self.bridge(world, id, endpoint, frame)
                     }
-                    Ok(()) => self.routed(world, id, endpoint, frame, &header),
+                    Ok(()) => match self.routed(world, id, endpoint, frame, &header) {
+                        Passed(_)
+                            if is_back_inside(
+                                world,
+                                id,
+                                endpoint,
+                                (header.src, header.dst),
+                                header.ttl,
+                            ) =>
+                        {
+                            Dropped(id, &[DropReason::Isolated])
+                        }
+                        expected => expected,
+                    },
                 }
             }
             _ if is_to_all || dst == endpoint.gateway_mac => Passed(id),
@@ -354,6 +376,21 @@ impl Shadow {
 fn is_for_stack(world: &Sim, endpoint: &Endpoint, Pair { proto, dst, .. }: Pair) -> bool {
     let is_gateways = dst.0 == endpoint.gateway && !is_published(world, proto, dst.1);
     world::is_martian(dst.0) || is_gateways
+}
+
+/// Whether the stack would route a packet of a namespace to another one from which it is
+/// kept apart, or for who knows whom to who knows whom among them.
+fn is_back_inside(
+    world: &Sim,
+    id: EndpointId,
+    endpoint: &Endpoint,
+    (from, to): (Ipv4, Ipv4),
+    ttl: u8,
+) -> bool {
+    let is_others = world::is_private(world, to) && !matches!(to.octets()[3], 0 | 1 | 255);
+    let may_reach = |to| to != EndpointId::NONE && !world::are_apart(world, (id, endpoint), to);
+    let is_allowed = from == endpoint.addr && world::owner(world, to).is_some_and(may_reach);
+    endpoint.flags & 4 != 0 && is_others && ttl > 1 && !is_allowed
 }
 
 /// Whether a packet of a namespace leaves by an uplink.

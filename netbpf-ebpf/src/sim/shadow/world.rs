@@ -35,6 +35,16 @@ pub(super) fn has_rules(endpoint: &Endpoint) -> bool {
     endpoint.flags & 2 != 0
 }
 
+/// Whether two namespaces are kept apart, as the one that sends has it.
+pub(super) fn are_apart(
+    world: &Sim,
+    (from, endpoint): (EndpointId, &Endpoint),
+    to: EndpointId,
+) -> bool {
+    let is_pair = |ids: [EndpointId; 2]| ids.contains(&from) && ids.contains(&to) && from != to;
+    endpoint.flags & 4 != 0 && !world.tables.allowed.iter().any(|pair| is_pair(pair.both()))
+}
+
 pub(super) fn uplink(world: &Sim, ifindex: u32) -> Option<&Uplink> {
     world.tables.uplinks.get(&ifindex)
 }

@@ -54,6 +54,10 @@ pub(super) struct NetworkView {
     routed: bool,
     /// Whether the host's own rules say what is forwarded of its packets.
     respect_netfilter: bool,
+    /// Whether its namespaces reach everybody but each other.
+    isolate: bool,
+    /// The pairs that reach each other all the same.
+    allow: Vec<[String; 2]>,
     /// What only the eBPF datapath has; null with the other.
     max_flows: Option<u32>,
     flow_limit: Option<u32>,
@@ -153,6 +157,12 @@ impl NetworkView {
             ip_forward: observed.switches.contains(&Switch::IpForward),
             routed: topology.routed,
             respect_netfilter: topology.respect_netfilter,
+            isolate: topology.isolate,
+            allow: topology
+                .allowed
+                .iter()
+                .map(|pair| pair.both().map(ToString::to_string))
+                .collect(),
             max_flows: of_ebpf.then_some(topology.max_flows),
             flow_limit: of_ebpf.then_some(topology.flow_limit),
             source_guard: format!("{:?}", topology.guard).to_lowercase(),
@@ -175,10 +185,12 @@ impl NetworkView {
 }
 
 impl NetworkView {
-    /// What moves its packets, and whether the host's rules let them by.
+    /// What moves its packets, whether the host's rules let them by, and whether
+    /// namespaces are kept apart.
     pub(super) fn datapath_cell(&self) -> String {
         let rules = if self.respect_netfilter { "+netfilter" } else { "" };
-        format!("{}{rules}", self.datapath)
+        let isolated = if self.isolate { "+isolated" } else { "" };
+        format!("{}{rules}{isolated}", self.datapath)
     }
 }
 

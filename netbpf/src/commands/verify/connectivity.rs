@@ -56,6 +56,8 @@ struct WayView {
     /// What is published, where it is a published port.
     published: Option<u16>,
     address: String,
+    /// Whether they are isolated, so that it works if there is no answer.
+    isolated: bool,
     works: bool,
     ping: Option<ProbeView>,
     tcp: Option<ProbeView>,
@@ -145,7 +147,8 @@ fn print(out: &mut Sink, view: &NetworkView, all: bool, globals: &Globals) -> Re
                 };
                 row.cell(&way.from).cell(to).cell(&way.address);
                 row.cell(probe(&way.ping)).cell(probe(&way.tcp)).cell(probe(&way.udp));
-                row.cell(way.cause.as_deref().unwrap_or_default());
+                let as_it_should = if way.isolated { "isolated" } else { "" };
+                row.cell(way.cause.as_deref().unwrap_or(as_it_should));
             })?;
         }
         table.end()?;
@@ -198,6 +201,7 @@ impl WayView {
             },
             published,
             address: way.addr.to_string(),
+            isolated: way.closed,
             works: tried.works(),
             ping,
             tcp,

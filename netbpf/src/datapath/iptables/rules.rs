@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 
 use super::RulesSeen;
 use crate::{
+    net::ctnetlink::apart::PUBLISHED_MARK,
     observe::Observed,
     topology::{Guard, Publish, Topology},
 };
@@ -205,6 +206,9 @@ fn raw(topology: &Topology) -> TableRules {
 fn filter(topology: &Topology) -> TableRules {
     let Topology { name: bridge, subnet, .. } = topology;
     let mut rules = Vec::new();
+    if topology.isolate {
+        isolation(topology, &mut rules);
+    }
     for uplink in topology.uplinks.iter().map(|uplink| &uplink.name) {
         // What belongs to no connection is not translated, and would leave as it is.
         rules.push(format!(
@@ -226,6 +230,26 @@ fn filter(topology: &Topology) -> TableRules {
         rules.push(format!("-i {bridge} -o {bridge} -j ACCEPT"));
     }
     single(Table::Filter, "FORWARD", chain(topology, "FWD"), rules)
+}
+
+/// What is forwarded from a namespace to another one where they are isolated: to what is
+/// published and within allowed pairs, by routing, or as the bridge has it judged. (Which
+/// ports the bridge itself connects, it is told besides.)
+fn isolation(topology: &Topology, rules: &mut Vec<String>) {
+    let bridge = &topology.name;
+    let (among, published) = (format!("-i {bridge} -o {bridge}"), "-m conntrack --ctstate DNAT");
+    let go_on = if topology.respect_netfilter { "RETURN" } else { "ACCEPT" };
+    rules.push(format!("{among} {published} -j MARK --set-xmark {PUBLISHED_MARK:#x}/0xffffffff"));
+    rules.push(format!("{among} {published} -j {go_on}"));
+    for pair in &topology.allowed {
+        let [Some(one), Some(other)] = pair.both().map(|name| topology.endpoint(name)) else {
+            continue;
+        };
+        for (from, to) in [(one.addr, other.addr), (other.addr, one.addr)] {
+            rules.push(format!("-s {from}/32 -d {to}/32 {among} -j {go_on}"));
+        }
+    }
+    rules.push(format!("{among} -j DROP"));
 }
 
 /// What is translated.

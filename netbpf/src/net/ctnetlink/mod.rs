@@ -1,6 +1,8 @@
 //! Netfilter over netlink, for the network namespace of the calling thread:
 //! tracked connections, and the tables of `nf_tables`.
 
+pub mod apart;
+mod bridge_table;
 mod connection;
 mod conntrack;
 pub mod reflection;

@@ -128,10 +128,16 @@ impl Which {
 /// # Errors
 /// The kernel's, or that it says what cannot be understood.
 pub fn tables() -> Result<Vec<Table>> {
-    let mut tables = if is_loaded("nf_tables") { nft::tables()? } else { Vec::new() };
+    let mut tables = if has_nf_tables() { nft::tables()? } else { Vec::new() };
     tables.extend(legacy::tables()?);
     tables.retain(|table| table.chains.values().any(|chain| chain.policy.is_some()));
     Ok(tables)
+}
+
+/// Whether there may be tables of `nf_tables`: looking does not load it.
+#[must_use]
+pub fn has_nf_tables() -> bool {
+    is_loaded("nf_tables")
 }
 
 /// Whether a part of the kernel is there already, so that asking it does not load

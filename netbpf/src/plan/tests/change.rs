@@ -17,8 +17,8 @@ use crate::{
 /// another request is another one's, and all else that can be changed.
 fn requests(kind: Kind) -> impl Strategy<Value = Request> {
     let ns = btree_set(0_u8..6, 1..6);
-    let parts = (ns, 0_u8..6, any::<[bool; 3]>(), any::<[bool; 6]>(), 0_u8..4);
-    parts.prop_map(move |(ns, shift, [second, routed, small], addressed, ports)| {
+    let parts = (ns, 0_u8..6, any::<[bool; 4]>(), any::<[bool; 6]>(), 0_u8..4, 0_usize..3);
+    parts.prop_map(move |(ns, shift, [second, routed, small, isolate], addressed, ports, allow)| {
         let names: Vec<String> = ns
             .iter()
             .map(|&n| {
@@ -39,6 +39,11 @@ fn requests(kind: Kind) -> impl Strategy<Value = Request> {
         request.routed = routed.then_some(true);
         request.mtu = small.then_some(1400);
         request.guard = (shift % 3 == 0).then_some(Guard::Off);
+        request.isolate = isolate.then_some(true);
+        let names: Vec<u8> = ns.iter().copied().collect();
+        let pairs = names.windows(2).rev().take(if isolate { allow } else { 0 });
+        request.allow =
+            pairs.map(|two| format!("n{}:n{}", two[0], two[1]).parse().unwrap()).collect();
         request
     })
 }
@@ -66,6 +71,7 @@ fn is_as_asked(world: &World, topology: &Topology) {
     same.uplinks = topology.uplinks.iter().map(|uplink| uplink.name.clone()).collect();
     (same.mtu, same.routed) = (Some(topology.mtu), topology.routed.then_some(true));
     same.guard = Some(topology.guard);
+    (same.isolate, same.allow) = (Some(topology.isolate), topology.allowed.clone());
     let made = fresh.make(&same);
     let renamed = |mut listing: Vec<String>, of: &Topology| {
         for line in &mut listing {
@@ -163,7 +169,10 @@ proptest! {
         for step in steps.iter().filter(stays) {
             let is_harmless = matches!(
                 step,
-                Step::SetEndpoint { .. } | Step::SetMtu { .. } | Step::SetHairpin { .. }
+                Step::SetEndpoint { .. }
+                    | Step::SetMtu { .. }
+                    | Step::SetHairpin { .. }
+                    | Step::SetIsolated { .. }
             );
             prop_assert!(is_harmless, "{}", step);
         }

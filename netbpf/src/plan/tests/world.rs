@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use netbpf_common::{Endpoint, MacAddr, PublishEntry};
+use netbpf_common::{Endpoint, EndpointId, MacAddr, PublishEntry};
 
 use super::{address, bare, link, route};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
         Kind,
         iptables::{Chain, RulesSeen, TableRules},
     },
-    net::{Address, FdbRow, Link, Route},
+    net::{Address, FdbRow, Link, Route, ctnetlink::apart::Apart},
     observe::{DatapathSeen, Inside, Observed},
     plan::{self, Place, Step},
     state::{Journal, Phase, Recorded},
@@ -33,6 +33,8 @@ pub(super) struct World {
     /// Where the other end of a veth is.
     peers: BTreeMap<u32, (NamespaceName, String)>,
     rules: Vec<TableRules>,
+    /// What the bridge's rules say.
+    apart: Apart,
     /// The namespaces of whose ports a bridge sends nothing back.
     reflecting: Vec<NamespaceName>,
     next_index: u32,
@@ -47,7 +49,8 @@ impl World {
         seen.judged = true;
         let (spaces, peers) = (BTreeMap::new(), BTreeMap::new());
         let (rules, reflecting) = (Vec::new(), Vec::new());
-        Self { seen, spaces, peers, rules, reflecting, next_index: 10 }
+        let apart = Apart::default();
+        Self { seen, spaces, peers, rules, apart, reflecting, next_index: 10 }
     }
 
     /// What there is, as it would be seen.
@@ -125,7 +128,8 @@ impl World {
         let mut all: Vec<String> = Vec::new();
         for link in &seen.links {
             let master = link.master.map(name);
-            all.push(format!("{} mtu {} {master:?} {}", link.name, link.mtu, link.hairpin));
+            let Link { name, mtu, hairpin, isolated, .. } = link;
+            all.push(format!("{name} mtu {mtu} {master:?} {hairpin} {isolated}"));
         }
         all.extend(seen.addresses.iter().map(|a| format!("{} {}", name(a.ifindex), a.addr)));
         all.extend(seen.fdb.iter().map(|row| format!("{} {}", name(row.ifindex), row.mac)));
@@ -151,9 +155,17 @@ impl World {
                     .map(|entry| format!("{} {}", entry.first(), entry.target)),
             );
             all.push(format!("{:?} {:?}", datapath.gateways, datapath.subnets));
+            let addr = |id: EndpointId| datapath.endpoints[&id.0].addr.to_string();
+            all.extend(datapath.allowed.iter().map(|pair| {
+                let mut both = pair.both().map(addr);
+                both.sort();
+                format!("allowed {both:?}")
+            }));
         }
         all.extend(self.rules.iter().map(|rules| format!("{rules:#}")));
-        all.push(format!("{:?}", seen.unreflecting));
+        all.push(format!("{:?} {}", seen.unreflecting, seen.apart.len()));
+        all.extend(self.apart.pairs.iter().map(|[one, other]| format!("between {one} {other}")));
+        all.extend(self.apart.ports.iter().map(|port| format!("nothing else from or to {port}")));
         for link in seen.links.iter().filter(|link| link.hairpin) {
             let (ns, _) = &self.peers[&link.index];
             assert!(self.reflecting.contains(ns), "{ns} hears itself");
@@ -272,7 +284,8 @@ impl World {
             Step::SetMtu { place, link, mtu } => self.in_place(&place, &link).mtu = mtu,
             Step::SetMaster { endpoint, bridge } => {
                 let bridge = Some(self.index(bridge.as_str()));
-                self.host_link(endpoint.link.as_str()).master = bridge;
+                let port = self.host_link(endpoint.link.as_str());
+                (port.master, port.isolated) = (bridge, false);
             }
             Step::AddAddress { place, link, addr, prefix_len } => {
                 let index = self.in_place(&place, &link).index;
@@ -365,6 +378,28 @@ impl World {
             }
             Step::SetHairpin { endpoint, on } => {
                 self.host_link(endpoint.link.as_str()).hairpin = on;
+            }
+            Step::SetIsolated { endpoint, on } => {
+                let port = self.host_link(endpoint.link.as_str());
+                assert!(port.master.is_some(), "{} is no port", endpoint.link);
+                port.isolated = on;
+            }
+            Step::KeepApart { bridge, apart } => {
+                self.seen.apart.insert(bridge, apart.chain());
+                self.apart = apart;
+            }
+            Step::ClearApart { bridge } => {
+                self.seen.apart.remove(&bridge);
+                self.apart = Apart::default();
+            }
+            Step::SetAllowed { endpoints, pairs, .. } => {
+                let allowed = &mut self.datapath().allowed;
+                allowed.retain(|pair| !endpoints.iter().any(|&id| pair.has(id)));
+                allowed.extend(pairs);
+            }
+            Step::ClearAllowed { endpoints } => {
+                let allowed = &mut self.datapath().allowed;
+                allowed.retain(|pair| !endpoints.iter().any(|&id| pair.has(id)));
             }
             Step::SetRouteLocalnet { bridge, on: true } => drop(self.seen.localnet.insert(bridge)),
             Step::SetRouteLocalnet { bridge, on: false } => {

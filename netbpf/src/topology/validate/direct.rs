@@ -64,6 +64,8 @@ pub(super) fn validate(request: &Request, observed: &Observed) -> Result<Topolog
         guard: Guard::Off,
         routed: false,
         respect_netfilter: false,
+        isolate: false,
+        allowed: Vec::new(),
         flow_limit: 0,
         max_flows: 0,
         log_level: LogLevel::default(),

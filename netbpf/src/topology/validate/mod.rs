@@ -3,6 +3,7 @@
 mod address;
 mod datapath;
 mod direct;
+mod isolation;
 mod ownership;
 mod ports;
 mod uplinks;
@@ -75,6 +76,8 @@ impl Topology {
         };
         let endpoints = assign(request, subnet, observed)?;
         let published = resolve(request, &endpoints, observed)?;
+        let isolate = request.isolate.or(kept.map(|topology| topology.isolate)).unwrap_or_default();
+        let allowed = isolation::allowed(request, isolate, &endpoints, observed)?;
         let topology = Self {
             name: request.name.clone(),
             direct: false,
@@ -94,6 +97,8 @@ impl Topology {
                 .respect_netfilter
                 .or(kept.map(|topology| topology.respect_netfilter))
                 .unwrap_or_default(),
+            isolate,
+            allowed,
             flow_limit: flow_limit(request, options.max_flows, endpoints.len(), kept)?,
             max_flows: options.max_flows,
             log_level: options.log_level,

@@ -16,6 +16,8 @@ pub struct Lacks {
     host: Vec<String>,
     /// Of what leads to the outside: uplinks, their programs, forwarding, ports.
     beyond: Vec<String>,
+    /// Of what keeps isolated namespaces apart.
+    isolation: Vec<String>,
     /// Of namespaces.
     namespaces: BTreeMap<NamespaceName, Vec<String>>,
 }
@@ -34,6 +36,9 @@ impl Lacks {
                 _ => &mut lacks.beyond,
             };
             list.push(step.lack());
+            if is_isolation(step, topology) {
+                lacks.isolation.push(step.lack());
+            }
         }
         for uplink in &topology.uplinks {
             let lack = match observed.link(uplink.name.as_str()) {
@@ -63,10 +68,31 @@ impl Lacks {
     }
 }
 
+/// Whether isolated namespaces may reach each other for want of it.
+fn is_isolation(step: &Step, topology: &Topology) -> bool {
+    let is_isolations = matches!(
+        step,
+        Step::SetIsolated { on: true, .. }
+            | Step::KeepApart { .. }
+            | Step::SetAllowed { .. }
+            | Step::SetEndpoint { .. }
+            | Step::Attach { .. }
+            | Step::SetRules { .. }
+            | Step::LoadDatapath { .. }
+    );
+    topology.isolate && is_isolations
+}
+
 /// The likely cause of what does not work of a way, given how the others do.
 #[must_use]
 pub fn of(one: &Tried, all: &[Tried], lacks: &Lacks) -> String {
     let way = &one.way;
+    if way.closed && lacks.isolation.is_empty() {
+        return "they are isolated, and nothing is missing: something else leads there".to_owned();
+    }
+    if way.closed {
+        return lacks.isolation.join(", ");
+    }
     let mut missing: Vec<String> = way.from.iter().flat_map(|from| lacks.of(from)).collect();
     if let Target::Namespace(to) | Target::Published(to) = &way.target {
         missing.extend(lacks.of(to));

@@ -63,10 +63,11 @@ pub struct Tried {
 }
 
 impl Tried {
-    /// Whether all that was tried worked.
+    /// Whether all that was tried worked; of a way that is to be none: whether nothing did.
     #[must_use]
     pub fn works(&self) -> bool {
-        self.outcomes.iter().flatten().all(|outcome| matches!(outcome, Outcome::Answered(_)))
+        let is_answered = |outcome: &Outcome| matches!(outcome, Outcome::Answered(_));
+        self.outcomes.iter().flatten().all(|outcome| is_answered(outcome) != self.way.closed)
     }
 }
 

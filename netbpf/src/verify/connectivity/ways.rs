@@ -69,6 +69,8 @@ pub struct Way {
     pub tcp: Option<Served>,
     /// The port that UDP is tried at.
     pub udp: Option<Served>,
+    /// Whether it is to be no way: the network keeps the two apart.
+    pub closed: bool,
 }
 
 impl Way {
@@ -80,7 +82,7 @@ impl Way {
         ports: Option<(Served, Served)>,
     ) -> Self {
         let (tcp, udp) = ports.unzip();
-        Self { from: from.cloned(), target, addr, ping: true, tcp, udp }
+        Self { from: from.cloned(), target, addr, ping: true, tcp, udp, closed: false }
     }
 
     /// The port, where it is a published one.
@@ -105,7 +107,9 @@ pub fn all(
     for from in everybody() {
         for to in topology.endpoints.iter().filter(|to| from != Some(&to.namespace)) {
             let target = Target::Namespace(to.namespace.clone());
-            ways.push(Way::whole(from, target, to.addr, servers.at(to.addr)));
+            let way = Way::whole(from, target, to.addr, servers.at(to.addr));
+            let closed = from.is_some_and(|from| !topology.may_reach(from, &to.namespace));
+            ways.push(Way { closed, ..way });
         }
         if from.is_some() {
             let addr = topology.gateway();
@@ -117,7 +121,8 @@ pub fn all(
         if let Some((addr, port)) = outside {
             let tcp = port.map(Served::elsewhere);
             let target = Target::Outside;
-            ways.push(Way { from: from.cloned(), target, addr, ping: true, tcp, udp: None });
+            let from = from.cloned();
+            ways.push(Way { from, target, addr, ping: true, tcp, udp: None, closed: false });
         }
     }
     for publish in &topology.published {
@@ -158,6 +163,7 @@ fn published(
             ping: false,
             tcp: (publish.proto == Proto::Tcp).then_some(served),
             udp: (publish.proto == Proto::Udp).then_some(served),
+            closed: false,
         };
         for &addr in &addrs {
             ways.push(way(None, addr));

@@ -81,29 +81,26 @@ impl Run {
             None => 0..catalogue::count().saturating_add(self.generated),
         };
         let mut report = Report::default();
-        let mut stage = Stage::build()?;
-        let (mut slot, mut again) = (0, PER_STAGE);
+        let mut theatres = [None, None];
         for number in numbers {
             interrupt::check()?;
-            if slot == PER_STAGE || again == SLOTS {
-                stage = Stage::build()?;
-                (slot, again) = (0, PER_STAGE);
-            }
-            let scenario = self.scenario(number, slot);
-            slot += 1;
+            let isolate = catalogue::is_isolated(number);
+            let theatre = Theatre::open(&mut theatres[usize::from(isolate)], isolate)?;
+            let scenario = self.scenario(number, theatre.slot);
+            theatre.slot += 1;
             if self.verbose || self.only.is_some() {
                 tell(&format!("scenario {number}: {}", scenario.name));
             }
             if self.only.is_some() {
                 tell(&listing(&scenario));
             }
-            let mut verdict = stage.play(&scenario)?;
+            let mut verdict = theatre.stage.play(&scenario)?;
             if !verdict.unexplained.is_empty() {
                 // With other ports, addresses and numbers: what was chance does not
                 // come about again.
                 let differences = verdict.unexplained;
-                verdict = stage.play(&self.scenario(number, again))?;
-                again += 1;
+                verdict = theatre.stage.play(&self.scenario(number, theatre.again))?;
+                theatre.again += 1;
                 let finding = Finding { scenario, differences };
                 if verdict.unexplained.is_empty() {
                     report.unrepeated.push(finding);
@@ -116,8 +113,32 @@ impl Run {
                 break;
             }
         }
-        report.late = stage.reference.late + stage.ebpf.late;
+        let stages = theatres.iter().flatten().map(|theatre| &theatre.stage);
+        report.late = stages.map(|stage| stage.reference.late + stage.ebpf.late).sum();
         Ok(report)
+    }
+}
+
+/// A stage, and which of its slots are next.
+struct Theatre {
+    stage: Stage,
+    slot: u16,
+    /// For those that are played once more.
+    again: u16,
+}
+
+impl Theatre {
+    /// One with a free slot of each kind: the one there is, or another in its place.
+    fn open(place: &mut Option<Self>, isolate: bool) -> Result<&mut Self> {
+        if let Some(full) = place.take_if(|it| it.slot == PER_STAGE || it.again == SLOTS) {
+            drop(full);
+        }
+        match place {
+            Some(theatre) => Ok(theatre),
+            none => {
+                Ok(none.insert(Self { stage: Stage::build(isolate)?, slot: 0, again: PER_STAGE }))
+            }
+        }
     }
 }
 

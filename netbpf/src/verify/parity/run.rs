@@ -57,12 +57,13 @@ pub struct Verdict {
 }
 
 impl Stage {
-    /// Builds both networks.
+    /// Builds both networks, with namespaces that are isolated or not.
     ///
     /// # Errors
     /// What went wrong.
-    pub fn build() -> Result<Self> {
-        Ok(Self { reference: Side::build("iptables")?, ebpf: Side::build("ebpf")? })
+    pub fn build(isolate: bool) -> Result<Self> {
+        let side = |datapath| Side::build(datapath, isolate);
+        Ok(Self { reference: side("iptables")?, ebpf: side("ebpf")? })
     }
 
     /// Plays a scenario on both, and compares.

@@ -93,18 +93,18 @@ pub struct Side {
 }
 
 impl Side {
-    /// Builds the network in a sandbox of its own.
+    /// Builds the network in a sandbox of its own, with namespaces that are isolated or not.
     ///
     /// # Errors
     /// What went wrong.
-    pub fn build(datapath: &'static str) -> Result<Self> {
+    pub fn build(datapath: &'static str, isolate: bool) -> Result<Self> {
         let world = World { offloads: false, mtu: WIRE_MTU, ..World::default() };
         let sandbox = Sandbox::new(&world)?;
         // Before there are interfaces, which would have what was set before.
         for namespace in [sandbox.host(), sandbox.outside()] {
             calm(namespace)?;
         }
-        bring_up(&sandbox, datapath)?;
+        bring_up(&sandbox, datapath, isolate)?;
         let tracker = sandbox.host().run(Tracker::open)??;
         let mut side = Self {
             datapath,
@@ -316,11 +316,14 @@ impl Side {
 }
 
 /// Runs `netbpf up` in the sandbox.
-fn bring_up(sandbox: &Sandbox, datapath: &str) -> Result<()> {
+fn bring_up(sandbox: &Sandbox, datapath: &str, isolate: bool) -> Result<()> {
     let count = stage::NAMESPACES.to_string();
     let mut arguments = vec!["--quiet", "up", "--name", NETWORK, "--uplink", UPLINK];
     arguments.extend(["--mtu", "1500"]);
     arguments.extend(["--namespaces", &count, "--datapath", datapath]);
+    if isolate {
+        arguments.extend(["--isolate", "--allow", stage::ALLOWED]);
+    }
     let specs: Vec<String> = stage::PUBLISHED.iter().flat_map(stage::Published::specs).collect();
     for spec in &specs {
         arguments.extend(["--publish", spec]);

@@ -7,7 +7,7 @@
 //! decides: the machine there has one, and all others are silent, each scenario
 //! having a far one of its own, so that no scenario meets what another has left. To
 //! some of them leads a path that is narrower than the wire, which takes more than
-//! the namespaces do.
+//! the namespaces do. There is another such stage, on which the namespaces are isolated.
 
 use std::net::Ipv4Addr;
 
@@ -20,6 +20,9 @@ pub const NAMESPACES: u8 = 5;
 
 /// The namespace that sends trains of segments, for others to cut.
 pub const TRAINS: u8 = 5;
+
+/// Where namespaces are isolated: those that may reach each other.
+pub const ALLOWED: &str = "ns3:ns4";
 
 /// Largest packet on the path to [`far_narrow`] addresses.
 pub const NARROW_MTU: u32 = 1400;

@@ -3,6 +3,7 @@
 mod conversations;
 mod errors;
 mod forged;
+mod isolated;
 mod odd;
 mod sizes;
 
@@ -91,17 +92,48 @@ const ALL: &[(&str, Play)] = &[
     ("runts and broken headers", broken),
 ];
 
+/// Those that are played where namespaces are isolated, but for `ns3` and `ns4`.
+const ISOLATED: &[(&str, Play)] = &[
+    ("isolated: UDP to an allowed namespace", |s| udp(s, bridged)),
+    ("isolated: a connection to an allowed namespace", |s| connection(s, bridged)),
+    ("isolated: UDP to another namespace", |s| udp(s, isolated::apart)),
+    ("isolated: a connection to another namespace", |s| connection(s, isolated::apart)),
+    ("isolated: kernels that would answer", isolated::kernels),
+    ("isolated: by the gateway", isolated::by_the_gateway),
+    ("isolated: frames of all kinds", isolated::frames),
+    ("isolated: ARP", arp),
+    ("isolated: IPv6", isolated::ipv6),
+    ("isolated: the host", isolated::host),
+    ("isolated: UDP out and back", |s| udp(s, out)),
+    ("isolated: a connection in", |s| connection(s, inward)),
+    ("isolated: a connection by the host's address", |s| connection(s, hairpin)),
+    ("isolated: UDP by the host's address to oneself", |s| udp(s, self_hairpin)),
+    ("isolated: a connection from the host by 127.0.0.1", |s| {
+        connection_from_host(s, host_by_loopback);
+    }),
+];
+
 /// How many have names.
 #[must_use]
 pub fn count() -> u32 {
-    u32::try_from(ALL.len()).unwrap_or_default()
+    u32::try_from(ALL.len() + ISOLATED.len()).unwrap_or_default()
+}
+
+/// Of those without names, one in so many is played where namespaces are isolated.
+const ISOLATED_SHARE: u32 = 4;
+
+/// Whether the scenario of that number is played where namespaces are isolated.
+#[must_use]
+pub fn is_isolated(number: u32) -> bool {
+    let named = u32::try_from(ALL.len()).unwrap_or_default();
+    if number < count() { number >= named } else { number.is_multiple_of(ISOLATED_SHARE) }
 }
 
 /// The named scenario of that number, for that slot of a stage; nothing if fewer
 /// have names.
 #[must_use]
 pub fn scenario(number: u32, slot: u16) -> Option<Scenario> {
-    let (name, play) = ALL.get(usize::try_from(number).ok()?)?;
+    let (name, play) = ALL.iter().chain(ISOLATED).nth(usize::try_from(number).ok()?)?;
     let mut script = Script::new(name, number, slot, 0);
     play(&mut script);
     Some(script.end())
