@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fs::File,
     net::Ipv4Addr,
 };
 
@@ -13,13 +14,13 @@ use crate::{
     datapath::{Datapaths, Kind},
     error::Result,
     net::{
-        Address, FdbRow, Link, Netlink, Route, Worker,
+        Address, Entered, FdbRow, Link, Netlink, NetnsId, Route, Worker,
         ctnetlink::apart,
         netns::{self, Named},
         sysctl::{self, Switch},
     },
     state::{Recorded, Store},
-    topology::{EndpointPlan, LinkName, NamespaceName, Topology},
+    topology::{EndpointPlan, LinkName, NamespaceName, Origin, Request, Topology},
 };
 
 pub use crate::datapath::iptables::RulesSeen;
@@ -51,6 +52,9 @@ pub struct Observed {
     /// Interfaces of recorded networks that have been given other names, with those. (All
     /// else tells of them by the names that they should have.)
     pub renamed: BTreeMap<(Option<NamespaceName>, LinkName), String>,
+    /// Namespaces that are asked for and that exist already, by the names that they have or
+    /// are to have; see [`Observed::find`].
+    pub found: BTreeMap<NamespaceName, Found>,
     /// The recorded networks.
     pub networks: Vec<Recorded>,
     /// The host's eBPF datapath; nothing if none is loaded.
@@ -88,6 +92,30 @@ pub enum Inside {
         /// Its routes.
         routes: Vec<Route>,
     },
+}
+
+/// A namespace that may be adopted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// It is there.
+    Existing(Existing),
+    /// It cannot be entered, and why.
+    Unreachable(String),
+}
+
+/// A namespace that exists already, and what is in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Existing {
+    /// Which one it is.
+    pub id: NetnsId,
+    /// Whether it is the host's own.
+    pub is_host: bool,
+    /// Its interfaces.
+    pub links: Vec<Link>,
+    /// Its addresses.
+    pub addresses: Vec<Address>,
+    /// Its routes.
+    pub routes: Vec<Route>,
 }
 
 /// What there is of the eBPF datapath.
@@ -233,6 +261,7 @@ impl Observed {
             nameless,
             vacant,
             renamed,
+            found: BTreeMap::new(),
             networks,
             datapath: None,
             rules: RulesSeen::default(),
@@ -256,6 +285,42 @@ enum State {
     Nameless,
     /// See [`Observed::vacant`].
     Vacant,
+}
+
+impl Observed {
+    /// Looks for the namespaces that are asked for and that may exist already.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn find(&mut self, request: &Request, worker: &Worker) -> Result<()> {
+        let here = NetnsId::here()?;
+        for spec in &request.namespaces {
+            let opened = match &spec.origin {
+                Origin::New => continue,
+                Origin::Named => match netns::look_up(spec.name.as_str())? {
+                    Named::Nothing | Named::File => continue,
+                    Named::Namespace(netns) => Ok(netns),
+                },
+                Origin::At(path) => File::open(path).map_err(|error| error.to_string()),
+            };
+            let entered = match opened {
+                Ok(netns) => worker.enter(netns).await.map_err(|error| error.to_string()),
+                Err(why) => Err(why),
+            };
+            let found = match entered {
+                Ok(Entered { id, netlink, .. }) => Found::Existing(Existing {
+                    id,
+                    is_host: id == here,
+                    links: netlink.links().await?,
+                    addresses: netlink.addresses().await?,
+                    routes: netlink.routes().await?,
+                }),
+                Err(why) => Found::Unreachable(why),
+            };
+            self.found.insert(spec.name.clone(), found);
+        }
+        Ok(())
+    }
 }
 
 /// Looks at a namespace of a recorded network.

@@ -14,7 +14,7 @@ use crate::{
     observe::Observed,
     plan::{self, Step},
     state::{Journal, Recorded},
-    topology::Topology,
+    topology::{Request, Topology},
 };
 
 /// How long the kernel may take to remove interfaces along with their
@@ -119,6 +119,14 @@ impl Session {
     /// The kernel's.
     pub async fn observe(&self) -> Result<Observed> {
         Observed::collect(&self.netlink, &self.worker, &self.datapaths, &self.host.store).await
+    }
+
+    /// Looks for the namespaces that are asked for and that may exist already.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn find(&self, request: &Request, observed: &mut Observed) -> Result<()> {
+        observed.find(request, &self.worker).await
     }
 
     /// Runs the steps that build a network, that change the one there is, or that

@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Apply<'_> {
-    /// Runs a step that puts something right.
+    /// Runs a step that puts something right, or takes what is there.
     pub(super) async fn run_mending(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::SetMac { place, link, mac } => {
@@ -25,6 +25,7 @@ impl Apply<'_> {
                 netlink.rename(index, to.as_str()).await
             }
             Step::NameNamespace { name } => self.name_namespace(name).await,
+            Step::BorrowNamespace { name, adoption } => self.borrow_namespace(name, adoption).await,
             Step::AdoptNamespace { name } => self.adopt_namespace(name).await,
             Step::DeleteAddress { place, link, addr, prefix_len } => {
                 let (netlink, index) = self.find(place, link).await?;

@@ -73,7 +73,8 @@ impl Apply<'_> {
             }
             Step::DeleteLink { name, owned } => self.delete_link(name, owned).await,
             Step::DeletePair { end } => self.delete_pair(end).await,
-            Step::DeleteNamespace { name } => self.delete_namespace(name).await,
+            Step::DeleteNamespace { name } => self.delete_namespace(name, true).await,
+            Step::ReleaseNamespace { name } => self.delete_namespace(name, false).await,
             Step::UnloadDatapath => self.datapaths.ebpf.unload(),
             Step::Forget { .. } => self.store.forget(&self.topology.name),
             // The steps that make something are run elsewhere.
@@ -136,13 +137,19 @@ impl Apply<'_> {
                 return Ok(());
             }
             // The kernel is about to remove it, and many others at once.
-            let is_going = self.removed_namespace && owned.is_port();
+            let is_going = self.removed_namespace && owned.is_port() && !self.is_adopted(name);
             if !is_going || begin.elapsed() >= self.patience {
                 self.patience = self.patience.saturating_sub(begin.elapsed());
                 return self.netlink.delete_link(link.index).await;
             }
             sleep(GLANCE).await;
         }
+    }
+
+    /// Whether an interface leads into a namespace that stays.
+    fn is_adopted(&self, link: &LinkName) -> bool {
+        let mut all = self.topology.all_endpoints();
+        all.any(|endpoint| endpoint.link == *link && endpoint.adopted.is_some())
     }
 
     /// Removes a veth pair by its end in a namespace, if both are the network's.
@@ -163,7 +170,9 @@ impl Apply<'_> {
         }
     }
 
-    async fn delete_namespace(&mut self, name: &NamespaceName) -> Result<()> {
+    /// Takes the name of a namespace away, and with it the namespace, if it `was_made` and
+    /// was not adopted.
+    async fn delete_namespace(&mut self, name: &NamespaceName, was_made: bool) -> Result<()> {
         let Some(noted) = self.journal.namespaces.get(name).copied() else {
             // It never got a name; if there is one, it is somebody else's.
             return Ok(());
@@ -176,11 +185,12 @@ impl Apply<'_> {
             Named::Namespace(netns) => self.worker.enter(netns).await?.id == noted,
         };
         if !ours {
+            let one = if was_made { "made" } else { "adopted" };
             self.warnings
-                .push(format!("the namespace {name} stays: it is not the one that was made"));
+                .push(format!("the namespace {name} stays: it is not the one that was {one}"));
             return Ok(());
         }
-        self.removed_namespace = true;
+        self.removed_namespace |= was_made;
         netns::remove_name(name.as_str())
     }
 }

@@ -1,10 +1,12 @@
 //! What each step does.
 
+use std::fs::File;
+
 use netbpf_common::Endpoint;
 
 use super::Apply;
 use crate::{
-    error::{Error, Result},
+    error::{Context as _, Error, Result},
     net::{
         Netlink, NewBridge, NewVeth,
         ctnetlink::{apart, reflection, tables},
@@ -13,7 +15,7 @@ use crate::{
     },
     plan::{Place, Step},
     state::{Entry, Phase},
-    topology::{EndpointPlan, Leaving, LinkName, NamespaceName, Topology},
+    topology::{Adoption, EndpointPlan, Leaving, LinkName, NamespaceName, Topology},
 };
 
 impl Apply<'_> {
@@ -56,10 +58,10 @@ impl Apply<'_> {
                 let (netlink, index) = self.find(place, link).await?;
                 netlink.add_subnet_route(*subnet, *source, index).await
             }
-            Step::AddDefaultRoute { namespace, link, gateway } => {
+            Step::AddDefaultRoute { namespace, link, gateway, metric } => {
                 let place = Place::Inside(namespace.clone());
                 let (netlink, index) = self.find(&place, link.as_str()).await?;
-                netlink.add_default_route(*gateway, index).await
+                netlink.add_default_route(*gateway, index, *metric).await
             }
             Step::AddFdb { endpoint } => {
                 let (netlink, port) = self.find(&Place::Host, endpoint.link.as_str()).await?;
@@ -180,6 +182,39 @@ impl Apply<'_> {
         }
         self.note(Entry::Netns { name: name.clone(), id: entered.id })?;
         netns::give_name(&entered.netns, name.as_str())?;
+        self.entered = Some((name.clone(), entered));
+        Ok(())
+    }
+
+    /// A namespace of somebody else's is the one that was looked at, or none; it is noted
+    /// before it has a name from us.
+    pub(super) async fn borrow_namespace(
+        &mut self,
+        name: &NamespaceName,
+        adoption: &Adoption,
+    ) -> Result<()> {
+        let path = adoption.from.clone().unwrap_or_else(|| netns::path(name.as_str()));
+        let what = || format!("cannot adopt the namespace {name} from {}", path.display());
+        let netns = File::open(&path).context(what())?;
+        let entered = self.worker.enter(netns).await?;
+        if entered.id != adoption.id {
+            return Err(Error::failed(what())
+                .because("it is another one by now")
+                .hint("ask for it once more"));
+        }
+        if adoption.from.is_some() {
+            match netns::look_up(name.as_str())? {
+                Named::Nothing => {}
+                Named::File if self.journal.namespaces.contains_key(name) => {
+                    netns::remove_name(name.as_str())?;
+                }
+                Named::File | Named::Namespace(_) => return Err(netns::taken(name.as_str())),
+            }
+        }
+        self.note(Entry::Netns { name: name.clone(), id: entered.id })?;
+        if adoption.from.is_some() {
+            netns::give_name(&entered.netns, name.as_str())?;
+        }
         self.entered = Some((name.clone(), entered));
         Ok(())
     }

@@ -39,8 +39,9 @@ pub(super) async fn print_plan(
     let host = Host::here()?;
     let mut all = network::upgrade_steps(&host, wanted)?;
     let session = network::open(host, direct)?;
-    let observed = session.observe().await?;
+    let mut observed = session.observe().await?;
     let request = ask(&observed)?;
+    session.find(&request, &mut observed).await?;
     let (topology, steps) =
         network::prepare(&session, &request, &observed, &mut Teller::new(globals))?;
     all.extend(steps);

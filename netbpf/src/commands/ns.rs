@@ -11,7 +11,7 @@ use super::{
 use crate::{
     cli::Globals,
     error::{Error, Result},
-    topology::{NamespaceName, NamespaceSpec, Request},
+    topology::{LinkName, NamespaceName, NamespaceSpec, Request},
 };
 
 /// Add and remove namespaces of a network that runs
@@ -22,6 +22,7 @@ use crate::{
 Examples:
   netbpf ns add cache
   netbpf ns add cache=10.8.0.20 queue
+  netbpf ns add --ifname net0 proxy@4711
   netbpf ns rm cache
   netbpf ns rm --name shop cache queue")]
 pub struct Args {
@@ -31,15 +32,18 @@ pub struct Args {
 
 #[derive(Subcommand, Debug)]
 enum What {
-    /// Make namespaces and connect them
+    /// Make namespaces, or adopt those there are, and connect them
     Add {
         /// The namespaces
-        #[arg(value_name = "NS[=IP[/LEN][/MAC]]", required = true)]
+        #[arg(value_name = "NS[@PID|@PATH][=IP[/LEN][/MAC]]", required = true)]
         namespaces: Vec<String>,
+        /// Name of the interface inside
+        #[arg(long, value_name = "NAME")]
+        ifname: Option<String>,
         #[command(flatten)]
         which: Which,
     },
-    /// Remove namespaces, their published ports and their flows
+    /// Remove namespaces, or give them back, with their published ports and their flows
     Rm {
         /// The namespaces
         #[arg(value_name = "NS", required = true)]
@@ -57,9 +61,13 @@ impl Args {
     /// was changed then.
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         match self.what {
-            What::Add { namespaces, which } => {
-                let new: Vec<NamespaceSpec> =
+            What::Add { namespaces, ifname, which } => {
+                let ifname = ifname.as_deref().map(LinkName::existing).transpose()?;
+                let mut new: Vec<NamespaceSpec> =
                     namespaces.iter().map(|text| text.parse()).collect::<Result<_>>()?;
+                for spec in &mut new {
+                    spec.ifname.clone_from(&ifname);
+                }
                 change("ns add", &which, globals, |request| {
                     add(request, new)?;
                     if globals.sandbox { refuse_clash(request) } else { Ok(()) }

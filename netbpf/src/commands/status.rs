@@ -166,7 +166,10 @@ fn print_table(out: &mut Sink, views: &[NetworkView], globals: &Globals) -> Resu
             })?;
         }
         for ns in &view.namespaces {
-            let (ports, state) = (ns.ports.join(" "), state(&ns.missing));
+            let (ports, mut state) = (ns.ports.join(" "), state(&ns.missing));
+            if ns.adopted {
+                state.push_str(", adopted");
+            }
             let texts: [&str; 8] =
                 [network, &ns.name, &ns.iface, &ns.mac, &ns.ipv4, &ports, &datapath, &state];
             table.row(|row| cells(row, &texts))?;

@@ -39,6 +39,7 @@ Examples:
   netbpf up --namespaces 3 --uplink eth0 -p 8080:ns1:80 -p 5000-5009:ns2:5000-5009/udp
   netbpf up --namespaces 2 --uplink eth0 --uplink ens192 -p 127.0.0.1:8080:ns1:80
   netbpf up --name shop --ns web=10.8.0.10 --ns db --subnet 10.8.0.0/24
+  netbpf up --ns lab --ns proxy@4711=172.19.0.10 --ifname net0
   netbpf up --namespaces 3 --respect-netfilter
   netbpf up -f netbpf.toml
   netbpf up --namespaces 3 --datapath iptables
@@ -131,6 +132,11 @@ async fn mend(name: &LinkName, dry_run: bool, globals: &Globals) -> Result<()> {
 /// Refuses names that the sandbox itself has given.
 pub(super) fn refuse_clash(request: &Request) -> Result<()> {
     let mut names = request.namespaces.iter().map(|namespace| namespace.name.as_str());
+    if let Some(spec) = request.namespaces.iter().find(|spec| spec.origin.is_elsewhere()) {
+        return Err(Error::usage(format!("the namespace {} cannot be adopted", spec.name))
+            .because("in a sandbox nothing of this machine is touched")
+            .hint("leave --sandbox out, or make it there"));
+    }
     match names.find(|name| [HOST, OUTSIDE].contains(name)) {
         None => Ok(()),
         Some(name) => Err(Error::usage(format!("the namespace name {name} is taken"))

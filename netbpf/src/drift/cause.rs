@@ -146,9 +146,9 @@ fn made(step: &Step) -> Option<Cause> {
     Some(match step {
         Step::LoadDatapath { .. } => Cause::Datapath,
         Step::AddBridge { .. } => Cause::Bridge,
-        Step::AddNamespace { name } | Step::AdoptNamespace { name } => {
-            Cause::Namespace(name.clone())
-        }
+        Step::AddNamespace { name }
+        | Step::AdoptNamespace { name }
+        | Step::BorrowNamespace { name, .. } => Cause::Namespace(name.clone()),
         Step::AddVeth { endpoint, .. } => Cause::Veth(endpoint.namespace.clone()),
         Step::AddPair { ends: [end, _], .. } => Cause::Veth(end.namespace.clone()),
         _ => return None,

@@ -119,6 +119,11 @@ fn hint(cause: &Cause, topology: &Topology, observed: &Observed) -> Option<Strin
                 _ => format!("ip address add ADDRESS/PREFIX dev {name}"),
             })
         }
+        // One that is somebody else's is theirs to make; `up` adopts it then.
+        Cause::Namespace(name) if topology.endpoint(name).is_some_and(|e| e.adopted.is_some()) => {
+            let is_gone = matches!(observed.inside.get(name), Some(Inside::Missing) | None);
+            is_gone.then(|| format!("make it again: ip netns add {name}; or: netbpf ns rm {name}"))
+        }
         Cause::Namespace(name) => {
             let is_others = matches!(observed.inside.get(name), Some(Inside::Foreign))
                 && !observed.vacant.contains(name)

@@ -3,7 +3,8 @@
 use netbpf_common::{
     Endpoint, Uplink,
     maps::{
-        Addresses, Endpoints, Fdb, MapDef as _, Programs, Publish, PublishedPorts, Subnets, Uplinks,
+        Addresses, Allowed, Endpoints, Fdb, MapDef as _, Programs, Publish, PublishedPorts,
+        Subnets, Uplinks,
     },
 };
 
@@ -240,6 +241,19 @@ fn of_step(
             let (is, should) = if *on { ("off", "on") } else { ("on", "off") };
             let amiss = format!("hairpin mode {}", should_be(is, should));
             (format!("veth {}", endpoint.link), amiss)
+        }
+        Step::SetIsolated { endpoint, on } => {
+            let (is, should) = if *on { ("off", "on") } else { ("on", "off") };
+            (format!("veth {}", endpoint.link), format!("isolation {}", should_be(is, should)))
+        }
+        Step::KeepApart { bridge, .. } => {
+            (format!("bridge {bridge}"), "its rules about isolated namespaces are others".into())
+        }
+        Step::ClearApart { bridge } => {
+            (format!("bridge {bridge}"), "has rules as if namespaces were isolated".into())
+        }
+        Step::SetAllowed { .. } => {
+            (format!("map {}", Allowed::NAME), "other pairs of isolated namespaces".into())
         }
         other => (format!("network {}", topology.name), other.lack()),
     }

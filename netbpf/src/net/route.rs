@@ -112,16 +112,25 @@ impl Netlink {
         added.or_failed(|| format!("cannot add the route to {subnet}"))
     }
 
-    /// Adds the default route.
+    /// Adds the default route, with a metric: in place of one that has the same, unless that
+    /// is none of those that come first.
     ///
     /// # Errors
-    /// The kernel's.
-    pub async fn add_default_route(&self, gateway: Ipv4Addr, ifindex: u32) -> Result<()> {
+    /// The kernel's; that there is one of that metric, other than 0.
+    pub async fn add_default_route(
+        &self,
+        gateway: Ipv4Addr,
+        ifindex: u32,
+        metric: u32,
+    ) -> Result<()> {
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
             .gateway(gateway)
             .output_interface(ifindex)
+            .priority(metric)
             .build();
-        let added = self.handle.route().add(route).replace().execute().await;
+        let request = self.handle.route().add(route);
+        let request = if metric == 0 { request.replace() } else { request };
+        let added = request.execute().await;
         added.or_failed(|| format!("cannot add the default route by {gateway}"))
     }
 

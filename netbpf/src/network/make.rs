@@ -51,6 +51,9 @@ pub(crate) fn prepare(
             listener.say(&format!("warning: {warning}"));
         }
     }
+    for note in topology.adoption_notes(observed) {
+        listener.say(&format!("note: {note}"));
+    }
     let steps = plan::up(&topology, observed, &session.host.store);
     Ok((topology, steps))
 }
@@ -102,8 +105,9 @@ pub(crate) async fn make(
         listener.say(&told(&upgraded, &now));
     }
     let mut session = open(host, direct)?.following(upgraded.steps);
-    let observed = session.observe().await?;
+    let mut observed = session.observe().await?;
     let request = ask(&observed)?;
+    session.find(&request, &mut observed).await?;
     let (topology, steps) = prepare(&session, &request, &observed, listener)?;
     let mut ended_flows = 0;
     if steps.is_empty() {

@@ -12,7 +12,7 @@ use crate::{
     datapath::Kind,
     observe::{Inside, Observed},
     state::{Phase, Recorded},
-    topology::{EndpointPlan, Leaving, Owned, Topology, UplinkPlan},
+    topology::{Adoption, EndpointPlan, Leaving, Owned, Topology, UplinkPlan},
 };
 
 /// Whether the network is to be another one than it was, or is not done becoming it.
@@ -81,7 +81,12 @@ impl Removal<'_> {
             let name = &endpoint.namespace;
             let is_there = !matches!(self.observed.inside.get(name), Some(Inside::Missing));
             if is_there && named.insert(name) {
-                steps.push(Step::DeleteNamespace { name: name.clone() });
+                let name = name.clone();
+                steps.extend(match &endpoint.adopted {
+                    None => Some(Step::DeleteNamespace { name }),
+                    Some(Adoption { from: Some(_), .. }) => Some(Step::ReleaseNamespace { name }),
+                    Some(Adoption { from: None, .. }) => None,
+                });
             }
         }
         // The kernel takes most of them away along with their namespaces.

@@ -357,16 +357,22 @@ impl<'a> Planner<'a> {
         let lead = |r: &Route| r.is_default() && r.gateway == Some(gateway) && r.ifindex == eth0;
         if eth0.is_none() || !routes.iter().any(lead) {
             let (namespace, link) = (endpoint.namespace.clone(), endpoint.inside.clone());
-            steps.push(Step::AddDefaultRoute { namespace, link, gateway });
+            let metric = endpoint.metric();
+            steps.push(Step::AddDefaultRoute { namespace, link, gateway, metric });
         }
     }
 
     /// The step that makes a namespace, or makes it what it was.
     fn namespace(&self, endpoint: &EndpointPlan, steps: &mut Vec<Step>) {
         let name = endpoint.namespace.clone();
+        let adopted = endpoint.adopted.as_ref();
         if self.inside(endpoint).is_some() {
-            let is_nameless = self.observed.nameless.contains(&name);
+            // A name that was not ours is not ours to give.
+            let is_ours = adopted.is_none_or(|adoption| adoption.from.is_some());
+            let is_nameless = is_ours && self.observed.nameless.contains(&name);
             steps.extend(is_nameless.then_some(Step::NameNamespace { name }));
+        } else if let Some(adoption) = adopted.cloned() {
+            steps.push(Step::BorrowNamespace { name, adoption });
         } else if self.existing.is_some() && self.observed.vacant.contains(&name) {
             steps.push(Step::AdoptNamespace { name });
         } else {
@@ -422,7 +428,10 @@ impl<'a> Planner<'a> {
             self.rename((Some(&endpoint.namespace), &endpoint.inside), place.clone(), steps);
             set_mac(own, &place, endpoint.mac, steps);
         }
-        for (name, link) in [("lo", links.iter().find(|link| link.name == "lo")), (name, own)] {
+        let lo = ("lo", links.iter().find(|link| link.name == "lo"));
+        // That of a namespace that is somebody else's is as they have it.
+        let lo = (endpoint.adopted.is_none()).then_some(lo);
+        for (name, link) in lo.into_iter().chain([(name, own)]) {
             if !link.is_some_and(|link| link.up) {
                 steps.push(Step::LinkUp { place: place.clone(), link: name.into() });
             }

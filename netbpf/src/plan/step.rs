@@ -9,7 +9,7 @@ use crate::{
     bpf::{Hook, LoadOptions, Stray},
     datapath::{Kind, iptables::TableRules},
     net::{ctnetlink::apart::Apart, sysctl::Switch},
-    topology::{EndpointPlan, Leaving, LinkName, NamespaceName, Owned, Pair, Subnet},
+    topology::{Adoption, EndpointPlan, Leaving, LinkName, NamespaceName, Owned, Pair, Subnet},
 };
 
 /// Where an interface is.
@@ -62,6 +62,13 @@ pub enum Step {
     AddNamespace {
         /// Its name.
         name: NamespaceName,
+    },
+    /// Take a namespace that exists already, and give it the name if it has it not.
+    BorrowNamespace {
+        /// Its name.
+        name: NamespaceName,
+        /// Which one it is.
+        adoption: Adoption,
     },
     /// Make a namespace's veth, which is no port of the bridge yet.
     AddVeth {
@@ -188,6 +195,8 @@ pub enum Step {
         link: LinkName,
         /// The gateway.
         gateway: Ipv4Addr,
+        /// Its metric: the lowest wins.
+        metric: u32,
     },
     /// Tell the bridge where a namespace's MAC is.
     AddFdb {
@@ -412,6 +421,11 @@ pub enum Step {
         /// Its name.
         name: NamespaceName,
     },
+    /// Take the name away that an adopted namespace has got.
+    ReleaseNamespace {
+        /// The name.
+        name: NamespaceName,
+    },
     /// Take the datapath away.
     UnloadDatapath,
     /// Forget the network.
@@ -431,6 +445,9 @@ impl Step {
             Self::LoadDatapath { .. } => Self::UnloadDatapath,
             Self::AddBridge { name, owned, .. } => Self::DeleteLink { name, owned },
             Self::AddNamespace { name } => Self::DeleteNamespace { name },
+            Self::BorrowNamespace { name, adoption: Adoption { from: Some(_), .. } } => {
+                Self::ReleaseNamespace { name }
+            }
             Self::AddVeth { endpoint, owned, .. } => {
                 Self::DeleteLink { name: endpoint.link, owned }
             }
@@ -490,6 +507,8 @@ impl Step {
             | Self::DeleteLink { .. }
             | Self::DeletePair { .. }
             | Self::DeleteNamespace { .. }
+            | Self::BorrowNamespace { .. }
+            | Self::ReleaseNamespace { .. }
             | Self::UnloadDatapath
             | Self::Forget { .. } => return None,
         })
@@ -509,6 +528,8 @@ impl Step {
             Self::AddNamespace { name }
             | Self::NameNamespace { name }
             | Self::AdoptNamespace { name }
+            | Self::BorrowNamespace { name, .. }
+            | Self::ReleaseNamespace { name }
             | Self::DeleteNamespace { name } => Some(name),
             Self::AddVeth { endpoint, .. }
             | Self::SetMaster { endpoint, .. }

@@ -3,7 +3,11 @@
 use std::fmt;
 
 use super::{Place, Step};
-use crate::{bpf::Hook, datapath::iptables::Table, net::sysctl::Switch};
+use crate::{
+    bpf::Hook,
+    datapath::iptables::Table,
+    net::{netns, sysctl::Switch},
+};
 
 impl Step {
     /// What is amiss as long as the step is still to be done.
@@ -12,7 +16,7 @@ impl Step {
         match self {
             Self::LoadDatapath { .. } => "datapath not loaded".into(),
             Self::AddBridge { name, .. } => format!("no bridge {name}"),
-            Self::AddNamespace { .. } => "namespace gone".into(),
+            Self::AddNamespace { .. } | Self::BorrowNamespace { .. } => "namespace gone".into(),
             Self::AddVeth { endpoint, .. } => format!("no veth {}", endpoint.link),
             Self::AddPair { ends: [a, b], .. } => {
                 format!("no veth pair between {} and {}", a.namespace, b.namespace)
@@ -96,6 +100,18 @@ impl fmt::Display for Step {
                 "ip link add {name} address {mac} mtu {mtu} up type bridge stp_state 0 forward_delay 0"
             ),
             Self::AddNamespace { name } => write!(f, "ip netns add {name}"),
+            Self::BorrowNamespace { name, adoption } => match &adoption.from {
+                None => write!(f, "adopt the namespace {name}"),
+                Some(from) => write!(
+                    f,
+                    "adopt the namespace at {from}: mount --bind {from} {path}",
+                    from = from.display(),
+                    path = netns::path(name.as_str()).display()
+                ),
+            },
+            Self::ReleaseNamespace { name } => {
+                write!(f, "umount {}", netns::path(name.as_str()).display())
+            }
             Self::AddVeth { endpoint, mtu, .. } => write!(
                 f,
                 "ip link add {} mtu {mtu} up type veth peer {} netns {} address {} mtu {mtu}",
@@ -132,8 +148,9 @@ impl fmt::Display for Step {
             Self::AddSubnetRoute { place, link, subnet, source } => {
                 write!(f, "ip {place}route add {subnet} dev {link} scope link src {source}")
             }
-            Self::AddDefaultRoute { namespace, link, gateway } => {
-                write!(f, "ip -n {namespace} route add default via {gateway} dev {link}")
+            Self::AddDefaultRoute { namespace, link, gateway, metric } => {
+                write!(f, "ip -n {namespace} route add default via {gateway} dev {link}")?;
+                if *metric == 0 { Ok(()) } else { write!(f, " metric {metric}") }
             }
             Self::AddFdb { endpoint } => {
                 write!(f, "bridge fdb add {} dev {} master static", endpoint.mac, endpoint.link)

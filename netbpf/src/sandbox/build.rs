@@ -38,7 +38,7 @@ pub(super) fn build(mounts: &Arc<File>, world: &World) -> Result<(Namespace, Nam
             }
             if let Some(first) = world.wires.first() {
                 let netlink = &host.entered.netlink;
-                netlink.add_default_route(first.outside, netlink.index("eth0").await?).await?;
+                netlink.add_default_route(first.outside, netlink.index("eth0").await?, 0).await?;
             }
             Ok((host.namespace, outside.namespace))
         })

@@ -52,8 +52,9 @@ pub struct Spec {
     #[arg(long, value_name = "N")]
     #[schemars(example = 3)]
     pub namespaces: Option<u16>,
-    /// Make this namespace; can be given many times
-    #[arg(long, value_name = "NAME[=IP[/LEN][/MAC]]")]
+    /// Make this namespace, or adopt the one there is, by its name or by a process or path;
+    /// can be given many times
+    #[arg(long, value_name = "NAME[@PID|@PATH][=IP[/LEN][/MAC]]")]
     #[schemars(example = ["web=10.8.0.10", "db"])]
     pub ns: Vec<Ns>,
     /// What the names of --namespaces begin with

@@ -10,14 +10,14 @@ use serde::{
 
 use crate::{
     error::{Error, Key, Result},
-    topology::{NamespaceSpec, mac},
+    topology::{LinkName, NamespaceSpec, Origin, mac},
 };
 
-/// A namespace: `NAME[=IP[/LEN][/MAC]]`, or the same in parts.
+/// A namespace: `NAME[@PID|@PATH][=IP[/LEN][/MAC]]`, or the same in parts.
 #[derive(JsonSchema, Clone, PartialEq, Eq, Debug)]
 #[schemars(untagged)]
 pub enum Ns {
-    /// `NAME[=IP[/LEN][/MAC]]`
+    /// `NAME[@PID|@PATH][=IP[/LEN][/MAC]]`
     Word(String),
     /// The parts
     Parts(Parts),
@@ -35,6 +35,15 @@ pub struct Parts {
     /// The MAC of its interface [default: made of the address]
     #[schemars(example = "02:00:00:00:00:0a")]
     pub mac: Option<String>,
+    /// A process that is in it: it is adopted, and given back
+    #[schemars(example = 4711)]
+    pub pid: Option<u32>,
+    /// Where it is: it is adopted, and given back
+    #[schemars(example = "/run/docker/netns/0a1b2c")]
+    pub path: Option<String>,
+    /// Name of its interface [default: as of all others]
+    #[schemars(example = &"net0")]
+    pub ifname: Option<String>,
 }
 
 impl Ns {
@@ -47,6 +56,12 @@ impl Ns {
         // Which one of the list is added by who knows.
         let at = |field| move |error: Error| error.about(Key::of("ns").field(field));
         let name = parts.name.as_str();
+        if name.contains('@') {
+            return Err(Error::usage(format!("invalid namespace name {name:?}"))
+                .because("@ is for namespaces in a word")
+                .hint("write the process as `pid`, or the path as `path`")
+                .about(Key::of("ns").field("name")));
+        }
         if name.contains('=') {
             return Err(Error::usage(format!("invalid namespace name {name:?}"))
                 .because("= is for namespaces in a word")
@@ -59,6 +74,19 @@ impl Ns {
             Some(word) => NamespaceSpec { mac: None, ..word.parse().map_err(at("address"))? },
             None => spec,
         };
+        spec.origin = match (parts.pid, parts.path.as_deref()) {
+            (None, None) => spec.origin,
+            (Some(pid), None) => Origin::of_process(pid),
+            (None, Some(path)) => Origin::parse(path).map_err(at("path"))?,
+            (Some(_), Some(_)) => {
+                return Err(at("path")(
+                    Error::usage(format!("the namespace {name} has both pid and path"))
+                        .hint("leave one of them out"),
+                ));
+            }
+        };
+        spec.ifname =
+            parts.ifname.as_deref().map(LinkName::existing).transpose().map_err(at("ifname"))?;
         spec.mac = parts.mac.as_deref().map(mac::parse).transpose().map_err(at("mac"))?;
         Ok(spec)
     }

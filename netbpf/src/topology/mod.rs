@@ -1,6 +1,7 @@
 //! What the user wants, validated into a type that cannot be invalid. Pure: the
 //! host is looked at elsewhere, and given.
 
+mod adoption;
 mod leaving;
 pub mod mac;
 mod name;
@@ -21,6 +22,7 @@ use crate::{
     net::Link,
 };
 
+pub use adoption::{ADOPTED_METRIC, Adoption, Origin};
 pub use leaving::Leaving;
 pub use name::{LinkName, MAX_LINK_NAME, MAX_NAMESPACE_NAME, NamespaceName};
 pub use pair::Pair;
@@ -140,6 +142,9 @@ pub struct EndpointPlan {
     /// Its interface inside.
     #[serde(default = "LinkName::inside")]
     pub inside: LinkName,
+    /// The namespace is somebody else's, and given back.
+    #[serde(default)]
+    pub adopted: Option<Adoption>,
 }
 
 impl EndpointPlan {
@@ -154,6 +159,12 @@ impl EndpointPlan {
     pub fn is_end(&self, link: &Link) -> bool {
         let is_veth = link.kind.as_deref() == Some("veth");
         is_veth && link.name == self.inside.as_str() && link.mac == Some(self.mac)
+    }
+
+    /// Metric of its default route: that of an adopted namespace's own comes first.
+    #[must_use]
+    pub fn metric(&self) -> u32 {
+        if self.adopted.is_some() { ADOPTED_METRIC } else { 0 }
     }
 
     /// MAC of the host side of its veth.
@@ -237,7 +248,12 @@ impl Topology {
         let namespaces = |topology: &Self| {
             let all = topology.endpoints.iter();
             let mut all: Vec<_> = all
-                .map(|e| format!("{}={}/{} on {}", e.namespace, e.addr, e.mac, e.inside))
+                .map(|e| {
+                    let adopted =
+                        e.adopted.as_ref().map(|it| format!(", adopted ({})", it.id.cookie));
+                    let adopted = adopted.unwrap_or_default();
+                    format!("{}={}/{} on {}{adopted}", e.namespace, e.addr, e.mac, e.inside)
+                })
                 .collect();
             all.sort();
             all

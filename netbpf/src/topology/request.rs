@@ -7,7 +7,9 @@ use netbpf_common::{MacAddr, SourceGuard};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointPlan, LinkName, NamespaceName, Pair, PublishSpec, Subnet, Topology, mac};
+use super::{
+    EndpointPlan, LinkName, NamespaceName, Origin, Pair, PublishSpec, Subnet, Topology, mac,
+};
 use crate::{
     bpf::LogLevel,
     datapath::Kind,
@@ -97,6 +99,8 @@ impl Request {
             addr: Some(endpoint.addr),
             prefix_len: None,
             mac: Some(endpoint.mac),
+            origin: Origin::Named,
+            ifname: None,
         };
         // The name that all interfaces have is that of more of them, too.
         let first = topology.endpoints.first().map(|endpoint| &endpoint.inside);
@@ -125,7 +129,7 @@ impl Request {
     }
 }
 
-/// A `--ns NAME[=IP[/LEN][/MAC]]`.
+/// A `--ns NAME[@PID|@PATH][=IP[/LEN][/MAC]]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NamespaceSpec {
     /// The namespace's name.
@@ -137,9 +141,20 @@ pub struct NamespaceSpec {
     pub prefix_len: Option<u8>,
     /// Its interface's MAC, if one is asked for.
     pub mac: Option<MacAddr>,
+    /// Which namespace is meant.
+    pub origin: Origin,
+    /// Name of its interface, if one is asked for that is not all others'.
+    pub ifname: Option<LinkName>,
 }
 
 impl NamespaceSpec {
+    /// A namespace of that name, of which all else is open.
+    #[must_use]
+    pub fn named(name: NamespaceName) -> Self {
+        let origin = Origin::default();
+        Self { name, addr: None, prefix_len: None, mac: None, origin, ifname: None }
+    }
+
     /// `count` namespaces, named `prefix1`, `prefix2` and so on.
     ///
     /// # Errors
@@ -148,7 +163,7 @@ impl NamespaceSpec {
         (1..=count)
             .map(|n| {
                 let name = NamespaceName::new(&format!("{prefix}{n}"))?;
-                Ok(Self { name, addr: None, prefix_len: None, mac: None })
+                Ok(Self { origin: Origin::New, ..Self::named(name) })
             })
             .collect()
     }
@@ -162,13 +177,15 @@ impl FromStr for NamespaceSpec {
             None => (text, None),
             Some((name, rest)) => (name, Some(rest)),
         };
-        let name = NamespaceName::new(name)?;
-        let Some(rest) = rest else {
-            return Ok(Self { name, addr: None, prefix_len: None, mac: None });
+        let (name, origin) = match name.split_once('@') {
+            None => (name, Origin::default()),
+            Some((name, place)) => (name, Origin::parse(place)?),
         };
+        let named = Self { origin, ..Self::named(NamespaceName::new(name)?) };
+        let Some(rest) = rest else { return Ok(named) };
         let wrong = |why: String| {
             Error::usage(format!("invalid namespace {text:?}")).because(why).hint(
-                "write NAME[=IP[/LEN][/MAC]], for example --ns web=172.19.0.10/02:00:00:00:00:0a",
+                "write NAME[@PID][=IP[/LEN][/MAC]], for example --ns web=172.19.0.10/02:00:00:00:00:0a",
             )
         };
         let (addr, rest) = split(rest);
@@ -184,10 +201,10 @@ impl FromStr for NamespaceSpec {
             parsed.ok_or_else(|| wrong(format!("the prefix length {len} is above 32")))
         });
         Ok(Self {
-            name,
             addr: Some(addr),
             prefix_len: prefix_len.transpose()?,
             mac: mac.map(mac::parse).transpose()?,
+            ..named
         })
     }
 }
@@ -261,7 +278,17 @@ mod tests {
         assert_eq!((spec.prefix_len, spec.mac), (Some(24), None));
         let spec: NamespaceSpec = "web=172.19.0.10/24/02:00:00:00:00:0a".parse().unwrap();
         assert_eq!((spec.prefix_len, spec.mac.is_some()), (Some(24), true));
+        let spec: NamespaceSpec = "web@4711=172.19.0.10".parse().unwrap();
+        let of_process = Origin::At("/proc/4711/ns/net".into());
+        assert_eq!((spec.name.as_str(), spec.addr.is_some()), ("web", true));
+        assert_eq!(spec.origin, of_process);
+        let spec: NamespaceSpec = "web@/run/docker/netns/a1".parse().unwrap();
+        assert_eq!(spec.origin, Origin::At("/run/docker/netns/a1".into()));
         for (text, why) in [
+            ("web@", "neither"),
+            ("web@-1", "neither"),
+            ("web@run/netns/a", "neither"),
+            ("@1", "empty"),
             ("", "empty"),
             ("=1.2.3.4", "empty"),
             ("web=", "no IPv4 address"),

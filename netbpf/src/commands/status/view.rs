@@ -107,6 +107,8 @@ pub(super) struct NamespaceView {
     pub(super) mac: String,
     pub(super) ipv4: String,
     gateway: Option<String>,
+    /// Whether it is somebody else's, and given back.
+    pub(super) adopted: bool,
     pub(super) ports: Vec<String>,
     /// Addresses that its interface has in fact.
     addresses: Vec<String>,
@@ -235,6 +237,7 @@ impl NamespaceView {
             mac: endpoint.mac.to_string(),
             ipv4: format!("{}/{}", endpoint.addr, topology.subnet.prefix_len()),
             gateway: (!topology.direct).then(|| topology.gateway().to_string()),
+            adopted: endpoint.adopted.is_some(),
             ports: topology.published_to(&endpoint.namespace).map(ToString::to_string).collect(),
             addresses,
             missing,

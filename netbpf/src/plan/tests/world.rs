@@ -302,7 +302,7 @@ impl World {
                     }
                 }
             }
-            Step::AddDefaultRoute { namespace, link, gateway } => {
+            Step::AddDefaultRoute { namespace, link, gateway, .. } => {
                 let place = Place::Inside(namespace.clone());
                 let index = self.in_place(&place, link.as_str()).index;
                 let everywhere = Subnet::containing([0; 4].into(), 0);

@@ -12,7 +12,7 @@ use super::{
         EndpointPlan, LinkName, MAX_ENDPOINTS, NamespaceName, NamespaceSpec, Request, Subnet,
         Topology, mac,
     },
-    free_ids, link_name,
+    adoption, free_ids, link_name,
 };
 use crate::{
     error::{Error, Key, Result},
@@ -151,14 +151,20 @@ pub(super) fn assign(
             None => free.addr()?,
         };
         let mac = spec.mac.unwrap_or_else(|| mac::generated(addr));
-        let inside = match (&request.ifname, old) {
+        let adopted = adoption::of(spec, old, observed)
+            .map_err(|error| error.about(Key::nth("ns", endpoints.len())))?;
+        let inside = match (adoption::ifname(spec, request), old) {
             (Some(name), Some(old)) if name.makes(&old.inside) => old.inside.clone(),
             (Some(name), _) => free.inside(name)?,
             (None, Some(old)) if request.keeps => old.inside.clone(),
             (None, _) => LinkName::inside(),
         };
         let is_same = |old: &&&EndpointPlan| {
-            old.namespace == spec.name && old.addr == addr && old.mac == mac && old.inside == inside
+            old.namespace == spec.name
+                && old.addr == addr
+                && old.mac == mac
+                && old.inside == inside
+                && old.adopted == adopted
         };
         endpoints.push(match has.iter().find(is_same) {
             Some(&same) => same.clone(),
@@ -169,10 +175,16 @@ pub(super) fn assign(
                 mac,
                 link: free.link(&request.name)?,
                 inside,
+                adopted,
             },
         });
     }
     check_macs(&endpoints, request, subnet, observed)?;
+    adoption::check_once(&endpoints, request, observed)?;
+    let adopted = endpoints.iter().enumerate().filter(|(_, e)| e.adopted.is_some());
+    for one in adopted {
+        adoption::check(one, subnet, &has, observed)?;
+    }
     Ok(endpoints)
 }
 

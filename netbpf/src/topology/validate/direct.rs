@@ -113,7 +113,13 @@ fn assign(
             let why = format!("it is no address of a host in the subnet {subnet}");
             return wrong(format!("address {addr}"), why);
         }
+        if spec.origin.is_elsewhere() {
+            return Err(Error::usage(format!("the namespace {name} cannot be adopted"))
+                .because("a direct network makes its two namespaces itself")
+                .hint("leave --direct out"));
+        }
         let endpoint = EndpointPlan {
+            adopted: None,
             id: 0,
             namespace: name.clone(),
             addr,

@@ -1,6 +1,7 @@
 //! From a request and what there is on the host to a network that can be built.
 
 mod address;
+mod adoption;
 mod datapath;
 mod direct;
 mod isolation;
@@ -116,6 +117,12 @@ impl Topology {
         check_links(&topology, existing, observed)?;
         check_namespaces(&topology, existing, observed)?;
         Ok(topology)
+    }
+
+    /// What should be known of namespaces that it is about to adopt.
+    #[must_use]
+    pub fn adoption_notes(&self, observed: &Observed) -> Vec<String> {
+        adoption::notes(&self.endpoints, observed)
     }
 
     /// What is allowed, but may not be what was meant.

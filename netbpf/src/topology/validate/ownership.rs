@@ -105,7 +105,10 @@ pub(super) fn check_namespaces(
         let name = &endpoint.namespace;
         let is_ours =
             matches!(observed.inside.get(name), Some(Inside::Ours { .. } | Inside::Missing));
-        let can_be_had = existing.is_some() && (is_ours || observed.vacant.contains(name));
+        // Of one that is somebody else's it has been found out which one it is.
+        let is_named = matches!(&endpoint.adopted, Some(adoption) if adoption.from.is_none());
+        let is_vacant = endpoint.adopted.is_none() && observed.vacant.contains(name);
+        let can_be_had = is_named || existing.is_some() && (is_ours || is_vacant);
         if observed.namespaces.contains(name.as_str()) && !can_be_had {
             return Err(netns::taken(name.as_str()).about(Key::nth("ns", n).field("name")));
         }
