@@ -106,6 +106,12 @@ impl Attachment {
     pub fn best() -> Self {
         if probe::has_tcx() { Self::Tcx } else { Self::Filter }
     }
+
+    /// All that this kernel has.
+    #[must_use]
+    pub fn all() -> &'static [Self] {
+        if probe::has_tcx() { &[Self::Tcx, Self::Filter] } else { &[Self::Filter] }
+    }
 }
 
 /// A pinned attachment, as its name tells it.

@@ -88,6 +88,10 @@ pub(super) fn attach(
         Err(error) if !is(&error, Errno::EEXIST) => return Err(error).context("clsact qdisc"),
         _ => {}
     }
+    // One whose mark was removed by hand is there still.
+    if take_over(program, hook, ifindex, device)? {
+        return Ok(());
+    }
     let options = NlOptions { priority: PRIORITY, handle: handle(hook), classid: None };
     let id = program
         .attach_with_options(device, hook.side(), TcAttachOptions::Netlink(options))
@@ -136,7 +140,10 @@ pub(super) fn detach(pin: &Path, hook: Hook, ifindex: u32) -> Result<()> {
             .context("filter")?;
     }
     if qdisc.is_symlink() && is_empty(ifindex)? {
-        remove_qdisc(ifindex)?;
+        // It is not there where the device is another one that has its number now.
+        if has_qdisc(ifindex)? {
+            remove_qdisc(ifindex)?;
+        }
         unmark(&qdisc)?;
     }
     unmark(pin)
