@@ -108,11 +108,12 @@ fn run(command: &mut Command, meanwhile: impl FnOnce(&Child)) -> Outcome {
     let stderr = collect(child.stderr.take().expect("piped"));
     meanwhile(&child);
     let status = wait_for(&mut child, &line);
-    let take = |output: Receiver<Vec<u8>>| match output.recv_timeout(wait::DEADLINE) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(RecvTimeoutError::Timeout) => panic!("`{line}` ended but left a process behind"),
-        Err(RecvTimeoutError::Disconnected) => panic!("reading the output of `{line}` failed"),
-    };
+    let take =
+        |output: Receiver<Vec<u8>>| match output.recv_timeout(wait::DEADLINE * wait::patience()) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(RecvTimeoutError::Timeout) => panic!("`{line}` ended but left a process behind"),
+            Err(RecvTimeoutError::Disconnected) => panic!("reading the output of `{line}` failed"),
+        };
     Outcome {
         code: status.code(),
         signal: status.signal(),
@@ -140,14 +141,14 @@ fn collect(mut output: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
 }
 
 fn wait_for(child: &mut Child, line: &str) -> ExitStatus {
-    let start = Instant::now();
+    let (start, longest) = (Instant::now(), LONGEST * wait::patience());
     loop {
         if let Some(status) = child.try_wait().expect("wait for a child") {
             return status;
         }
-        if start.elapsed() > LONGEST {
+        if start.elapsed() > longest {
             let killed = child.kill().and_then(|()| child.wait());
-            panic!("`{line}` still ran after {LONGEST:?} (then killed: {killed:?})");
+            panic!("`{line}` still ran after {longest:?} (then killed: {killed:?})");
         }
         thread::sleep(Duration::from_millis(1));
     }

@@ -5,11 +5,13 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser;
 
+mod apt;
 mod bench;
 mod conformance;
 mod deb;
 mod fuzz;
 mod install;
+mod kernels;
 mod process;
 mod requirements;
 mod root;
@@ -74,6 +76,13 @@ enum Verb {
     /// does not hold is saved in fuzz/artifacts/, what reaches something new in
     /// fuzz/target/found/.
     Fuzz(fuzz::Fuzz),
+    /// Boot older kernels in virtual machines, and run tests in them
+    ///
+    /// Debian's cloud kernels are unpacked into .tools/ in this workspace, beside qemu
+    /// where the machine has none, and run without its help (tcg): minutes each. A
+    /// machine has a copy of the release build, the root tests that fit into it, and the
+    /// commands of this machine that they use. What ran on which kernel is told by a table.
+    Kernels(kernels::Kernels),
     /// Install the binary, its manual pages, shell completions and the unit for systemd
     Install(install::Install),
     /// Make a Debian package, and print where it is
@@ -88,6 +97,7 @@ const EXAMPLES: &str = "Examples:
   cargo xtask conformance 4787           what proves the requirements on UDP
   cargo xtask fuzz --seconds 600         odd packets and histories, ten minutes each
   cargo xtask fuzz packet --runs 1000000 a million odd packets
+  cargo xtask kernels 6.1                the release build on Linux 6.1, in a virtual machine
   cargo xtask install --destdir /tmp/x   see what an installation consists of
   cargo xtask deb                        a package for Debian";
 
@@ -99,6 +109,7 @@ fn main() -> ExitCode {
         Verb::Test(test) => return test.run(),
         Verb::Conformance(conformance) => conformance.run(),
         Verb::Fuzz(fuzz) => fuzz.run(),
+        Verb::Kernels(kernels) => kernels.run(),
         Verb::Install(install) => install.run(),
         Verb::Deb(deb) => deb.run(),
     };

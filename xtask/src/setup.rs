@@ -5,18 +5,14 @@
 //! LLVM packages are built for each other, while rustup's compilers soon have
 //! an LLVM that the distribution has no package for.
 
-use std::{
-    env, fs,
-    ops::RangeInclusive,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, fs, ops::RangeInclusive, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    apt::Apt,
     fuzz,
-    process::{cargo, is_command, output, run},
+    process::{cargo, is_command, run},
     root,
     toolchain::{
         COMPILER_VAR, LINKER_VAR, TARGET, Toolchain, compilers, linkers, minor, tools_dir,
@@ -36,9 +32,12 @@ const TEST_PACKAGES: &[(&str, &str)] = &[
     ("dpkg-shlibdeps", "dpkg-dev"),
     // For the fuzzer's engine.
     ("c++", "g++"),
+    // For the root file system of the machines in which other kernels run.
+    ("cpio", "cpio"),
+    ("depmod", "kmod"),
 ];
 
-/// What firewalld is made of but for itself: see [`unpack_firewalld`].
+/// What firewalld is made of but for itself, of which only the files are wanted.
 const FIREWALLD_PACKAGES: &[&str] =
     &["python3-firewall", "python3-nftables", "python3-gi", "python3-dbus", "gir1.2-nm-1.0"];
 
@@ -101,26 +100,10 @@ fn install_packages() -> Result<()> {
         return Ok(());
     }
     eprintln!("tests:    installing {}", missing.join(", "));
-    Apt::default().install(&missing)?;
-    if firewalld.exists() { Ok(()) } else { unpack_firewalld(&firewalld) }
-}
-
-/// Puts the files of Debian's firewalld into a directory. Its package is not
-/// installed: the machine would have a firewall from then on.
-fn unpack_firewalld(into: &Path) -> Result<()> {
-    let partial = into.with_extension("partial");
-    fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
-    run(Command::new("apt-get").args(["-qq", "download", "firewalld"]).current_dir(&partial))?;
-    let entries =
-        fs::read_dir(&partial).with_context(|| format!("cannot read {}", partial.display()))?;
-    let package = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get has downloaded no package firewalld")?;
-    run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&partial))?;
-    fs::remove_file(&package)
-        .and_then(|()| fs::rename(&partial, into))
-        .with_context(|| format!("cannot create {}", into.display()))
+    let apt = Apt::default();
+    apt.install(&missing)?;
+    // Its package is not installed: the machine would have a firewall from then on.
+    if firewalld.exists() { Ok(()) } else { apt.unpack("firewalld", &firewalld) }
 }
 
 fn install(apt: &Apt) -> Result<Toolchain> {
@@ -248,73 +231,4 @@ fn remember(found: &Toolchain) -> Result<()> {
     fs::create_dir_all(tools_dir())
         .and_then(|()| fs::write(&file, text))
         .with_context(|| format!("cannot write {}", file.display()))
-}
-
-/// Debian's package manager. Its lists are brought up to date once, and only
-/// when something has to be looked up in them.
-#[derive(Default)]
-struct Apt {
-    updated: std::cell::OnceCell<()>,
-}
-
-impl Apt {
-    /// The version that apt would install; none where there is no apt.
-    fn candidate(&self, package: &str) -> Option<String> {
-        self.update();
-        let policy = output(Command::new("apt-cache").args(["policy", package])).ok()?;
-        parse_candidate(&String::from_utf8_lossy(&policy))
-    }
-
-    fn install(&self, packages: &[impl AsRef<str>]) -> Result<()> {
-        self.update();
-        // A conflicting package of the user's must stay: better fail and say so.
-        let fixed = ["install", "--yes", "--no-install-recommends", "--no-remove"];
-        let packages = packages.iter().map(AsRef::as_ref);
-        apt_get(fixed.into_iter().chain(packages), "installing packages")
-    }
-
-    fn update(&self) {
-        self.updated.get_or_init(|| {
-            const PURPOSE: &str = "updating the package lists";
-            if !is_command("apt-get") || root::require(PURPOSE).is_err() {
-                return;
-            }
-            eprintln!("apt:      updating the package lists");
-            // Old lists may do as well; if not, the installation fails and says why.
-            if let Err(error) = apt_get(["update"], PURPOSE) {
-                eprintln!("apt:      {error:#}");
-            }
-        });
-    }
-}
-
-/// Runs apt-get without its chatter, which is shown only if it fails.
-fn apt_get<'a>(args: impl IntoIterator<Item = &'a str>, purpose: &str) -> Result<()> {
-    let mut command = root::command("env", purpose)?;
-    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]).args(args);
-    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
-    if !output.status.success() {
-        let said = [output.stdout, output.stderr].concat();
-        bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&said).trim());
-    }
-    Ok(())
-}
-
-/// The candidate in what `apt-cache policy` prints.
-fn parse_candidate(policy: &str) -> Option<String> {
-    let candidate = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
-    (candidate != "(none)").then(|| candidate.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn candidate_of_known_and_unknown_packages() {
-        let policy = "rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1~deb12u2\n";
-        assert_eq!(parse_candidate(policy).as_deref(), Some("1.96.0+dfsg1-1~deb12u2"));
-        assert_eq!(parse_candidate("x:\n  Installed: (none)\n  Candidate: (none)\n"), None);
-        assert_eq!(parse_candidate(""), None);
-    }
 }

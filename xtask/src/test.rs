@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    fuzz,
+    fuzz, kernels,
     process::{self, cargo},
     root, setup,
 };
@@ -54,7 +54,11 @@ impl Test {
             return report.conclude(None);
         }
         if !self.native_only {
-            report.stage("setup", |_| setup::setup().and_then(|()| setup::setup_tests()));
+            report.stage("setup", |_| {
+                setup::setup()?;
+                setup::setup_tests()?;
+                if self.filter.is_none() { kernels::install() } else { Ok(()) }
+            });
         }
         report.stage("format", |_| process::run(cargo("fmt").args(["--all", "--", "--check"])));
         report.stage("clippy", |_| {
@@ -83,6 +87,14 @@ impl Test {
                 }
                 count_tests(root_tests(|_| {})?.args(filter), counts)
             });
+            if self.filter.is_none() {
+                report.stage("kernels", |counts| {
+                    if !built {
+                        bail!("there is no release build to test");
+                    }
+                    kernels::run_all(counts)
+                });
+            }
         }
 
         report.conclude(self.native_only.then_some("root tests"))
@@ -166,7 +178,7 @@ pub(crate) fn run_cargo_test(command: &mut Command) -> Result<Run> {
 }
 
 /// The line in which a test binary closes its run.
-fn parse_results(line: &str) -> Option<Counts> {
+pub(crate) fn parse_results(line: &str) -> Option<Counts> {
     let results = line.strip_prefix("test result: ")?;
     let words: Vec<_> = results.split_whitespace().collect();
     let count = |name: &str| {
@@ -177,13 +189,14 @@ fn parse_results(line: &str) -> Option<Counts> {
     Some(Counts { passed, failed, ignored, executions: 0 })
 }
 
+/// How many tests came out how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
-    passed: u32,
-    failed: u32,
-    ignored: u32,
+pub(crate) struct Counts {
+    pub(crate) passed: u32,
+    pub(crate) failed: u32,
+    pub(crate) ignored: u32,
     /// Inputs that fuzzers tried.
-    executions: u64,
+    pub(crate) executions: u64,
 }
 
 impl AddAssign for Counts {
