@@ -54,7 +54,8 @@ impl Default for Timeouts {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// [`ABI_VERSION`] of the datapath that made the maps.
+    /// [`ABI_VERSION`] of the datapath that made the maps. It stays the first field, in
+    /// all versions: by it others are known.
     pub abi_version: u32,
     /// Where in the `PUBLISH` array the live entries begin: 0 or half its
     /// size. A change writes the other half and then this word.

@@ -25,7 +25,7 @@ use netbpf_common::{
 };
 
 use super::{
-    Build, Datapath, Hook, LoadOptions, LogLevel, bpffs, map::Map, pins, probe, shape,
+    Build, Datapath, Hook, LoadOptions, LogLevel, abi, bpffs, map::Map, pins, probe, shape,
     upgrade::mark_generation,
 };
 use crate::error::{Context as _, Error, Result};
@@ -388,13 +388,7 @@ impl Datapath {
     /// Compares every map with its definition and the version with this netbpf's.
     pub(super) fn verify(&self, config: &Config) -> Result<()> {
         if config.abi_version != ABI_VERSION {
-            return Err(pins::other_version(
-                &self.pin_dir,
-                &format!(
-                    "its maps are of version {}, this netbpf's of version {ABI_VERSION}",
-                    config.abi_version
-                ),
-            ));
+            return Err(abi::refused(&self.pin_dir, config.abi_version));
         }
         shape::verify(&self.pin_dir, config)
     }

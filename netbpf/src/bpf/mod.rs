@@ -4,6 +4,7 @@
 //! below a directory that the caller names, and lives on without a process.
 //! Nothing in here knows of links, addresses or routes.
 
+mod abi;
 mod attach;
 mod bpffs;
 mod build;
@@ -38,6 +39,7 @@ use netbpf_common::{
 
 use crate::error::{Context as _, Result};
 
+pub use abi::check_layout;
 pub use attach::{Attachment, Hook, interface, is_attached, is_detached};
 pub use bpffs::{Cover, cover, has_bpffs, look_beneath, uncover};
 pub use build::Build;
@@ -73,6 +75,7 @@ impl Datapath {
         if !pin_dir.try_exists().context(format!("cannot look for {}", pin_dir.display()))? {
             return Ok(None);
         }
+        check_layout(pin_dir)?;
         let datapath = Self { pin_dir: pin_dir.to_owned() };
         datapath.verify(&datapath.config()?)?;
         Ok(Some(datapath))

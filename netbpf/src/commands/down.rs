@@ -112,9 +112,10 @@ impl Args {
         put_back_grace_periods();
         store.forget_earlier_boots()?;
         host.uncover()?;
-        let mut session = Session::open_to_remove(host)?;
         let networks = store.networks()?;
         let chosen = self.choose(&networks)?;
+        network::check_removable(&host, &networks, &chosen)?;
+        let mut session = Session::open_to_remove(host)?;
         if chosen.is_empty() {
             say(
                 globals,

@@ -48,7 +48,7 @@ use crate::{
 };
 
 pub(crate) use make::{make, nothing_to_do, open, prepare};
-pub(crate) use remove::remove;
+pub(crate) use remove::{check_removable, remove};
 pub(crate) use switch::switched;
 pub(crate) use upgrade::{Wanted, exchange, is_of_ebpf, steps as upgrade_steps, told};
 
@@ -222,6 +222,7 @@ impl Network {
                 let store = host.store.clone();
                 let _lock = store.lock()?;
                 host.uncover()?;
+                check_removable(&host, &store.networks()?, &[name.to_owned()])?;
                 let mut session = Session::open_to_remove(host)?;
                 remove(&mut session, name, &mut Log).await.map(drop)
             })

@@ -1,7 +1,36 @@
 //! From what there is to nothing.
 
-use super::Listener;
-use crate::{error::Result, plan, session::Session};
+use super::{Listener, is_of_ebpf};
+use crate::{
+    bpf::check_layout,
+    error::{Error, Result},
+    host::Host,
+    plan,
+    session::Session,
+    state::Recorded,
+};
+
+/// Refuses to take some networks away, but not all, where what moves their packets is
+/// another netbpf's: it would still have what belongs to them.
+///
+/// # Errors
+/// That, and why.
+pub(crate) fn check_removable(host: &Host, all: &[Recorded], going: &[String]) -> Result<()> {
+    let is_going =
+        |network: &Recorded| going.iter().any(|name| network.topology.name.as_str() == name);
+    let (goes, stays): (Vec<_>, Vec<_>) =
+        all.iter().filter(|network| is_of_ebpf(network)).partition(|network| is_going(network));
+    let Err(error) = check_layout(&host.pins) else { return Ok(()) };
+    match (goes.first(), stays.first()) {
+        (Some(goes), Some(stays)) => {
+            let (goes, stays) = (&goes.topology.name, &stays.topology.name);
+            Err(Error::failed(format!("the network {goes} cannot go while {stays} stays"))
+                .because(error)
+                .hint("use that netbpf for it; or take all away: netbpf down --all"))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Takes the network of that name away, whatever state it is in; false if there is none.
 /// The host's lock must be held.

@@ -2,7 +2,7 @@
 
 use super::Listener;
 use crate::{
-    bpf::{Build, Replaced, Standing, Upgrade},
+    bpf::{Build, Replaced, Standing, Upgrade, check_layout},
     datapath::Kind,
     error::Result,
     host::Host,
@@ -35,15 +35,23 @@ impl Wanted {
     }
 
     /// The steps to that, one run after the other.
-    fn runs(self, standing: &Standing) -> Vec<Run> {
+    ///
+    /// # Errors
+    /// They are of another layout. Who wants them whole is not told here, but when the
+    /// datapath is opened, and left alone until then.
+    fn runs(self, host: &Host, standing: &Standing) -> Result<Vec<Run>> {
         let mut runs = Vec::new();
+        match check_layout(&host.pins) {
+            Err(_) if self == Self::Whole => return Ok(runs),
+            checked => checked?,
+        }
         if standing.is_interrupted {
             runs.push((plan::finish_upgrade(standing), true));
         }
         if self == Self::Anew || (self == Self::Own && !standing.is_own()) {
             runs.push((plan::upgrade(standing), false));
         }
-        runs
+        Ok(runs)
     }
 }
 
@@ -64,7 +72,8 @@ pub(crate) struct Exchanged {
 /// It cannot be told what there is.
 pub(crate) fn steps(host: &Host, wanted: Wanted) -> Result<Vec<Step>> {
     let standing = Upgrade::of(&host.pins).look()?;
-    let runs = standing.map(|standing| wanted.runs(&standing)).unwrap_or_default();
+    let runs = standing.map(|standing| wanted.runs(host, &standing)).transpose()?;
+    let runs = runs.unwrap_or_default();
     Ok(runs.into_iter().flat_map(|(steps, _)| steps).collect())
 }
 
@@ -81,11 +90,11 @@ pub(crate) async fn exchange(
     let upgrade = Upgrade::of(&host.pins);
     let Some(standing) = upgrade.look()? else { return Ok(done) };
     upgrade.discard()?;
-    let runs = wanted.runs(&standing);
     let networks = host.store.networks()?;
     let Some(network) = networks.iter().find(|network| is_of_ebpf(network)) else {
         return Ok(done);
     };
+    let runs = wanted.runs(host, &standing)?;
     if runs.is_empty() {
         return Ok(done);
     }
