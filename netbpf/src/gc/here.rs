@@ -11,7 +11,7 @@ use crate::{
     host::Host,
     net::{
         Link,
-        ctnetlink::reflection,
+        ctnetlink::bridge_table,
         netns::{self, Named},
         sysctl,
     },
@@ -62,9 +62,8 @@ pub(super) async fn find(session: &Session) -> Result<Vec<Orphan>> {
     };
     let chains = chains.into_iter().filter(|(_, name)| of_none(name));
     orphans.extend(chains.map(|(table, name)| Orphan::Chain { table, name }));
-    let bridges = reflection::bridges().into_iter();
-    let bridges = bridges.filter(|bridge| !known.contains(bridge.as_str()));
-    orphans.extend(bridges.map(Orphan::BridgeTable));
+    let bridges = observed.networks.iter().map(|network| &network.topology.name);
+    orphans.extend(bridge_table::of_others(bridges).into_iter().map(Orphan::BridgeTable));
     if observed.networks.is_empty() {
         orphans.extend(observed.switched.iter().copied().map(Orphan::Sysctl));
     }
@@ -139,7 +138,7 @@ pub(super) async fn remove(orphan: &Orphan, session: &mut Session, host: &Host) 
             let rules = TableRules::chain(*table, name.clone());
             session.datapaths().iptables.clear(&rules)
         }
-        Orphan::BridgeTable(bridge) => reflection::clear(bridge),
+        Orphan::BridgeTable(table) => bridge_table::clear(table),
         Orphan::Sysctl(switch) => {
             if let Some(before) = host.store.kept_sysctls()?.get(switch) {
                 sysctl::restore(before)?;

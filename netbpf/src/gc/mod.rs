@@ -13,7 +13,6 @@ use crate::{
     host::Host,
     net::{NetnsId, sysctl::Switch},
     session::Session,
-    topology::LinkName,
 };
 
 /// Something that belongs to no network that is known.
@@ -47,7 +46,7 @@ pub enum Orphan {
         name: String,
     },
     /// A table of `nf_tables` of a bridge.
-    BridgeTable(LinkName),
+    BridgeTable(String),
     /// A sysctl that is to be put back.
     Sysctl(Switch),
     /// What is in the datapath of the networks that there are.
@@ -65,7 +64,7 @@ impl fmt::Display for Orphan {
             Self::Pins(dir) => write!(f, "programs and maps in {}", dir.display()),
             Self::State(dir) => write!(f, "state in {}", dir.display()),
             Self::Chain { table, name } => write!(f, "chain {name} of table {}", table.name()),
-            Self::BridgeTable(bridge) => write!(f, "rules of the bridge {bridge}"),
+            Self::BridgeTable(table) => write!(f, "table bridge {table}"),
             Self::Sysctl(switch) => write!(f, "{switch}, switched on"),
             Self::Stray(stray) => write!(f, "{stray}"),
             Self::Published => f.write_str("published ports of no network"),

@@ -73,9 +73,9 @@ impl Apart {
     }
 }
 
-/// The table of a bridge.
-fn table(bridge: &LinkName) -> String {
-    format!("NETBPF-{bridge}-apart")
+/// The name of a bridge's table.
+pub(super) fn table(bridge: &LinkName) -> String {
+    format!("{}{bridge}-apart", bridge_table::PREFIX)
 }
 
 /// The chains by which those of the bridges say so that do.
@@ -106,6 +106,5 @@ pub fn set(bridge: &LinkName, apart: &Apart) -> Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn clear(bridge: &LinkName) -> Result<()> {
-    let table = table(bridge);
-    bridge_table::remove(&table).context(format!("cannot delete the table bridge {table}"))
+    bridge_table::clear(&table(bridge))
 }

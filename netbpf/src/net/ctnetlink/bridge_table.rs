@@ -1,7 +1,7 @@
 //! Tables of `nf_tables` with one chain, which judges what a bridge forwards from port to
 //! port.
 
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NetlinkPayload};
 use netlink_packet_netfilter::{
@@ -19,9 +19,14 @@ use nix::{
     sys::socket::{setsockopt, sockopt},
 };
 
-use super::{NFTABLES, Netfilter};
-use crate::topology::LinkName;
+use super::{NFTABLES, Netfilter, apart, reflection};
+use crate::{
+    error::{Context as _, Result},
+    topology::LinkName,
+};
 
+/// What the names of netbpf's own tables begin with.
+pub(super) const PREFIX: &str = "NETBPF-";
 /// `NFT_PAYLOAD_LL_HEADER`; its first six bytes are the destination's MAC.
 const LINK_LAYER: u32 = 0;
 /// `IFNAMSIZ`: names are compared with the zeros behind them.
@@ -170,6 +175,24 @@ pub(super) fn chains() -> io::Result<Vec<(String, String)>> {
         all.extend(table.zip(name));
     })?;
     Ok(all)
+}
+
+/// The names of netbpf's own tables of other bridges than these, whether there are the
+/// bridges or not.
+#[must_use]
+pub fn of_others<'a>(bridges: impl Iterator<Item = &'a LinkName>) -> BTreeSet<String> {
+    let known = bridges.flat_map(|bridge| [reflection::table(bridge), apart::table(bridge)]);
+    let known: BTreeSet<String> = known.collect();
+    let tables = chains().unwrap_or_default().into_iter().map(|(table, _)| table);
+    tables.filter(|table| table.starts_with(PREFIX) && !known.contains(table)).collect()
+}
+
+/// Removes one of netbpf's own tables. One that is gone is no error.
+///
+/// # Errors
+/// The kernel's.
+pub fn clear(table: &str) -> Result<()> {
+    remove(table).context(format!("cannot delete the table bridge {table}"))
 }
 
 fn named(table: &str) -> TableMessage {

@@ -2,7 +2,7 @@
 //! tracked connections, and the tables of `nf_tables`.
 
 pub mod apart;
-mod bridge_table;
+pub mod bridge_table;
 mod connection;
 mod conntrack;
 pub mod reflection;

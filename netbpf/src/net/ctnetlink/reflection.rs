@@ -14,9 +14,9 @@ use crate::{
 /// The chain, and its priority.
 const CHAIN: (&str, u32) = ("forward", 0);
 
-/// The table of a bridge.
-fn table(bridge: &LinkName) -> String {
-    format!("NETBPF-{bridge}")
+/// The name of a bridge's table.
+pub(super) fn table(bridge: &LinkName) -> String {
+    format!("{}{bridge}", bridge_table::PREFIX)
 }
 
 /// Those of the bridges that drop what they would reflect.
@@ -24,14 +24,6 @@ pub fn dropping<'a>(bridges: impl Iterator<Item = &'a LinkName>) -> BTreeSet<Lin
     let chains = bridge_table::chains().unwrap_or_default();
     let is_there = |bridge: &&LinkName| chains.iter().any(|(of, _)| *of == table(bridge));
     bridges.filter(is_there).cloned().collect()
-}
-
-/// The bridges that there are such tables of, whether there are the bridges or not.
-#[must_use]
-pub fn bridges() -> Vec<LinkName> {
-    let names = tables().unwrap_or_default();
-    let bridges = names.iter().filter_map(|name| name.strip_prefix("NETBPF-"));
-    bridges.filter_map(|name| LinkName::existing(name).ok()).collect()
 }
 
 /// Has a bridge drop what it would send back by one of the ports that it came by,
@@ -56,6 +48,5 @@ pub fn drop_reflected<'a>(
 /// # Errors
 /// The kernel's.
 pub fn clear(bridge: &LinkName) -> Result<()> {
-    let table = table(bridge);
-    bridge_table::remove(&table).context(format!("cannot delete the table bridge {table}"))
+    bridge_table::clear(&table(bridge))
 }
