@@ -40,6 +40,7 @@ pub mod recipe;
 pub mod reference;
 mod sandbox;
 pub mod traffic;
+pub mod truth;
 mod views;
 pub mod wait;
 mod wire;

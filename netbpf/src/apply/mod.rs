@@ -182,7 +182,10 @@ impl Apply<'_> {
     async fn run_all(&mut self, steps: &[Step], fault: Fault) -> Vec<Error> {
         let mut errors = Vec::new();
         for (n, step) in (1..).zip(steps) {
-            if matches!(step, Step::Forget { .. }) && !errors.is_empty() {
+            // Whatever may be left is remembered: that it is the network's, and which
+            // tables there were before it.
+            let forgets = matches!(step, Step::Forget { .. } | Step::TidyTables);
+            if forgets && !errors.is_empty() {
                 continue;
             }
             self.progress.step(n, steps.len(), step);
