@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::{
     commands::{
-        bench, check, down, exec, gc, generate, logs, maps, ns, plan, publish, sandboxed, status,
-        switch, up, upgrade, uplink, verify,
+        bench, check, doctor, down, exec, gc, generate, logs, maps, ns, plan, publish, sandboxed,
+        status, switch, up, upgrade, uplink, verify,
     },
     error::{Error, Result},
     host::{self, Host},
@@ -139,6 +139,8 @@ pub enum Verb {
     Upgrade(upgrade::Args),
     /// Show networks and whether every piece that should exist does
     Status(status::Args),
+    /// Find out whether `up` would work here, and what would be better otherwise
+    Doctor(doctor::Args),
     /// Find what was changed of networks by hand, or by others
     Check(check::Args),
     /// Remove what networks have left that are not known any more
@@ -159,9 +161,9 @@ pub enum Verb {
 }
 
 /// Names of the verbs that act somewhere.
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 16] = [
     "up", "plan", "down", "ns", "publish", "uplink", "switch", "upgrade", "status", "check", "gc",
-    "exec", "maps", "logs", "verify",
+    "doctor", "exec", "maps", "logs", "verify",
 ];
 
 impl Verb {
@@ -178,6 +180,7 @@ impl Verb {
             Self::Switch(_) => "switch",
             Self::Upgrade(_) => "upgrade",
             Self::Check(_) => "check",
+            Self::Doctor(_) => "doctor",
             Self::Gc(_) => "gc",
             Self::Exec(_) => "exec",
             Self::Maps(_) => "maps",
@@ -211,6 +214,7 @@ impl Verb {
             Self::Upgrade(args) => args.run(globals),
             Self::Status(args) => args.run(globals),
             Self::Check(args) => args.run(globals),
+            Self::Doctor(args) => args.run(globals),
             Self::Gc(args) => args.run(globals),
             Self::Exec(args) => args.run(globals),
             Self::Maps(args) => args.run(&subject("maps")?, globals.style()),

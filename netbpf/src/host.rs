@@ -20,7 +20,7 @@ pub(crate) const RUN: &str = "/run/netbpf";
 pub(crate) const PINS: &str = "/sys/fs/bpf/netbpf";
 
 /// Bits of `CapEff` in `/proc/self/status` that netbpf needs, and their names.
-const CAPABILITIES: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
+pub(crate) const CAPABILITIES: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
 
 /// A host.
 #[derive(Clone, Debug)]
@@ -100,18 +100,26 @@ impl Host {
     }
 }
 
+/// The effective capabilities of this process, a bit each.
+///
+/// # Errors
+/// The kernel does not tell.
+pub(crate) fn effective_capabilities() -> Result<u64> {
+    let path = "/proc/self/status";
+    let status = fs::read_to_string(path).context(format!("cannot read {path}"))?;
+    Ok(status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .unwrap_or_default())
+}
+
 /// Checks that this process may do what `verb` needs.
 ///
 /// # Errors
 /// It may not.
 pub fn require_privileges(verb: &str) -> Result<()> {
-    let path = "/proc/self/status";
-    let status = fs::read_to_string(path).context(format!("cannot read {path}"))?;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
-        .unwrap_or_default();
+    let effective = effective_capabilities()?;
     match CAPABILITIES.iter().find(|(bit, _)| effective >> bit & 1 == 0) {
         None => Ok(()),
         Some((_, lacking)) => Err(Error::failed(format!("netbpf {verb} needs to be run as root"))

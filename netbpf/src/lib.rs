@@ -12,6 +12,7 @@ pub mod bpf;
 pub mod cli;
 pub mod commands;
 pub mod datapath;
+pub mod doctor;
 pub mod drift;
 pub mod error;
 pub mod firewall;

@@ -25,6 +25,7 @@ pub mod drift;
 pub mod ethtool;
 mod far;
 pub mod firewall;
+pub mod foreign;
 mod fragment;
 mod host;
 mod kernel_log;

@@ -41,6 +41,8 @@ fn what_a_lost_record_told_of_is_removed() {
         assert_eq!(gc(&host, "--dry-run"), [""; 0], "{datapath}: all is known");
         host.netns().ip("netns add mine");
         host.netns().ip("link add netbpf1 type bridge");
+        host.netns().ip("netns add adopted");
+        host.netbpf("ns add adopted").ok();
         host.sandbox().run(|| fs::remove_dir_all("/run/netbpf")).expect("state");
         host.netbpf("up --uplink up0 --namespaces 2").exits(2);
         let everything = host.listing();
@@ -54,6 +56,7 @@ fn what_a_lost_record_told_of_is_removed() {
         ] {
             assert!(would.iter().any(|other| other == one), "{one}: {would:#?}");
         }
+        assert!(!would.iter().any(|one| one == "namespace adopted"), "{would:#?}");
         let its =
             if datapath == "ebpf" { "programs and maps in " } else { "chain NETBPF-netbpf0-" };
         assert!(would.iter().any(|one| one.starts_with(its)), "{would:#?}");
@@ -66,6 +69,7 @@ fn what_a_lost_record_told_of_is_removed() {
         finish(host.netns().command("nft").args(["flush", "ruleset"])).ok();
         // Others' are others'.
         host.netns().ip("netns del mine");
+        host.netns().ip("netns del adopted");
         host.netns().ip("link del netbpf1");
         host.assert_as_before();
     }

@@ -3,6 +3,7 @@
 pub mod bench;
 mod change;
 pub mod check;
+pub mod doctor;
 pub mod down;
 pub mod exec;
 pub mod gc;

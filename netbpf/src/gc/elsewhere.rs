@@ -17,6 +17,7 @@ use crate::{
     },
     session::Session,
     state::Store,
+    topology::NamespaceName,
 };
 
 /// What there is of a host.
@@ -65,7 +66,15 @@ pub(super) async fn find(session: &Session) -> Result<Vec<Orphan>> {
 async fn namespaces(store: &Store, session: &Session) -> Result<Vec<Orphan>> {
     let mut orphans = Vec::new();
     for network in store.networks()? {
-        for (name, noted) in &network.journal.namespaces {
+        // Of one that was adopted the name is netbpf's only if it had another.
+        let is_others = |name: &NamespaceName| {
+            let mut all = network.topology.all_endpoints();
+            all.any(|one| {
+                one.namespace == *name && one.adopted.as_ref().is_some_and(|it| it.from.is_none())
+            })
+        };
+        let own = network.journal.namespaces.iter().filter(|(name, _)| !is_others(name));
+        for (name, noted) in own {
             let name = name.as_str();
             let id = match netns::look_up(name)? {
                 Named::File if netns::is_empty(name) => None,

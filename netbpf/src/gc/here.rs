@@ -18,7 +18,7 @@ use crate::{
     observe::Observed,
     plan::publish_entries,
     session::Session,
-    topology::mac,
+    topology::{ADOPTED_METRIC, mac},
 };
 
 /// What the names of chains and tables begin with.
@@ -90,16 +90,23 @@ fn made_for(link: &Link) -> Option<Made<'_>> {
 }
 
 /// The namespace of that name, if the other end of the veth is in it, with the address that
-/// the veth's MAC tells: netbpf makes each namespace that it connects.
+/// the veth's MAC tells, and the default route by it is that of a namespace that netbpf has
+/// made: one that it has adopted has another metric, and is its owner's.
 async fn namespace(name: &str, port: &Link, session: &Session) -> Result<Option<Orphan>> {
     let Named::Namespace(file) = netns::look_up(name)? else { return Ok(None) };
     let entered = session.worker().enter(file).await?;
     let links = entered.netlink.links().await?;
     let addresses = entered.netlink.addresses().await?;
+    let routes = entered.netlink.routes().await?;
+    let is_made = |link: &Link| {
+        let mut own = routes.iter().filter(|route| route.ifindex == Some(link.index));
+        own.any(|route| route.is_default() && route.metric != ADOPTED_METRIC)
+    };
     let is_other_end = |link: &Link| {
         let mut own = addresses.iter().filter(|address| address.ifindex == link.index);
         link.peer.is_some()
             && link.is_peer_of(port)
+            && is_made(link)
             && own.any(|address| port.mac == Some(mac::host_side(address.addr)))
     };
     let id = Some(entered.id);

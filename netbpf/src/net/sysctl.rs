@@ -150,6 +150,17 @@ pub fn judges_bridged() -> bool {
         .is_ok_and(|value| value.trim() != "0")
 }
 
+/// Whether the stack drops what comes by an interface if the way back is by another one
+/// (`rp_filter`, strict: RFC 3704 section 2.2). The kernel takes the greater of two values.
+///
+/// # Errors
+/// It cannot be read.
+pub fn filters_reverse_path(interface: &str) -> Result<bool> {
+    let all = get("conf/all/rp_filter")?;
+    let own = get(&format!("conf/{interface}/rp_filter"))?;
+    Ok(all.max(own) == "1")
+}
+
 /// Puts sysctls back to what they were, in the given order. Those of devices
 /// that are gone are no error.
 ///
