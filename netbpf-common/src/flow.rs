@@ -5,7 +5,7 @@
 //! and go together; each is 64 bytes, so that an entry of the kernel's hash
 //! table (48 bytes of header, 16 of key) is two cache lines.
 
-use crate::{EndpointId, Ipv4, MacAddr, Port, Ticks, Timeouts, Tuple, proto};
+use crate::{EndpointId, Ipv4, MacAddr, Port, Tally, Ticks, Timeouts, Tuple, proto};
 
 /// What a packet's addresses and ports become.
 #[repr(C)]
@@ -198,10 +198,8 @@ pub struct Flow {
     pub addr_delta: u16,
     /// The same of the ports.
     pub port_delta: u16,
-    /// Packets translated.
-    pub packets: u64,
-    /// Bytes of them, without link-layer headers.
-    pub bytes: u64,
+    /// Packets translated, and bytes of them without link-layer headers.
+    pub tally: Tally,
     /// When the flow was made.
     pub created: Ticks,
     /// When a packet in this direction was last seen.

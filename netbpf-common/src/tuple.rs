@@ -47,6 +47,19 @@ pub struct Tuple {
 const _: () = assert!(size_of::<Tuple>() == 16 && align_of::<Tuple>() == 4);
 
 impl Tuple {
+    /// The tuple's bytes as words, as the CPU loads them.
+    #[must_use]
+    #[inline(always)]
+    pub const fn words(&self) -> [u32; 4] {
+        let ([a, b], [c, d]) = (self.sport.bytes(), self.dport.bytes());
+        [
+            self.saddr.to_be(),
+            self.daddr.to_be(),
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([self.proto, self.from_host, self.pad[0], self.pad[1]]),
+        ]
+    }
+
     /// The tuple of an answer to this packet.
     #[must_use]
     #[inline(always)]

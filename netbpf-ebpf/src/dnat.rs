@@ -30,6 +30,8 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     id: &mut EndpointId,
 ) -> Result<Forward, Stop> {
     let packet = what.packet();
+    // Asked first: between a look-up and the use of what is found, a call would cost more.
+    let now = seam.env.now();
     let mut entry = lookup(seam, &packet.tuple).ok_or(Stop::NeedsFlow)?;
     let flow = entry.get();
     // A tuple that only packets from inside carry: somebody outside pretends.
@@ -45,7 +47,6 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
         return Err(Stop::Rare);
     }
     deliverable(seam, packet, &endpoint)?;
-    let now = seam.env.now();
     if !what.is_error() {
         flow::track(seam, &mut entry, &flow, packet, now);
     }
@@ -110,7 +111,11 @@ pub(crate) fn lookup<S: Skb, T: Tables, E>(
     seam: &mut Seam<S, T, E>,
     tuple: &Tuple,
 ) -> Option<T::Flow> {
-    if seam.skb.is_from_host() { lookup_from_host(seam, tuple) } else { seam.tables.flow(tuple) }
+    if seam.skb.is_from_host() {
+        lookup_from_host(seam, tuple)
+    } else {
+        seam.tables.flow(&T::key(tuple))
+    }
 }
 
 /// What the host sends has flows of its own, and answers those of namespaces that
@@ -137,7 +142,7 @@ fn deliverable<S: Skb, T, E>(
         return Err(DropReason::TtlExceeded.into());
     }
     // From the host itself, whose loopback device takes 64 KiB, it goes in whole.
-    if packet.wire_len <= endpoint.mtu || seam.skb.ifindex() == Flow::LOOPBACK {
+    if !packet.is_longer_than(&seam.skb, endpoint.mtu) || seam.skb.ifindex() == Flow::LOOPBACK {
         return Ok(());
     }
     if packet.header.may_be_fragmented() {

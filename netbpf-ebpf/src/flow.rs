@@ -7,7 +7,7 @@
 
 use netbpf_common::{
     DropReason, Endpoint, EndpointId, Flow, FlowKind, FlowState, FlowVisit, Ipv4, MacAddr,
-    PortOwner, Seen, Ticks, Translation, Tuple, proto,
+    PortOwner, Seen, Tally, Ticks, Translation, Tuple, proto,
 };
 
 use crate::{
@@ -53,8 +53,7 @@ impl NewFlow {
             translated,
             addr_delta: checksum::addresses_delta(key, &translated),
             port_delta: checksum::ports_delta(key, &translated),
-            packets: 0,
-            bytes: 0,
+            tally: Tally::default(),
             created: self.now,
             last_seen: self.now,
             endpoint: self.endpoint,
@@ -195,11 +194,12 @@ pub fn track<S, T: Tables, E>(
     entry.touch(now, packet.len);
     let mut seen = Seen(flow.seen.0 | Seen::ANY);
     if packet.tuple.proto == proto::TCP {
-        let tcp = &packet.tcp;
+        // A copy for what is rare: the packet itself has no address, and is in registers.
+        let tcp = packet.tcp;
         if tcp.flags & (flag::SYN | flag::FIN | flag::RST) != 0 {
-            seen = track_turn(seam, entry, tcp);
+            seen = track_turn(seam, entry, &tcp);
         } else if tcp.flags & flag::ACK != 0 {
-            seen = track_ack(entry, flow, tcp);
+            seen = track_ack(entry, flow, &tcp);
         }
     }
     if seen != flow.seen {

@@ -111,13 +111,14 @@ pub fn check_way_out<S: Skb, T: Tables, E: Env>(
     id: EndpointId,
 ) -> Result<(), DropReason> {
     let endpoint = seam.tables.endpoint(id).ok_or(DropReason::EndpointGone)?;
-    let (Some(eth), Some(header)) = (Eth::load(&seam.skb), Header::load(&seam.skb)) else {
-        return Ok(());
-    };
     // Nothing but that is the stack's to forward.
-    if eth.dst != endpoint.gateway_mac || eth.ethertype != eth::IPV4 {
+    let is_routed = |eth: &Eth| eth.dst == endpoint.gateway_mac && eth.ethertype == eth::IPV4;
+    if !Eth::load(&seam.skb).is_some_and(|eth| is_routed(&eth)) {
         return Ok(());
     }
+    let Some(header) = Header::load(&seam.skb) else {
+        return Ok(());
+    };
     // (What has no hop left is not forwarded, and the stack says so.)
     let is_apart = endpoint.is_isolated() && header.ttl > 1;
     if is_apart && !l2::may_be_routed(seam, id, &endpoint, &header) {

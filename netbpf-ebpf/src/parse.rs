@@ -27,9 +27,30 @@ pub struct Packet {
     pub may_open: bool,
     /// Length of the IP packet in bytes: of the whole train, if it is a GSO one.
     pub len: u32,
-    /// Length of the longest IP packet that goes on the wire: less than `len`
-    /// for a GSO frame.
-    pub wire_len: u32,
+    /// Length of the headers that each packet of a GSO train will have, its own payload
+    /// behind them.
+    pub headers_len: u32,
+}
+
+impl Packet {
+    /// Whether the longest IP packet that goes on the wire is longer than `mtu`.
+    #[inline(always)]
+    pub fn is_longer_than(&self, skb: &impl Skb, mtu: u32) -> bool {
+        is_longer_than(skb, self.len, self.headers_len, mtu)
+    }
+}
+
+/// Whether the longest IP packet that goes on the wire of one of `len` bytes is longer than
+/// `mtu`: of a GSO train that is what it is cut into, each piece behind `headers_len` bytes.
+/// (What is short enough is not asked whether it is a train: that is told behind the
+/// packet's bytes.)
+#[inline(always)]
+pub fn is_longer_than(skb: &impl Skb, len: u32, headers_len: u32, mtu: u32) -> bool {
+    len > mtu
+        && match skb.gso_size() {
+            0 => true,
+            payload => headers_len + payload > mtu,
+        }
 }
 
 /// A packet, and how its bytes are to be changed.
@@ -170,12 +191,8 @@ pub fn packet(skb: &impl Skb, header: Header) -> Result<Parsed, DropReason> {
     if len < headers_len {
         return Err(DropReason::Truncated);
     }
-    let wire_len = match skb.gso_size() {
-        0 => len,
-        payload => headers_len + payload,
-    };
     let tuple = tuple(&header, sport, dport);
-    Ok(Parsed::Packet(Packet { tuple, header, tcp, may_open, len, wire_len }))
+    Ok(Parsed::Packet(Packet { tuple, header, tcp, may_open, len, headers_len }))
 }
 
 /// The packet, or if it is not given, the one that there is, read anew.

@@ -77,10 +77,10 @@ pub fn ip_header(skb: &mut impl Skb, header: &Header, flow: &Flow, ttl: u8) -> O
         u16::from_ne_bytes([ttl, header.proto]),
     );
     let check = checksum::apply(header.check, ttl_delta + u32::from(flow.addr_delta));
-    skb.store_u8(ipv4::TTL_AND_PROTO, ttl)?;
-    skb.store_u16(ipv4::CHECK, check)?;
-    skb.store_u32(ipv4::SOURCE, flow.translated.saddr.to_be())?;
-    skb.store_u32(ipv4::DESTINATION, flow.translated.daddr.to_be())
+    let [first, second] = check.to_ne_bytes();
+    let (saddr, daddr) = (flow.translated.saddr.to_be(), flow.translated.daddr.to_be());
+    let ttl_to_check = u32::from_ne_bytes([ttl, header.proto, first, second]);
+    skb.store_words(ipv4::TTL_AND_PROTO, [ttl_to_check, saddr, daddr])
 }
 
 #[inline(always)]
@@ -88,15 +88,14 @@ fn ports(skb: &mut impl Skb, packet: &Packet, flow: &Flow) -> Option<()> {
     if flow.port_delta == 0 {
         return Some(());
     }
-    let (sport, dport) = (flow.translated.sport.to_be(), flow.translated.dport.to_be());
+    let (sport, dport) = (flow.translated.sport, flow.translated.dport);
     if packet.tuple.proto != proto::ICMP {
-        skb.store_u16(l4::SOURCE_PORT, sport)?;
-        return skb.store_u16(l4::DESTINATION_PORT, dport);
+        return l4::store_ports(skb, sport, dport);
     }
     let check = icmp_check(skb.load_u16(l4::OFFSET + icmp::CHECK)?, flow);
     skb.store_u16(l4::OFFSET + icmp::CHECK, check)?;
     // One of the two ports is the identifier, the other is 0.
-    skb.store_u16(l4::OFFSET + icmp::ID, sport | dport)
+    skb.store_u16(l4::OFFSET + icmp::ID, sport.to_be() | dport.to_be())
 }
 
 #[inline(always)]

@@ -1,10 +1,9 @@
 //! The way out of a flow, and how a new one is noticed.
 
-use netbpf_common::{DropReason, Flow, Ipv4, Tuple};
+use netbpf_common::{DropReason, EndpointId, Flow, Ipv4, Tuple};
 
 use crate::{
-    Stop, flow,
-    parse::Packet,
+    Stop, flow, parse,
     seam::{Env, FlowEntry, Route, Seam, Skb, Tables},
 };
 
@@ -63,16 +62,18 @@ pub fn is_narrow<S, T: Tables, E>(seam: &Seam<S, T, E>, way: &Route) -> bool {
 ///
 /// Not inlined, as it is rare.
 #[inline(never)]
-pub fn is_too_narrow<S, T: Tables, E: Env>(
+pub fn is_too_narrow<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
-    flow: &Flow,
-    packet: &Packet,
+    id: EndpointId,
+    tuple: &Tuple,
+    len: u32,
+    headers_len: u32,
 ) -> bool {
-    let Some(endpoint) = seam.tables.endpoint(flow.endpoint) else {
+    let Some(endpoint) = seam.tables.endpoint(id) else {
         return false;
     };
-    let mtu = seam.env.route(endpoint.bridge_ifindex, &packet.tuple).mtu;
-    mtu != 0 && packet.wire_len > mtu
+    let mtu = seam.env.route(endpoint.bridge_ifindex, tuple).mtu;
+    mtu != 0 && parse::is_longer_than(&seam.skb, len, headers_len, mtu)
 }
 
 /// Whether the address is one of the host's.

@@ -66,12 +66,12 @@ pub trait Skb {
     fn load_u16(&self, offset: usize) -> Option<u16>;
     /// The four bytes at `offset` as the CPU loads them.
     fn load_u32(&self, offset: usize) -> Option<u32>;
-    /// Overwrites the byte at `offset`; `None` if the frame ends before.
-    fn store_u8(&mut self, offset: usize, value: u8) -> Option<()>;
+    /// The words of four bytes from `offset` on: one look at where the frame ends.
+    fn load_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]>;
     /// Overwrites the two bytes at `offset`, the inverse of [`Skb::load_u16`].
     fn store_u16(&mut self, offset: usize, value: u16) -> Option<()>;
-    /// Overwrites the four bytes at `offset`, the inverse of [`Skb::load_u32`].
-    fn store_u32(&mut self, offset: usize, value: u32) -> Option<()>;
+    /// Overwrites the words from `offset` on, the inverse of [`Skb::load_words`].
+    fn store_words<const N: usize>(&mut self, offset: usize, words: [u32; N]) -> Option<()>;
     /// The bytes at any offset, or `None` if the frame ends before.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
     /// Overwrites the bytes at any offset; `None` if the frame ends before.
@@ -245,6 +245,12 @@ pub trait Tables {
 
     /// The flow table's entry for a tuple.
     fn flow(&mut self, key: &Tuple) -> Option<Self::Flow>;
+    /// A copy of a tuple that is quick to look up: for the path of every packet.
+    #[inline(always)]
+    #[must_use]
+    fn key(tuple: &Tuple) -> Tuple {
+        *tuple
+    }
     /// Inserts an entry unless the key is there.
     ///
     /// # Errors

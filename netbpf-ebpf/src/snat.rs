@@ -38,7 +38,10 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
             BackIn::Host => {}
         }
     }
-    let mut entry = seam.tables.flow(&packet.tuple).ok_or(Stop::NeedsFlow)?;
+    // Asked first: between a look-up and the use of what is found, a call would cost more.
+    let now = seam.env.now();
+    let key = T::key(&packet.tuple);
+    let mut entry = seam.tables.flow(&key).ok_or(Stop::NeedsFlow)?;
     let flow = entry.get();
     // A tuple that only packets from outside carry: not a flow of ours.
     if flow.kind.is_to_endpoint() {
@@ -47,7 +50,6 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     if flow.endpoint != id {
         return Err(DropReason::SourceAddress.into());
     }
-    let now = seam.env.now();
     if flow.route_epoch != Flow::epoch(now) && !what.is_error() {
         return Err(Stop::NeedsRoute);
     }
@@ -58,8 +60,10 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
     let hop = next_hop::find(seam, &flow, now);
     // The stack fragments it or answers with "fragmentation needed", or resolves the
     // next hop.
-    let is_too_large = packet.wire_len > hop.mtu
-        || flow.kind.is_narrow() && route::is_too_narrow(seam, &flow, packet);
+    let is_too_large = packet.is_longer_than(&seam.skb, hop.mtu)
+        || flow.kind.is_narrow()
+            // (The packet itself has no address, and is in registers.)
+            && route::is_too_narrow(seam, flow.endpoint, &key, packet.len, packet.headers_len);
     if is_too_large {
         return Ok(Forward::PASS);
     }
@@ -146,7 +150,8 @@ pub(crate) fn plan<S: Skb, T: Tables, E: Env>(
     new: &mut NewFlow,
 ) -> Result<(), Stop> {
     let endpoint = seam.tables.endpoint(id).ok_or(DropReason::EndpointGone)?;
-    let Packet { tuple, may_open, wire_len, .. } = parse::given_or_read(&seam.skb, packet)?;
+    let packet = parse::given_or_read(&seam.skb, packet)?;
+    let Packet { tuple, may_open, .. } = packet;
     if is_stacks(seam, &endpoint, &tuple) {
         return Err(Stop::ToStack);
     }
@@ -165,7 +170,7 @@ pub(crate) fn plan<S: Skb, T: Tables, E: Env>(
         if !may_open {
             return Err(DropReason::NoFlow.into());
         }
-        if wire_len > mtu && seam.skb.ifindex() != way.ifindex {
+        if packet.is_longer_than(&seam.skb, mtu) && seam.skb.ifindex() != way.ifindex {
             return Err(Stop::ToStack);
         }
         if way.source == Ipv4::ANY { uplink.addr } else { way.source }

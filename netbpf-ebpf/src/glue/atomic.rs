@@ -24,30 +24,30 @@ pub(crate) unsafe fn add(counter: *mut u64, delta: u64) {
     }
 }
 
-/// Adds 1 to `*counter` as one step for all CPUs; what it was before.
+/// Adds `delta` to `*counter` as one step for all CPUs; what it was before.
 ///
 /// # Safety
 /// As [`add`].
 #[inline(always)]
-pub(crate) unsafe fn next(counter: *mut u64) -> u64 {
+pub(crate) unsafe fn fetch_add(counter: *mut u64, delta: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     {
-        let mut one: u64 = 1;
+        let mut value = delta;
         // SAFETY: the instruction writes the eight bytes that the caller vouches for.
         unsafe {
             core::arch::asm!(
-                "{one} = atomic_fetch_add((u64 *)({counter} + 0), {one})",
+                "{value} = atomic_fetch_add((u64 *)({counter} + 0), {value})",
                 counter = in(reg) counter,
-                one = inout(reg) one,
+                value = inout(reg) value,
             );
         }
-        one
+        value
     }
     #[cfg(not(target_arch = "bpf"))]
     // SAFETY: as above.
     unsafe {
         let before = *counter;
-        *counter = before.wrapping_add(1);
+        *counter = before.wrapping_add(delta);
         before
     }
 }

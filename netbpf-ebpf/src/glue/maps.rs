@@ -21,8 +21,8 @@ use aya_ebpf::{
 use netbpf_common::{
     AllowedPair, BridgePort, Config, Counter, Counters, DropReason, Endpoint, EndpointId,
     ErrorCount, FdbEntry, Flow, FlowKind, FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4,
-    LearnCount, MacAddr, NextHop, Port, PortOwner, PublishEntry, Seen, Ticks, Timeouts, Tuple,
-    Uplink,
+    LearnCount, MacAddr, NextHop, Port, PortOwner, PublishEntry, Seen, Tally, Ticks, Timeouts,
+    Tuple, Uplink,
     maps::{self, MacKey, MapDef},
 };
 use netbpf_ebpf::{
@@ -153,11 +153,17 @@ impl FlowEntry for Entry {
 
     #[inline(always)]
     fn touch(&mut self, now: Ticks, bytes: u32) {
-        // SAFETY: as in `get`; the counters are added to atomically because both
+        // SAFETY: as in `get`; what is counted is added atomically because several
         // CPUs may carry packets of one flow.
         unsafe {
-            atomic::add(&raw mut (*self.0).packets, 1);
-            atomic::add(&raw mut (*self.0).bytes, u64::from(bytes));
+            let packet = Tally::packet(bytes);
+            let recent = &raw mut (*self.0).tally.recent;
+            let before = atomic::fetch_add(recent, packet);
+            let filled = Tally::filled(before, before.wrapping_add(packet));
+            if filled != 0 {
+                atomic::add(recent, filled.wrapping_neg());
+                atomic::add(&raw mut (*self.0).tally.carried, Tally::carry(filled));
+            }
             if (*self.0).last_seen != now {
                 (*self.0).last_seen = now;
             }
@@ -254,17 +260,19 @@ fn insert_error(errno: i32) -> InsertError {
     if errno == EEXIST { InsertError::Exists } else { InsertError::Full }
 }
 
-/// Adds to a row of this CPU's counters. Callers pass a row of which the
-/// compiler knows nothing: it knows how many reasons and counters there are and
+/// Adds to rows of this CPU's counters, from `first` on. Callers pass a row of which
+/// the compiler knows nothing: it knows how many reasons and counters there are and
 /// would leave out the bounds check, on which the verifier insists.
 #[inline(always)]
-fn add_to_row(id: EndpointId, row: usize, amount: u64) {
+fn add_to_rows<const N: usize>(id: EndpointId, first: usize, amounts: [u64; N]) {
     if let Some(counters) = STATS.get_ptr_mut(id.index()) {
         // SAFETY: per-CPU value, and programs of this kind do not interrupt
         // each other on a CPU: nobody else writes to it.
         unsafe {
-            if let Some(row) = (*counters).0.get_mut(row) {
-                *row += amount;
+            if let Some(rows) = (*counters).0.get_mut(first..first + N) {
+                for (row, amount) in rows.iter_mut().zip(amounts) {
+                    *row += amount;
+                }
             }
         }
     }
@@ -397,6 +405,14 @@ impl Tables for KernelMaps {
     }
 
     #[inline(always)]
+    fn key(tuple: &Tuple) -> Tuple {
+        // In words, as it is hashed: a load of what lies in several stores that have just
+        // been made waits for all of them.
+        // SAFETY: integers of the same size, of which any bytes are values.
+        unsafe { transmute(tuple.words()) }
+    }
+
+    #[inline(always)]
     fn insert_flow(&mut self, key: &Tuple, flow: &Flow) -> Result<(), InsertError> {
         FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)).map_err(insert_error)
     }
@@ -493,7 +509,7 @@ impl Tables for KernelMaps {
             return 1;
         };
         // SAFETY: a look-up's pointer to an aligned u64 of the map.
-        let ticket = unsafe { atomic::next(tickets) } as u32;
+        let ticket = unsafe { atomic::fetch_add(tickets, 1) } as u32;
         // 0 is none. (A number used twice after four thousand million is harmless.)
         ticket.wrapping_add(1).max(1)
     }
@@ -598,13 +614,11 @@ impl Tables for KernelMaps {
 
     #[inline(always)]
     fn count(&mut self, id: EndpointId, counter: Counter, bytes: u32) {
-        let row = word::unknown(Counters::packets_row(counter));
-        add_to_row(id, row, 1);
-        add_to_row(id, row + 1, u64::from(bytes));
+        add_to_rows(id, word::unknown(Counters::packets_row(counter)), [1, bytes.into()]);
     }
 
     #[inline(always)]
     fn count_drop(&mut self, id: EndpointId, reason: DropReason) {
-        add_to_row(id, word::unknown(Counters::drop_row(reason)), 1);
+        add_to_rows(id, word::unknown(Counters::drop_row(reason)), [1]);
     }
 }

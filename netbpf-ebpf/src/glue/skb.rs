@@ -189,7 +189,11 @@ impl<const HAS_ETHERNET: bool> Packet<HAS_ETHERNET> {
 impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
     #[inline(always)]
     fn l3_len(&self) -> u32 {
-        self.field_len().saturating_sub((ETHERNET - Self::MISSING) as u32)
+        let header = (ETHERNET - Self::MISSING) as u32;
+        let len = self.field_len();
+        // A branch that is never taken, in the place of the four that a
+        // `saturating_sub` becomes.
+        if len < header { word::unknown(0) as u32 } else { len - header }
     }
 
     #[inline(always)]
@@ -244,10 +248,20 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
     }
 
     #[inline(always)]
-    fn store_u8(&mut self, offset: usize, value: u8) -> Option<()> {
-        // SAFETY: `at` vouches for the bytes; the kernel has made the linear
-        // part private to this packet, having seen that the program writes.
-        self.at(offset, 1).map(|at| unsafe { word::write_u8(at, value) })
+    fn load_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let mut words = [0; N];
+        // The MACs of an Ethernet header that is not there.
+        if offset + 4 * N <= Self::MISSING {
+            return Some(words);
+        }
+        let at = self.at(offset, 4 * N)?;
+        let mut index = 0;
+        while index < N {
+            // SAFETY: `at` vouches for the bytes.
+            words[index] = unsafe { word::read_u32(at + 4 * index) };
+            index += 1;
+        }
+        Some(words)
     }
 
     #[inline(always)]
@@ -258,10 +272,16 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
     }
 
     #[inline(always)]
-    fn store_u32(&mut self, offset: usize, value: u32) -> Option<()> {
-        // SAFETY: `at` vouches for the bytes; the kernel has made the linear
-        // part private to this packet, having seen that the program writes.
-        self.at(offset, 4).map(|at| unsafe { word::write_u32(at, value) })
+    fn store_words<const N: usize>(&mut self, offset: usize, words: [u32; N]) -> Option<()> {
+        let at = self.at(offset, 4 * N)?;
+        let mut index = 0;
+        while index < N {
+            // SAFETY: `at` vouches for the bytes; the kernel has made the linear
+            // part private to this packet, having seen that the program writes.
+            unsafe { word::write_u32(at + 4 * index, words[index]) };
+            index += 1;
+        }
+        Some(())
     }
 
     #[inline(always)]

@@ -82,10 +82,17 @@ fn recheck<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, rare: &mut Rare)
     rare.go_on(done);
 }
 
+/// Whose packet it is. (A function that returned nothing might leave an address of its
+/// own stack where results are, which the verifier refuses.)
 #[inline(never)]
-fn outward<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>, id: EndpointId, rare: &mut Rare) {
+fn outward<S: Skb, T: Tables, E: Env>(
+    seam: &mut Seam<S, T, E>,
+    id: EndpointId,
+    rare: &mut Rare,
+) -> EndpointId {
     let decision = decide_outward(seam, id, rare);
     rare.decide(decision);
+    id
 }
 
 #[inline(always)]

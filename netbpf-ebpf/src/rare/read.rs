@@ -139,7 +139,7 @@ pub fn read<S: Skb, T: Tables, E: Env>(
     rare.offset = eth::LEN + header.header_len() as usize;
     rare.packet.header = header;
     rare.packet.len = len;
-    rare.packet.wire_len = len;
+    rare.packet.headers_len = len;
     rare.packet.may_open = true;
     if header.is_later_fragment() {
         return fragment::read(seam, rare);
@@ -206,9 +206,7 @@ fn transport(
         }
         _ => {}
     }
-    if skb.gso_size() != 0 {
-        rare.packet.wire_len = headers_len + skb.gso_size();
-    }
+    rare.packet.headers_len = headers_len;
     Ok(Some(ports))
 }
 

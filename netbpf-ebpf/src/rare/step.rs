@@ -52,7 +52,7 @@ impl Step {
     ) -> EndpointId {
         let mut id = id;
         match self {
-            Self::Outward => outward(seam, id, rare),
+            Self::Outward => id = outward(seam, id, rare),
             Self::OutwardByFlow => outward_by_flow(seam, id, rare),
             Self::OutwardWay => recheck(seam, rare),
             Self::OutwardOpen => open_outward(seam, id, rare),

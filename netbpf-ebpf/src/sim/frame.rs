@@ -82,16 +82,22 @@ impl Skb for Frame {
         Some(u32::from_ne_bytes(self.array(offset)?))
     }
 
-    fn store_u8(&mut self, offset: usize, value: u8) -> Option<()> {
-        self.overwrite(offset, &[value])
+    fn load_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let bytes = self.bytes.get(offset..offset + 4 * N)?;
+        let mut words = [0; N];
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_ne_bytes(bytes.try_into().ok()?);
+        }
+        Some(words)
     }
 
     fn store_u16(&mut self, offset: usize, value: u16) -> Option<()> {
         self.overwrite(offset, &value.to_ne_bytes())
     }
 
-    fn store_u32(&mut self, offset: usize, value: u32) -> Option<()> {
-        self.overwrite(offset, &value.to_ne_bytes())
+    fn store_words<const N: usize>(&mut self, offset: usize, words: [u32; N]) -> Option<()> {
+        let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
+        self.overwrite(offset, &bytes)
     }
 
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {

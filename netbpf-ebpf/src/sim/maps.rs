@@ -55,8 +55,7 @@ impl FlowEntry for Entry {
     fn touch(&mut self, now: Ticks, bytes: u32) {
         let mut flow = self.0.borrow_mut();
         flow.last_seen = now;
-        flow.packets += 1;
-        flow.bytes += u64::from(bytes);
+        flow.tally.add(bytes);
     }
 
     fn set_seen(&mut self, seen: Seen) {

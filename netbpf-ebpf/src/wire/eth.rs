@@ -5,6 +5,7 @@ use core::mem::{offset_of, size_of};
 use netbpf_common::MacAddr;
 use network_types::eth::{EthHdr, EtherType};
 
+use super::{halves, word};
 use crate::seam::Skb;
 
 /// Bytes of the header.
@@ -16,6 +17,7 @@ const SOURCE: usize = offset_of!(EthHdr, src_addr);
 const ETHERTYPE: usize = offset_of!(EthHdr, ether_type);
 
 const _: () = assert!(LEN == HEADER_LEN as usize);
+const _: () = assert!(DESTINATION == 0 && SOURCE == 6);
 
 /// Ethertype of ARP, as the CPU loads it.
 pub const ARP: u16 = EtherType::Arp as u16;
@@ -49,10 +51,12 @@ impl Eth {
     /// Reads the header.
     #[inline(always)]
     pub fn load(skb: &impl Skb) -> Option<Self> {
+        let ethertype = skb.load_u16(ETHERTYPE)?;
+        let [first, second, third] = skb.load_words(DESTINATION)?.map(halves);
         Some(Self {
-            dst: load_mac(skb, DESTINATION)?,
-            src: load_mac(skb, SOURCE)?,
-            ethertype: skb.load_u16(ETHERTYPE)?,
+            dst: MacAddr::from_words([first[0], first[1], second[0]]),
+            src: MacAddr::from_words([second[1], third[0], third[1]]),
+            ethertype,
         })
     }
 }
@@ -67,17 +71,10 @@ pub fn load_mac(skb: &impl Skb, offset: usize) -> Option<MacAddr> {
     ]))
 }
 
-#[inline(always)]
-fn store_mac(skb: &mut impl Skb, offset: usize, mac: MacAddr) -> Option<()> {
-    let [first, second, third] = mac.words();
-    skb.store_u16(offset, first)?;
-    skb.store_u16(offset + 2, second)?;
-    skb.store_u16(offset + 4, third)
-}
-
 /// Overwrites both MACs.
 #[inline(always)]
 pub fn store_macs(skb: &mut impl Skb, dst: MacAddr, src: MacAddr) -> Option<()> {
-    store_mac(skb, DESTINATION, dst)?;
-    store_mac(skb, SOURCE, src)
+    let (dst, src) = (dst.words(), src.words());
+    let words = [word([dst[0], dst[1]]), word([dst[2], src[0]]), word([src[1], src[2]])];
+    skb.store_words(DESTINATION, words)
 }

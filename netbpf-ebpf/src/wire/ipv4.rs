@@ -14,8 +14,6 @@ pub const LEN: usize = size_of::<Ipv4Hdr>();
 pub const MIN_LEN: u32 = 20;
 /// Offset of time to live and protocol in the frame: one word of the checksum.
 pub const TTL_AND_PROTO: usize = eth::LEN + offset_of!(Ipv4Hdr, ttl);
-/// Offset of the checksum.
-pub const CHECK: usize = eth::LEN + offset_of!(Ipv4Hdr, check);
 /// Offset of the source address.
 pub const SOURCE: usize = eth::LEN + offset_of!(Ipv4Hdr, src_addr);
 /// Offset of the destination address.
@@ -29,6 +27,8 @@ const _: () = assert!(
         && offset_of!(Ipv4Hdr, ttl) == 8
         && offset_of!(Ipv4Hdr, proto) == 9
         && offset_of!(Ipv4Hdr, check) == 10
+        && offset_of!(Ipv4Hdr, src_addr) == 12
+        && offset_of!(Ipv4Hdr, dst_addr) == 16
 );
 
 /// Flag "more fragments" in the word of flags and fragment offset.
@@ -69,13 +69,7 @@ impl Header {
     /// Reads the header; `None` if the frame ends before.
     #[inline(always)]
     pub fn load(skb: &impl Skb) -> Option<Self> {
-        Some(Self::of_words([
-            skb.load_u32(eth::LEN)?,
-            skb.load_u32(eth::LEN + 4)?,
-            skb.load_u32(eth::LEN + 8)?,
-            skb.load_u32(SOURCE)?,
-            skb.load_u32(DESTINATION)?,
-        ]))
+        skb.load_words(eth::LEN).map(Self::of_words)
     }
 
     /// From the header's 20 bytes.

@@ -5,15 +5,13 @@ use core::mem::{offset_of, size_of};
 use netbpf_common::Port;
 use network_types::{tcp::TcpHdr, udp::UdpHdr};
 
-use super::{eth, ipv4};
+use super::{eth, halves, ipv4, word};
 use crate::seam::Skb;
 
 /// Offset of the transport header in the frame, where there are no IP options.
 pub const OFFSET: usize = eth::LEN + ipv4::LEN;
-/// Offset of the source port.
-pub const SOURCE_PORT: usize = OFFSET + offset_of!(UdpHdr, src);
-/// Offset of the destination port.
-pub const DESTINATION_PORT: usize = OFFSET + offset_of!(UdpHdr, dst);
+/// Offset of both ports, the source's first.
+const PORTS: usize = OFFSET + offset_of!(UdpHdr, src);
 /// Offset of TCP's checksum in its header.
 pub const TCP_CHECK: usize = 16;
 /// Offset of UDP's checksum in its header, and of UDP-Lite's and DCCP's.
@@ -23,16 +21,21 @@ pub const TCP_MIN_LEN: u32 = 20;
 /// Bytes of UDP's header.
 pub const UDP_LEN: u32 = 8;
 
+const _: () = assert!(offset_of!(UdpHdr, dst) == offset_of!(UdpHdr, src) + 2);
 const _: () = assert!(size_of::<TcpHdr>() == TCP_MIN_LEN as usize);
 const _: () = assert!(size_of::<UdpHdr>() == UDP_LEN as usize);
 
 /// Source and destination port of TCP or UDP.
 #[inline(always)]
 pub fn ports(skb: &impl Skb) -> Option<(Port, Port)> {
-    Some((
-        Port::from_be(skb.load_u16(SOURCE_PORT)?),
-        Port::from_be(skb.load_u16(DESTINATION_PORT)?),
-    ))
+    let [sport, dport] = halves(skb.load_u32(PORTS)?);
+    Some((Port::from_be(sport), Port::from_be(dport)))
+}
+
+/// Overwrites both ports.
+#[inline(always)]
+pub fn store_ports(skb: &mut impl Skb, sport: Port, dport: Port) -> Option<()> {
+    skb.store_words(PORTS, [word([sport.to_be(), dport.to_be()])])
 }
 
 /// TCP's flags, as bits of the header's 14th byte.
@@ -74,12 +77,11 @@ impl Tcp {
     /// Reads the header behind the ports; `None` if the frame ends before its 20 bytes do.
     #[inline(always)]
     pub fn load(skb: &impl Skb) -> Option<Self> {
-        // The urgent pointer is the header's end: it has to be there.
-        skb.load_u16(OFFSET + 18)?;
-        let [offset, flags] = skb.load_u16(OFFSET + 12)?.to_ne_bytes();
+        let [seq, ack, offset_and_flags, _] = skb.load_words(OFFSET + 4)?;
+        let [offset, flags, ..] = offset_and_flags.to_ne_bytes();
         Some(Self {
-            seq: u32::from_be(skb.load_u32(OFFSET + 4)?),
-            ack: u32::from_be(skb.load_u32(OFFSET + 8)?),
+            seq: u32::from_be(seq),
+            ack: u32::from_be(ack),
             len: u32::from(offset >> 4) * 4,
             flags,
         })

@@ -78,8 +78,8 @@ pub struct Direction {
 
 impl From<&Flow> for Direction {
     fn from(entry: &Flow) -> Self {
-        let Flow { packets, bytes, created, last_seen, seen, .. } = *entry;
-        Self { packets, bytes, created, last_seen, seen }
+        let Flow { tally, created, last_seen, seen, .. } = *entry;
+        Self { packets: tally.packets(), bytes: tally.bytes(), created, last_seen, seen }
     }
 }
 
@@ -289,9 +289,15 @@ fn bytes_of(tuple: Tuple) -> [u8; size_of::<Tuple>()] {
 
 #[cfg(test)]
 mod tests {
-    use netbpf_common::{Ipv4, Port, proto};
+    use netbpf_common::{Ipv4, Port, Tally, proto};
 
     use super::*;
+
+    fn tally(packets: u32) -> Tally {
+        let mut tally = Tally::default();
+        (0..packets).for_each(|_| tally.add(100));
+        tally
+    }
 
     /// The two entries of a flow: 172.19.0.2:40000 to 203.0.113.2:80, by way of
     /// 203.0.113.1:50000.
@@ -311,10 +317,11 @@ mod tests {
             ..Translation::from(tuple)
         };
         let common = Flow { endpoint: EndpointId(3), uplink: 7, ..Flow::default() };
-        let original = Flow { translated, packets: 5, kind: FlowKind::SNAT_ORIGINAL, ..common };
+        let original =
+            Flow { translated, tally: tally(5), kind: FlowKind::SNAT_ORIGINAL, ..common };
         let reply = Flow {
             translated: tuple.reversed().into(),
-            packets: 4,
+            tally: tally(4),
             kind: FlowKind::SNAT_REPLY,
             ..common
         };
@@ -349,7 +356,7 @@ mod tests {
         let mut pairs = Pairs::default();
         let head = FlowHead::of(&key, &original);
         assert_eq!(pairs.take(head, &original), None);
-        assert_eq!(pairs.take(head, &Flow { packets: 1, ..original }), None);
+        assert_eq!(pairs.take(head, &Flow { tally: tally(1), ..original }), None);
         let row = pairs.take(FlowHead::of(&reply_key, &reply), &reply).expect("complete");
         assert_eq!((row.original.packets, row.reply.packets), (1, 4));
     }

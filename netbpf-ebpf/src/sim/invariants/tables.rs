@@ -3,7 +3,7 @@
 use std::vec::Vec;
 
 use netbpf_common::{
-    EndpointId, Flow, FlowKind, FlowState, MacAddr, PortOwner, PublishEntry, Tuple,
+    EndpointId, Flow, FlowKind, FlowState, MacAddr, PortOwner, PublishEntry, Tally, Tuple,
 };
 
 use super::{Flows, Program, read::Reading, translation::without_route};
@@ -31,7 +31,7 @@ pub(super) fn check_changes(
     let may_change = is_translated && reading.is_some_and(|reading| !reading.is_error());
     for (key, flow) in &after {
         let old = before.get(key);
-        let is_new = flow.packets == 0 && flow.created == sim.env.now;
+        let is_new = flow.tally == Tally::default() && flow.created == sim.env.now;
         let is_opened = sent.0 == Program::FromEndpoint && is_new;
         if is_own(key) && !may_change && !is_opened {
             assert_eq!(old.map(without_route), Some(without_route(flow)), "{key:?} is changed");

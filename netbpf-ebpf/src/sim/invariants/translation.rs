@@ -33,7 +33,7 @@ pub(super) fn check(
         let (left, right) = (without_route(last), without_route(&flow));
         assert_eq!(left, right, "an error changes a flow");
     } else {
-        assert_eq!(flow.packets, last.map_or(0, |flow| flow.packets) + 1);
+        assert_eq!(flow.tally.packets(), last.map_or(0, |flow| flow.tally.packets()) + 1);
         assert_eq!(flow.last_seen, sim.env.now);
     }
     if verdict == Verdict::Pass {

@@ -208,7 +208,7 @@ pub(super) fn inside(frame: &Frame, header: &Header) -> Inside {
         _ => {}
     }
     if frame.gso_size != 0 {
-        packet.wire_len = headers_len + frame.gso_size as usize;
+        packet.wire_len = header.total.min(headers_len + frame.gso_size as usize);
     }
     Inside::Packet(packet)
 }
