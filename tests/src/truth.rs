@@ -11,7 +11,7 @@ pub fn tells_the_truth(host: &Host, when: &str) {
     let networks = status["networks"].as_array().expect("a list");
     if networks.is_empty() {
         let listing = host.listing();
-        let left = [listing.with("pin: "), listing.with("netbpf0")].concat();
+        let left = [listing.with("/sys/fs/bpf/netbpf"), listing.with("netbpf0")].concat();
         assert!(left.is_empty(), "{when}: {status}, but {left:?}");
     }
     for network in networks {

@@ -3,6 +3,7 @@
 use netbpf_tests::{
     Host, NS1, NS2, Netns, OUTSIDE, Outcome, Sandbox, finish, interrupt,
     traffic::{Echo, ping},
+    truth::tells_the_truth,
 };
 use nix::sys::signal::Signal;
 use std::time::Instant;
@@ -177,6 +178,7 @@ fn killed_at_any_step_up_can_be_run_again() {
     let host = Host::new();
     with_each_fault(&host, "kill", |step, outcome| {
         assert_eq!(outcome.signal, Some(9), "step {step}: {outcome}");
+        tells_the_truth(&host, &format!("killed before step {step}"));
         host.netbpf("up --uplink up0 --namespaces 2 -p 8080:ns1:80").ok();
         assert!(reaches_outside(&host.ns("ns1")), "killed before step {step}");
         host.netbpf("down --all").ok();

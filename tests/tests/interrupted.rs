@@ -77,14 +77,12 @@ fn failing(datapath: &str) {
     for (verb, _) in CHANGES {
         let scene = Scene::new(datapath, verb);
         let mut staying = scene.connect();
-        let before = scene.host.listing().with("NETBPF").len();
         scene.with_each_fault(verb, "fail", |step, outcome| {
             let outcome = outcome.exits(1).complains("what had been done was undone");
             let when = format!("{datapath}: {verb}, failed at step {step}: {outcome}");
             tells_the_truth(&scene.host, &when);
             // It is the network that it was.
             scene.host.netbpf(&scene.up).ok().complains("nothing to do");
-            assert_eq!(scene.host.listing().with("NETBPF").len(), before, "{when}");
             staying.echo(&sample(5_000)).unwrap_or_else(|e| panic!("{when}: {e}"));
         });
         // Without a fault it has done what it is there for.

@@ -5,6 +5,7 @@ use netbpf_tests::{
     packet::ethernet,
     recipe::{ARGUMENTS, with_each_fault, works},
     traffic::{Echo, FrameSocket, TcpServer, UdpClient, UdpServer, connect, ping},
+    truth::tells_the_truth,
     wait,
 };
 use std::{fs, net::Ipv4Addr, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
@@ -337,6 +338,7 @@ fn killed_or_failing_at_any_step_up_leaves_nothing() {
     host.netbpf("down --all").ok();
     with_each_fault(&host, &command, "kill", |step, outcome| {
         assert_eq!(outcome.signal, Some(9), "step {step}: {outcome}");
+        tells_the_truth(&host, &format!("killed before step {step}"));
         if step % 2 == 0 {
             up(&host, ARGUMENTS).ok();
         }

@@ -6,6 +6,7 @@ use netbpf_tests::{
     recipe::{ARGUMENTS, with_each_fault, works},
     sample,
     traffic::{Echo, TcpClient, TcpServer, UdpClient, UdpServer, connect, connect_from, ping},
+    truth::tells_the_truth,
     wait,
 };
 use std::{
@@ -202,7 +203,9 @@ fn a_switch_that_fails_or_is_killed_is_mended_by_up_and_by_down() {
             host.netbpf(&build).ok();
             with_each_fault(&host, &switch, fault, |step, outcome| {
                 assert_ne!(outcome.code, Some(0));
-                eprintln!("{from} to {to}, {fault} at step {step}");
+                let when = format!("{from} to {to}, {fault} at step {step}");
+                eprintln!("{when}");
+                tells_the_truth(&host, &when);
                 match step % 3 {
                     0 => drop(host.netbpf(&switch).ok()),
                     1 => drop(host.netbpf(&format!("up --uplink up0 {ARGUMENTS}")).ok()),
