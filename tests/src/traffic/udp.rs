@@ -32,9 +32,7 @@ impl UdpServer {
     /// Listens inside `ns` on one address, and so answers from that one, where
     /// the kernel would choose that of the way out.
     pub fn start_on(ns: &Netns, address: SocketAddrV4) -> Self {
-        let socket = ns.run(|| UdpSocket::bind(address));
-        let socket = socket.unwrap_or_else(|e| panic!("UDP {address} in {}: {e}", ns.name()));
-        socket.set_read_timeout(Some(TICK)).expect("a time-out");
+        let socket = bind(ns, address);
         let port = socket.local_addr().expect("an address").port();
         let stop = Arc::new(AtomicBool::new(false));
         let peers = Arc::new(Mutex::new(BTreeSet::new()));
@@ -70,6 +68,20 @@ impl Drop for UdpServer {
     }
 }
 
+/// A socket inside `ns` on this address, which answers within a tick.
+///
+/// One that was just closed may live on for a moment, in a child that another test
+/// has forked and that has not started its program yet.
+fn bind(ns: &Netns, address: SocketAddrV4) -> UdpSocket {
+    let what = format!("UDP {address} in {} is free", ns.name());
+    let socket = wait::until(&what, || match ns.run(|| UdpSocket::bind(address)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+        other => Some(other.unwrap_or_else(|e| panic!("UDP {address} in {}: {e}", ns.name()))),
+    });
+    socket.set_read_timeout(Some(TICK)).expect("a time-out");
+    socket
+}
+
 /// A socket that asks and waits for the very same bytes to come back.
 pub struct UdpClient {
     socket: UdpSocket,
@@ -87,17 +99,8 @@ impl UdpClient {
     }
 
     /// A socket inside `ns` on this address.
-    ///
-    /// One that was just closed may live on for a moment, in a child that another test
-    /// has forked and that has not started its program yet.
     pub fn bound(ns: &Netns, address: SocketAddrV4) -> Self {
-        let what = format!("UDP {address} in {} is free", ns.name());
-        let socket = wait::until(&what, || match ns.run(|| UdpSocket::bind(address)) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
-            other => Some(other.unwrap_or_else(|e| panic!("UDP {address} in {}: {e}", ns.name()))),
-        });
-        socket.set_read_timeout(Some(TICK)).expect("a time-out");
-        Self { socket }
+        Self { socket: bind(ns, address) }
     }
 
     /// The port that it is on.
