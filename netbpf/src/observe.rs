@@ -294,9 +294,17 @@ impl Observed {
     /// The kernel's.
     pub async fn find(&mut self, request: &Request, worker: &Worker) -> Result<()> {
         let here = NetnsId::here()?;
+        let recorded = self.network(request.name.as_str()).map(|network| &network.topology);
+        let made = recorded.into_iter().flat_map(|topology| &topology.endpoints);
+        let made: HashSet<NamespaceName> = made
+            .filter(|endpoint| endpoint.adopted.is_none())
+            .map(|endpoint| endpoint.namespace.clone())
+            .collect();
         for spec in &request.namespaces {
             let opened = match &spec.origin {
                 Origin::New => continue,
+                // What the network has made itself has been looked at.
+                Origin::Named if made.contains(&spec.name) => continue,
                 Origin::Named => match netns::look_up(spec.name.as_str())? {
                     Named::Nothing | Named::File => continue,
                     Named::Namespace(netns) => Ok(netns),

@@ -337,23 +337,22 @@ fn killed_at_any_step_an_isolated_network_leaves_nothing_that_down_does_not_remo
 fn what_others_have_changed_is_seen_and_mended() {
     for datapath in DATAPATHS {
         let host = Host::new();
+        // So that of both datapaths the second port is isolated by itself, and no other.
+        host.tune(JUDGES, "0");
         up(&host, datapath, ARGUMENTS).ok();
-        for damage in [
-            "bridge link set dev netbpf0-2 isolated off",
-            "bridge link set dev netbpf0-1 isolated on",
-            "nft delete table bridge NETBPF-netbpf0-apart",
+        for (damage, amiss) in [
+            ("bridge link set dev netbpf0-2 isolated off", "isolation off, should be on"),
+            ("bridge link set dev netbpf0-1 isolated on", "isolation on, should be off"),
+            ("nft delete table bridge NETBPF-netbpf0-apart", "rules about isolated namespaces"),
         ] {
-            let mut words = damage.split(' ');
-            let mut command = host.netns().command(words.next().expect("a program"));
-            // A port that rules judge is none that is isolated by itself, and the other way
-            // round: which ones are depends on the datapath.
-            netbpf_tests::finish(command.args(words)).ok();
-            let plan = host.netbpf(&format!("plan --datapath {datapath} --uplink up0 {ARGUMENTS}"));
-            if plan.code == Some(3) {
-                assert!(host.json("status")["networks"][0]["state"] == "incomplete", "{damage}");
-            }
-            up(&host, datapath, ARGUMENTS).ok();
-            host.netbpf(&format!("plan --datapath {datapath} --uplink up0 {ARGUMENTS}")).ok();
+            firewall::rules(host.netns(), damage);
+            let plan = format!("plan --datapath {datapath} --uplink up0 {ARGUMENTS}");
+            host.netbpf(&plan).exits(3);
+            host.netbpf("check").exits(3).says(amiss);
+            assert_eq!(host.json("status")["networks"][0]["state"], "incomplete", "{damage}");
+            host.netbpf("up").ok();
+            host.netbpf("check").ok();
+            host.netbpf(&plan).ok();
             reach(&host, &[[0, 2]], &format!("{datapath}, after {damage}"));
         }
     }
