@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use netbpf::bpf::{Attachment, Datapath, Hook, LoadOptions, LogLevel, has_bpffs};
 use netbpf_common::{
     BridgePort, Config, Endpoint, EndpointId, FdbEntry, Flow, FlowKind, Ipv4, MacAddr, Port,
-    PublishEntry, Ticks, Translation, Tuple, Uplink,
+    PublishEntry, Tally, Ticks, Translation, Tuple, Uplink,
     maps::{self, ConfigMap, FdbLearnt, FlowCounts, Flows},
     proto,
 };
@@ -229,9 +229,14 @@ fn flow(n: u16, endpoint: EndpointId) -> [(Tuple, Flow); 2] {
     };
     let translated = Translation { saddr: HOST, ..tuple.into() };
     let common = Flow { endpoint, uplink: 7, created: Ticks(5), ..Flow::default() };
-    let original = Flow { translated, packets: 2, kind: FlowKind::SNAT_ORIGINAL, ..common };
+    let tally = |packets| {
+        let mut tally = Tally::default();
+        (0..packets).for_each(|_| tally.add(60));
+        tally
+    };
+    let original = Flow { translated, tally: tally(2), kind: FlowKind::SNAT_ORIGINAL, ..common };
     let back = tuple.reversed().into();
-    let reply = Flow { translated: back, packets: 1, kind: FlowKind::SNAT_REPLY, ..common };
+    let reply = Flow { translated: back, tally: tally(1), kind: FlowKind::SNAT_REPLY, ..common };
     [(tuple, original), (original.partner(proto::TCP), reply)]
 }
 

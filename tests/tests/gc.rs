@@ -75,6 +75,39 @@ fn what_a_lost_record_told_of_is_removed() {
     }
 }
 
+/// Rules of a network that is known stay, and so does a namespace that was only adopted.
+#[test]
+fn what_is_isolated_or_adopted_is_told_from_what_was_made() {
+    for datapath in DATAPATHS {
+        let host = Host::with(Options { forwarding: true, ..Options::default() });
+        let web = Netns::create(host.sandbox(), "web");
+        let before = Listing::of_netns(&web);
+        let arguments = format!(
+            "--datapath {datapath} --ns web --ns made --ns other --isolate --allow web:made"
+        );
+        host.up(&arguments);
+        assert_eq!(gc(&host, "--dry-run"), [""; 0], "{datapath}: all is known");
+        host.sandbox().run(|| fs::remove_dir_all("/run/netbpf")).expect("state");
+        let gone = gc(&host, "");
+        for one in [
+            "namespace made",
+            "table bridge NETBPF-netbpf0-apart",
+            "interface netbpf0-1 of network netbpf0",
+        ] {
+            assert!(gone.iter().any(|other| other == one), "{one}: {gone:#?}");
+        }
+        assert!(!gone.iter().any(|one| one.contains("namespace web")), "{gone:#?}");
+        assert_eq!(gc(&host, ""), [""; 0], "{datapath}");
+        before.assert_same(&Listing::of_netns(&web));
+        for name in ["accept_local", "route_localnet"] {
+            host.netns().sysctl(&format!("net/ipv4/conf/lo/{name}"), "0");
+        }
+        finish(host.netns().command("nft").args(["flush", "ruleset"])).ok();
+        host.netns().ip("netns del web");
+        host.assert_as_before();
+    }
+}
+
 /// One network is known, the other one is not.
 #[test]
 fn a_network_that_is_known_goes_on() {

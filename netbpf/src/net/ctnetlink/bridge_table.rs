@@ -22,6 +22,7 @@ use nix::{
 use super::{NFTABLES, Netfilter, apart, reflection};
 use crate::{
     error::{Context as _, Result},
+    net::netfilter,
     topology::LinkName,
 };
 
@@ -181,6 +182,9 @@ pub(super) fn chains() -> io::Result<Vec<(String, String)>> {
 /// bridges or not.
 #[must_use]
 pub fn of_others<'a>(bridges: impl Iterator<Item = &'a LinkName>) -> BTreeSet<String> {
+    if !netfilter::has_nf_tables() {
+        return BTreeSet::new();
+    }
     let known = bridges.flat_map(|bridge| [reflection::table(bridge), apart::table(bridge)]);
     let known: BTreeSet<String> = known.collect();
     let tables = chains().unwrap_or_default().into_iter().map(|(table, _)| table);
