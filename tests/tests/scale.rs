@@ -2,7 +2,7 @@
 
 use aya::maps::{HashMap, Map, MapData};
 use netbpf_common::{
-    EndpointId, Flow, FlowKind, Ipv4, Port, Seen, Ticks, Translation, Tuple,
+    EndpointId, Flow, FlowKind, Ipv4, Port, Seen, Tally, Ticks, Translation, Tuple,
     maps::{Flows, MapDef},
     proto,
 };
@@ -50,12 +50,13 @@ fn flow(i: u32, now: Ticks) -> (Flow, Flow) {
         pad: [0; 2],
     };
     let outside = Tuple { saddr: Ipv4::new([203, 0, 113, 1]), ..tuple };
+    let mut one = Tally::default();
+    one.add(60);
     let original = Flow {
         translated: outside.into(),
         kind: FlowKind::SNAT_ORIGINAL,
         endpoint: EndpointId(1),
-        packets: 1,
-        bytes: 60,
+        tally: one,
         created: now,
         last_seen: now,
         seen: Seen(Seen::ANY | Seen::ACK),
