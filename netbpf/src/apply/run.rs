@@ -172,18 +172,23 @@ impl Apply<'_> {
     /// one with a name could be anybody's.
     async fn add_namespace(&mut self, name: &NamespaceName) -> Result<()> {
         let entered = self.worker.create().await?;
-        match netns::look_up(name.as_str())? {
-            Named::Nothing => {}
-            // What an interrupted run of this network left.
-            Named::File if self.journal.namespaces.contains_key(name) => {
-                netns::remove_name(name.as_str())?;
-            }
-            Named::File | Named::Namespace(_) => return Err(netns::taken(name.as_str())),
-        }
+        self.free_name(name)?;
         self.note(Entry::Netns { name: name.clone(), id: entered.id })?;
         netns::give_name(&entered.netns, name.as_str())?;
         self.entered = Some((name.clone(), entered));
         Ok(())
+    }
+
+    /// Sees to it that nothing has the name: at most what an interrupted run of this
+    /// network left.
+    fn free_name(&self, name: &NamespaceName) -> Result<()> {
+        match netns::look_up(name.as_str())? {
+            Named::Nothing => Ok(()),
+            Named::File if self.journal.namespaces.contains_key(name) => {
+                netns::remove_name(name.as_str())
+            }
+            Named::File | Named::Namespace(_) => Err(netns::taken(name.as_str())),
+        }
     }
 
     /// A namespace of somebody else's is the one that was looked at, or none; it is noted
@@ -203,13 +208,7 @@ impl Apply<'_> {
                 .hint("ask for it once more"));
         }
         if adoption.from.is_some() {
-            match netns::look_up(name.as_str())? {
-                Named::Nothing => {}
-                Named::File if self.journal.namespaces.contains_key(name) => {
-                    netns::remove_name(name.as_str())?;
-                }
-                Named::File | Named::Namespace(_) => return Err(netns::taken(name.as_str())),
-            }
+            self.free_name(name)?;
         }
         self.note(Entry::Netns { name: name.clone(), id: entered.id })?;
         if adoption.from.is_some() {

@@ -82,7 +82,7 @@ impl<'a> Causes<'a> {
     pub(super) fn cause(&self, n: usize, step: &Step, all: &[Step]) -> Cause {
         let topology = &self.network.topology;
         let mut candidates: Vec<Cause> = Vec::new();
-        if is_datapaths(step) {
+        if step.is_of_ebpf() {
             candidates.push(Cause::Datapath);
         }
         candidates.extend(self.uplink(step).map(Cause::Uplink));
@@ -165,21 +165,6 @@ fn is_of_uplink(step: &Step, name: &LinkName, network: &Recorded) -> bool {
         }
         _ => false,
     }
-}
-
-/// Whether it goes along with loading the datapath.
-fn is_datapaths(step: &Step) -> bool {
-    matches!(
-        step,
-        Step::LoadDatapath { .. }
-            | Step::SetGateway { .. }
-            | Step::SetSubnet { .. }
-            | Step::SetEndpoint { .. }
-            | Step::SetUplink { .. }
-            | Step::SetPublished { .. }
-            | Step::SetAllowed { .. }
-            | Step::Attach { .. }
-    )
 }
 
 /// Whether it goes along with making the bridge.

@@ -521,6 +521,22 @@ impl Step {
         matches!(self, Self::Rename { .. } | Self::Repin { .. })
     }
 
+    /// Whether it makes something of eBPF's datapath: a program's place, or what maps say.
+    #[must_use]
+    pub fn is_of_ebpf(&self) -> bool {
+        matches!(
+            self,
+            Self::LoadDatapath { .. }
+                | Self::SetGateway { .. }
+                | Self::SetSubnet { .. }
+                | Self::SetEndpoint { .. }
+                | Self::SetUplink { .. }
+                | Self::SetPublished { .. }
+                | Self::SetAllowed { .. }
+                | Self::Attach { .. }
+        )
+    }
+
     /// The namespace that it is about.
     #[must_use]
     pub fn namespace(&self) -> Option<&NamespaceName> {

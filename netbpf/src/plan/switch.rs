@@ -108,18 +108,9 @@ fn removal(old: &Topology, observed: &Observed, store: &Store) -> Vec<Step> {
     };
     let all = Planner::new(old, &bare, store).up(&[]);
     let is_datapaths = |step: &&Step| match step {
-        Step::LoadDatapath { .. }
-        | Step::SetGateway { .. }
-        | Step::SetSubnet { .. }
-        | Step::SetEndpoint { .. }
-        | Step::SetUplink { .. }
-        | Step::SetPublished { .. }
-        | Step::SetAllowed { .. }
-        | Step::Attach { .. }
-        | Step::SetRules { .. }
-        | Step::DropReflected { .. } => true,
+        Step::SetRules { .. } | Step::DropReflected { .. } => true,
         Step::SwitchOn { switch } => *switch != crate::net::sysctl::Switch::IpForward,
-        _ => false,
+        step => step.is_of_ebpf(),
     };
     let made: Vec<Step> = all.iter().filter(is_datapaths).cloned().collect();
     let mut steps: Vec<Step> =
