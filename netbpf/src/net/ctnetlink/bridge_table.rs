@@ -34,6 +34,9 @@ const LINK_LAYER: u32 = 0;
 const NAME_LEN: usize = 16;
 /// The kernel takes all changes at once, or none; a rule is some 250 bytes of it.
 const RULE_LEN: usize = 512;
+/// What a socket takes at once without being asked to: half of `net.core.wmem_default`,
+/// as the kernel counts its own structures, too.
+const ORDINARY_ROOM: usize = 64 * 1024;
 
 /// A rule: its conditions, all of which must be met, and its verdict last.
 pub(super) type Rule = Vec<ListAttribute<ExpressionAttribute>>;
@@ -209,7 +212,12 @@ fn change(changes: Vec<(u16, NfTablesMessage)>) -> io::Result<()> {
     let batch = (Family::Unspec, NFTABLES);
     let mut bytes = netfilter.message(0, batch, ControlMessage::BatchBegin);
     let last = changes.len().saturating_sub(1);
-    setsockopt(&netfilter.socket, sockopt::SndBufForce, &(changes.len() * RULE_LEN).max(1 << 16))?;
+    let room = changes.len() * RULE_LEN;
+    if room > ORDINARY_ROOM {
+        // In a user namespace nobody may have more than `net.core.wmem_max` says.
+        setsockopt(&netfilter.socket, sockopt::SndBufForce, &room)
+            .or_else(|_| setsockopt(&netfilter.socket, sockopt::SndBuf, &room))?;
+    }
     let mut asked = 0;
     for (n, (flags, message)) in changes.into_iter().enumerate() {
         let flags = if n == last { flags | NLM_F_ACK } else { flags };
