@@ -9,7 +9,7 @@ use crate::{
     error::{Context as _, Error, Result},
     names::{Name, Names},
     net::NetnsId,
-    state::{Recorded, Store},
+    state::{Lock, Recorded, Store},
     topology::Topology,
 };
 
@@ -80,11 +80,25 @@ impl Host {
         Ok(Some(&self.pins).filter(|_| is_needed).and_then(|pins| bpf::cover(pins)))
     }
 
+    /// Waits for the right to change something, and puts right what is in the way of it:
+    /// grace periods that a killed run has left short, what an earlier boot has left, and
+    /// what hides the datapath's pins.
+    ///
+    /// # Errors
+    /// Another run does not end, what hides the pins is in use, or the file system's.
+    pub fn hold(&self) -> Result<Lock> {
+        let lock = self.store.lock()?;
+        bpf::put_back_grace_periods();
+        self.store.forget_earlier_boots()?;
+        self.uncover()?;
+        Ok(lock)
+    }
+
     /// Takes away what hides the datapath's pins. The host's lock must be held.
     ///
     /// # Errors
     /// It is in use.
-    pub fn uncover(&self) -> Result<()> {
+    fn uncover(&self) -> Result<()> {
         match self.cover()? {
             Some(_) => bpf::uncover(&self.pins),
             None => Ok(()),

@@ -5,7 +5,6 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 use serde::Serialize;
 
 use crate::{
-    bpf::put_back_grace_periods,
     cli::Globals,
     error::{Context as _, Error, Result},
     host::{self, Host},
@@ -107,12 +106,8 @@ impl Args {
     async fn remove(self, globals: &Globals) -> Result<Vec<String>> {
         interrupt::catch()?;
         let host = Host::here()?;
-        let store = host.store.clone();
-        let _lock = store.lock()?;
-        put_back_grace_periods();
-        store.forget_earlier_boots()?;
-        host.uncover()?;
-        let networks = store.networks()?;
+        let _lock = host.hold()?;
+        let networks = host.store.networks()?;
         let chosen = self.choose(&networks)?;
         network::check_removable(&host, &networks, &chosen)?;
         let mut session = Session::open_to_remove(host)?;

@@ -59,11 +59,7 @@ impl Args {
 
     async fn collect(&self) -> Result<(Vec<Orphan>, Vec<Error>)> {
         let host = Host::here()?;
-        let lock = (!self.dry_run).then(|| host.store.lock()).transpose()?;
-        if lock.is_some() {
-            host.store.forget_earlier_boots()?;
-            host.uncover()?;
-        }
+        let lock = (!self.dry_run).then(|| host.hold()).transpose()?;
         let mut session = Session::open_to_remove(host.clone())?;
         let orphans = gc::find(&session).await?;
         let mut errors = Vec::new();

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use crate::{
-    bpf::put_back_grace_periods,
     cli::Globals,
     commands::{change::print_steps, status},
     datapath::Kind,
@@ -57,11 +56,7 @@ impl Args {
     async fn switch(self, globals: &Globals) -> Result<()> {
         crate::interrupt::catch()?;
         let host = Host::here()?;
-        let store = host.store.clone();
-        let _lock = store.lock()?;
-        put_back_grace_periods();
-        store.forget_earlier_boots()?;
-        host.uncover()?;
+        let _lock = host.hold()?;
         let mut upgraded = 0;
         if !self.dry_run {
             let listener = &mut Teller::new(globals);
@@ -73,7 +68,7 @@ impl Args {
         let Some(network) = observed.network(name.as_str()) else { return Ok(()) };
         session.datapaths().of(self.datapath).probe()?;
         let topology = switched(&network.topology, self.datapath, observed.datapath.as_ref())?;
-        let steps = plan::switch(&topology, &observed, &store);
+        let steps = plan::switch(&topology, &observed, &session.host.store);
         if self.dry_run {
             return print_steps(&topology, &steps, globals);
         }

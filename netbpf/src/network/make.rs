@@ -2,7 +2,7 @@
 
 use super::{Listener, Wanted, exchange, told};
 use crate::{
-    bpf::{Upgrade, put_back_grace_periods},
+    bpf::Upgrade,
     datapath::{Datapath as _, Kind},
     error::Result,
     firewall,
@@ -94,10 +94,7 @@ pub(crate) async fn make(
     listener: &mut dyn Listener,
 ) -> Result<Made> {
     let host = Host::here()?;
-    let _lock = host.store.lock()?;
-    put_back_grace_periods();
-    host.store.forget_earlier_boots()?;
-    host.uncover()?;
+    let _lock = host.hold()?;
     let upgraded = exchange(&host, wanted, listener).await?;
     if let Some(now) = Upgrade::of(&host.pins).look()?
         && upgraded.steps > 0

@@ -183,8 +183,7 @@ impl Network {
         self.topology = self.host.run(|| {
             block_on(async {
                 let host = Host::here()?;
-                let _lock = host.store.lock()?;
-                host.uncover()?;
+                let _lock = host.hold()?;
                 let upgraded = exchange(&host, Wanted::Whole, &mut Log).await?;
                 let mut session = Session::open(host)?.following(upgraded.steps);
                 let observed = session.observe().await?;
@@ -219,10 +218,8 @@ impl Network {
         self.host.run(|| {
             block_on(async {
                 let host = Host::here()?;
-                let store = host.store.clone();
-                let _lock = store.lock()?;
-                host.uncover()?;
-                check_removable(&host, &store.networks()?, &[name.to_owned()])?;
+                let _lock = host.hold()?;
+                check_removable(&host, &host.store.networks()?, &[name.to_owned()])?;
                 let mut session = Session::open_to_remove(host)?;
                 remove(&mut session, name, &mut Log).await.map(drop)
             })

@@ -146,17 +146,6 @@ pub(super) fn replace(
     change(changes)
 }
 
-/// Removes a table. One that is gone is no error.
-///
-/// # Errors
-/// The kernel's.
-pub(super) fn remove(table: &str) -> io::Result<()> {
-    match change(vec![(0, NfTablesMessage::DeleteTable(named(table)))]) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        other => other,
-    }
-}
-
 /// The chains of all tables of bridges, each with the name of its table.
 ///
 /// # Errors
@@ -199,7 +188,10 @@ pub fn of_others<'a>(bridges: impl Iterator<Item = &'a LinkName>) -> BTreeSet<St
 /// # Errors
 /// The kernel's.
 pub fn clear(table: &str) -> Result<()> {
-    remove(table).context(format!("cannot delete the table bridge {table}"))
+    match change(vec![(0, NfTablesMessage::DeleteTable(named(table)))]) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other.context(format!("cannot delete the table bridge {table}")),
+    }
 }
 
 fn named(table: &str) -> TableMessage {
