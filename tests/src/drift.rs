@@ -63,10 +63,13 @@ impl Others {
         }
     }
 
+    /// They are left at rest: where the uplink has no programs, the host itself answers an
+    /// acknowledgement of theirs, and resets the connection.
     #[track_caller]
     fn go_on(&mut self, when: &str) {
         for client in [&mut self.published, &mut self.outwards] {
-            client.echo(when.as_bytes()).unwrap_or_else(|e| panic!("{when}: {e}"));
+            let echo = client.echo(when.as_bytes()).and_then(|()| client.acknowledge());
+            echo.unwrap_or_else(|e| panic!("{when}: {e}"));
         }
     }
 }
