@@ -19,6 +19,9 @@ struct Network {
 const FIRST: Network =
     Network { datapath: "ebpf", ns: &["a", "b"], publish: &["8080:a:80", "8081:b:80"], more: "" };
 
+/// The same, of which each key is told.
+const BEFORE: Network = Network { more: "subnet = \"172.19.0.0/24\"", ..FIRST };
+
 const SECOND: Network = Network {
     ns: &["c", "a", "d=172.19.0.9"],
     publish: &["8080:a:80", "8082:c:80", "8083-8085:d:83-85/udp"],
@@ -26,8 +29,13 @@ const SECOND: Network = Network {
     ..FIRST
 };
 
-/// What a change with a fault is to make.
-const THIRD: Network = Network { ns: &["c", "a"], publish: &["8080:a:80", "8082:c:80"], ..SECOND };
+/// What a change with a fault is to make, of [`BEFORE`].
+const AFTER: Network = Network {
+    ns: &["c=172.19.1.9", "a"],
+    publish: &["8080:a:80", "8082:c:80"],
+    more: "mtu = 1400\nsource-guard = \"off\"\nsubnet = \"172.18.0.0/15\"",
+    ..SECOND
+};
 
 const DATAPATHS: [&str; 2] = ["ebpf", "iptables"];
 
@@ -207,7 +215,7 @@ fn what_moves_is_another_one_in_the_same_namespace() {
     }
 }
 
-/// Runs a change with a fault at each step in turn, from `FIRST` to `THIRD`.
+/// Runs a change with a fault at each step in turn, from [`BEFORE`] to [`AFTER`].
 fn with_each_fault(
     datapath: &'static str,
     fault: &str,
@@ -215,7 +223,7 @@ fn with_each_fault(
 ) {
     let host = Host::new();
     let file = File::new(&format!("{fault}-{datapath}"));
-    let [first, second] = [FIRST, THIRD].map(|network| Network { datapath, ..network });
+    let [first, second] = [BEFORE, AFTER].map(|network| Network { datapath, ..network });
     let mut steps = 0;
     for step in 1..=100 {
         host.netbpf(&format!("up {}", file.tell(&first))).ok();
@@ -234,7 +242,7 @@ fn with_each_fault(
 #[test]
 fn failing_at_any_step_a_change_leaves_the_network_as_it_was() {
     for datapath in DATAPATHS {
-        let first = Network { datapath, ..FIRST };
+        let first = Network { datapath, ..BEFORE };
         let mut staying = None;
         with_each_fault(datapath, "fail", |host, file, step, outcome| {
             let outcome = outcome.exits(1).complains("what had been done was undone");
@@ -253,7 +261,7 @@ fn failing_at_any_step_a_change_leaves_the_network_as_it_was() {
 #[test]
 fn killed_at_any_step_a_change_can_be_finished_or_taken_back() {
     for datapath in DATAPATHS {
-        let [first, second] = [FIRST, THIRD].map(|network| Network { datapath, ..network });
+        let [first, second] = [BEFORE, AFTER].map(|network| Network { datapath, ..network });
         let mut staying = None;
         with_each_fault(datapath, "kill", |host, file, step, outcome| {
             assert_eq!(outcome.signal, Some(9), "{outcome}");

@@ -7,7 +7,7 @@ use crate::{
         Link,
         netns::{self, Named},
     },
-    plan::Step,
+    plan::{Place, Step},
     state::Entry,
     topology::NamespaceName,
 };
@@ -30,6 +30,11 @@ impl Apply<'_> {
             Step::DeleteAddress { place, link, addr, prefix_len } => {
                 let (netlink, index) = self.find(place, link).await?;
                 netlink.delete_address(index, *addr, *prefix_len).await
+            }
+            Step::DeleteDefaultRoute { namespace, link, gateway, metric } => {
+                let place = Place::Inside(namespace.clone());
+                let (netlink, index) = self.find(&place, link.as_str()).await?;
+                netlink.delete_default_route(*gateway, index, *metric).await
             }
             Step::Repin { .. } => self.datapaths.ebpf.repin(),
             Step::SetTimeouts => self.datapaths.ebpf.set_timeouts(),

@@ -85,8 +85,8 @@ impl Apply<'_> {
     fn clear_rules(&self, rules: &TableRules) -> Result<()> {
         self.datapaths.iptables.clear(rules)?;
         if rules.table == Table::Nat {
-            let subnet = self.topology.subnet;
-            let ours = |connection: &Connection| connection.concerns(|addr| subnet.holds(addr));
+            let is_ours = |addr| self.topology.all_subnets().any(|subnet| subnet.holds(addr));
+            let ours = |connection: &Connection| connection.concerns(is_ours);
             Conntrack::open()?.remove_all(ours)?;
         }
         Ok(())
@@ -94,7 +94,7 @@ impl Apply<'_> {
 
     /// Ends the connections that the kernel tracks of what has gone.
     fn end_connections(&mut self, leaving: &Leaving, uplink_addrs: &[Ipv4Addr]) -> Result<()> {
-        let subnet = self.topology.subnet;
+        let is_ours = |addr| self.topology.all_subnets().any(|subnet| subnet.holds(addr));
         let addrs: Vec<Ipv4Addr> = leaving.endpoints.iter().map(|gone| gone.addr).collect();
         let by_port = |connection: &Connection, publish: &Publish| {
             let all = leaving.endpoints.iter().chain(&self.topology.endpoints);
@@ -103,8 +103,8 @@ impl Apply<'_> {
         };
         let has_gone = |connection: &Connection| {
             let Connection { original, reply, .. } = connection;
-            let by_uplink = uplink_addrs.contains(&reply.dst) && subnet.holds(original.src)
-                || uplink_addrs.contains(&original.dst) && subnet.holds(reply.src);
+            let by_uplink = uplink_addrs.contains(&reply.dst) && is_ours(original.src)
+                || uplink_addrs.contains(&original.dst) && is_ours(reply.src);
             by_uplink
                 || connection.concerns(|addr| addrs.contains(&addr))
                 || leaving.published.iter().any(|publish| by_port(connection, publish))

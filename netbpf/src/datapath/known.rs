@@ -15,7 +15,7 @@ use super::Kind;
 use crate::{
     bpf::{Hook, Image, Stray},
     observe::Observed,
-    topology::LOOPBACK,
+    topology::{LOOPBACK, mac},
 };
 
 /// An endpoint of a network.
@@ -44,9 +44,11 @@ impl Known {
         let index = |name: &str| observed.link(name).map(|link| link.index);
         for network in observed.networks_of(Kind::Ebpf) {
             let topology = &network.topology;
-            let subnet = topology.subnet;
-            known.subnets.insert((subnet.addr(), subnet.prefix_len().into()));
-            known.gateways.push((topology.gateway(), topology.gateway_mac()));
+            for subnet in topology.all_subnets() {
+                let gateway = subnet.gateway();
+                known.subnets.insert((subnet.addr(), subnet.prefix_len().into()));
+                known.gateways.push((gateway, mac::generated(gateway)));
+            }
             for endpoint in topology.all_endpoints() {
                 let (addr, mac) = (endpoint.addr, endpoint.mac);
                 let ifindex = index(endpoint.link.as_str());

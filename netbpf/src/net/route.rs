@@ -134,6 +134,25 @@ impl Netlink {
         added.or_failed(|| format!("cannot add the default route by {gateway}"))
     }
 
+    /// Removes the default route by that gateway.
+    ///
+    /// # Errors
+    /// The kernel's; that there is none is not one.
+    pub async fn delete_default_route(
+        &self,
+        gateway: Ipv4Addr,
+        ifindex: u32,
+        metric: u32,
+    ) -> Result<()> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(gateway)
+            .output_interface(ifindex)
+            .priority(metric)
+            .build();
+        let removed = self.handle.route().del(route).execute().await;
+        removed.if_any(|| format!("cannot remove the default route by {gateway}")).map(drop)
+    }
+
     /// Adds a route on which packets may be no longer than `mtu` bytes, whatever
     /// somebody on the way says.
     ///

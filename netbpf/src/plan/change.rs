@@ -3,16 +3,17 @@
 //! What comes is made before what goes is taken away, so that a change that cannot
 //! be made takes nothing from anybody. Only what is in the way of something new goes
 //! first: another namespace with its address or MAC, an interface in the same
-//! namespace. The way back is the change from what there is then to what there was.
+//! namespace, a gateway with an address of the new subnet. The way back is the change from what there is then to what there was.
 
 use std::collections::HashSet;
 
-use super::Step;
+use super::{Place, Step};
 use crate::{
     datapath::Kind,
+    net::Address,
     observe::{Inside, Observed},
     state::{Phase, Recorded},
-    topology::{Adoption, EndpointPlan, Leaving, Owned, Topology, UplinkPlan},
+    topology::{Adoption, EndpointPlan, Leaving, Owned, Subnet, Topology, UplinkPlan, mac},
 };
 
 /// Whether the network is to be another one than it was, or is not done becoming it.
@@ -22,7 +23,8 @@ pub(super) fn is_under_way(topology: &Topology, recorded: &Recorded) -> bool {
 
 /// The network with all that may be there of what it was.
 pub(super) fn with_leaving(topology: &Topology) -> Topology {
-    let Leaving { endpoints, uplinks, published } = &topology.leaving;
+    // (What there is of subnets is not made from a topology: see `of_subnets`.)
+    let Leaving { endpoints, uplinks, published, subnets: _ } = &topology.leaving;
     let mut whole = Topology { leaving: Leaving::default(), ..topology.clone() };
     whole.endpoints.extend(endpoints.iter().cloned());
     whole.uplinks.extend(uplinks.iter().cloned());
@@ -40,16 +42,20 @@ pub(super) fn change(
     let removal = Removal { topology, observed };
     let (first, last): (Vec<_>, Vec<_>) =
         topology.leaving.endpoints.iter().partition(|gone| removal.is_in_the_way(gone));
+    let (first_subnets, last_subnets): (Vec<Subnet>, Vec<Subnet>) =
+        topology.leaving.subnets.iter().partition(|gone| removal.is_gateway_in_the_way(**gone));
     let mut steps = Vec::new();
     if recorded.topology != *topology || recorded.phase != Phase::Building {
         steps.push(Step::MarkChanging { leaving: topology.leaving.clone() });
     }
     removal.of(&first, &[], &mut steps);
+    removal.of_subnets(&first_subnets, &mut steps);
     steps.extend(new.into_iter().filter(|step| !matches!(step, Step::MarkUp)));
     if topology.datapath == Kind::Iptables && !topology.leaving.is_empty() {
         steps.push(removal.connections());
     }
     removal.of(&last, &topology.leaving.uplinks, &mut steps);
+    removal.of_subnets(&last_subnets, &mut steps);
     steps.push(Step::MarkUp);
     steps
 }
@@ -61,11 +67,19 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
-    /// Whether something new needs what one has that is to go.
+    /// Whether something new needs what one has that is to go. So does what is not in the
+    /// subnet any more, of which no rule says that it must not leave as it is.
     fn is_in_the_way(&self, gone: &EndpointPlan) -> bool {
-        self.topology.endpoints.iter().any(|new| {
-            new.namespace == gone.namespace || new.addr == gone.addr || new.mac == gone.mac
-        })
+        !self.topology.subnet.has_host(gone.addr)
+            || self.topology.endpoints.iter().any(|new| {
+                new.namespace == gone.namespace || new.addr == gone.addr || new.mac == gone.mac
+            })
+    }
+
+    /// Whether a namespace needs what the gateway of a former subnet has.
+    fn is_gateway_in_the_way(&self, gone: Subnet) -> bool {
+        let (addr, mac) = (gone.gateway(), mac::generated(gone.gateway()));
+        self.topology.endpoints.iter().any(|new| new.addr == addr || new.mac == mac)
     }
 
     /// The steps that take namespaces and uplinks away.
@@ -127,6 +141,28 @@ impl Removal<'_> {
         let unknown = uplinks.iter().filter(|uplink| !self.is_known_to_others(uplink));
         steps.extend(unknown.map(|uplink| Step::ClearUplink { link: uplink.name.clone() }));
         steps.extend(hooks(true));
+    }
+
+    /// The steps that take former subnets away: their gateways, unless one is the new one's,
+    /// and that their addresses do not leave.
+    fn of_subnets(&self, subnets: &[Subnet], steps: &mut Vec<Step>) {
+        let is_known = self.topology.datapath == Kind::Ebpf;
+        let bridge = self.observed.link(self.topology.name.as_str());
+        let bridge = bridge.filter(|link| Owned::bridge(self.topology).is(link));
+        for &subnet in subnets {
+            let (addr, mac) = (subnet.gateway(), mac::generated(subnet.gateway()));
+            if addr != self.topology.gateway() {
+                let prefix_len = subnet.prefix_len();
+                let is_it = |it: &Address| (it.addr, it.prefix_len) == (addr, prefix_len);
+                let mut addresses = self.observed.addresses.iter().filter(|it| is_it(it));
+                if bridge.is_some_and(|bridge| addresses.any(|it| it.ifindex == bridge.index)) {
+                    let (place, link) = (Place::Host, self.topology.name.to_string());
+                    steps.push(Step::DeleteAddress { place, link, addr, prefix_len });
+                }
+                steps.extend(is_known.then_some(Step::ClearGateway { addr, mac }));
+            }
+            steps.extend(is_known.then_some(Step::ClearSubnet { subnet }));
+        }
     }
 
     /// Whether the programs of such an uplink are needed there all the same.

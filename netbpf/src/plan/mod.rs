@@ -24,7 +24,7 @@ use crate::{
     net::{Address, Link, Route, ctnetlink::apart::Apart, sysctl::Switch},
     observe::{Inside, Observed},
     state::{Phase, Recorded, Store},
-    topology::{EndpointPlan, LinkName, NamespaceName, Owned, Topology},
+    topology::{EndpointPlan, LinkName, NamespaceName, Owned, Topology, mac},
 };
 
 /// The steps from what there is to the network; none if it is all there.
@@ -86,6 +86,15 @@ pub fn down(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Step>
     if observed.apart.contains_key(&topology.name) && !all.iter().any(is_apart) {
         let bridge = topology.name.clone();
         all.insert(1, Step::KeepApart { bridge, apart: Apart::default() });
+    }
+    // So are former subnets, which nothing else makes.
+    let kinds = [Some(topology.datapath), topology.former];
+    if kinds.contains(&Some(Kind::Ebpf)) {
+        let subnets = network.topology.leaving.subnets.iter();
+        let gateways = network.topology.leaving_gateways();
+        let gateways = gateways.map(|addr| Step::SetGateway { addr, mac: mac::generated(addr) });
+        let made = subnets.map(|&subnet| Step::SetSubnet { subnet }).chain(gateways);
+        all.splice(1..1, made.collect::<Vec<_>>());
     }
     if let Some(former) = topology.former {
         // Of both datapaths there may be something.
@@ -358,6 +367,15 @@ impl<'a> Planner<'a> {
         if eth0.is_none() || !routes.iter().any(lead) {
             let (namespace, link) = (endpoint.namespace.clone(), endpoint.inside.clone());
             let metric = endpoint.metric();
+            // In a namespace that is somebody else's no route is replaced by adding another.
+            let own = |r: &&Route| r.is_default() && r.ifindex == eth0 && r.metric == metric;
+            let former = topology
+                .leaving_gateways()
+                .find(|&gateway| routes.iter().filter(own).any(|r| r.gateway == Some(gateway)));
+            if let Some(gateway) = former.filter(|_| eth0.is_some() && endpoint.adopted.is_some()) {
+                let (namespace, link) = (namespace.clone(), link.clone());
+                steps.push(Step::DeleteDefaultRoute { namespace, link, gateway, metric });
+            }
             steps.push(Step::AddDefaultRoute { namespace, link, gateway, metric });
         }
     }

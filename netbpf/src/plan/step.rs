@@ -164,7 +164,8 @@ pub enum Step {
         /// Bits of its prefix.
         prefix_len: u8,
     },
-    /// Take an address from an interface that it has with another prefix than it should.
+    /// Take an address from an interface that it has with another prefix than it should, or
+    /// from the bridge that of a subnet which the network has no longer.
     DeleteAddress {
         /// Where it is.
         place: Place,
@@ -196,6 +197,17 @@ pub enum Step {
         /// The gateway.
         gateway: Ipv4Addr,
         /// Its metric: the lowest wins.
+        metric: u32,
+    },
+    /// Take the default route by a gateway of former times from a namespace.
+    DeleteDefaultRoute {
+        /// The namespace.
+        namespace: NamespaceName,
+        /// Its interface.
+        link: LinkName,
+        /// The gateway.
+        gateway: Ipv4Addr,
+        /// The route's metric.
         metric: u32,
     },
     /// Tell the bridge where a namespace's MAC is.
@@ -482,6 +494,7 @@ impl Step {
             | Self::AddAddress { .. }
             | Self::AddSubnetRoute { .. }
             | Self::AddDefaultRoute { .. }
+            | Self::DeleteDefaultRoute { .. }
             | Self::AddFdb { .. }
             | Self::SetHairpin { .. }
             | Self::SetRouteLocalnet { .. }
@@ -556,6 +569,7 @@ impl Step {
             | Self::ClearEndpoint { endpoint } => Some(&endpoint.namespace),
             Self::AddPair { ends: [end, _], .. } | Self::DeletePair { end } => Some(&end.namespace),
             Self::AddDefaultRoute { namespace, .. }
+            | Self::DeleteDefaultRoute { namespace, .. }
             | Self::LinkUp {
                 place: Place::HostSide(namespace) | Place::Inside(namespace), ..
             }

@@ -40,6 +40,7 @@ impl Step {
                 format!("{link} without route to {subnet}")
             }
             Self::AddDefaultRoute { .. } => "no default route".into(),
+            Self::DeleteDefaultRoute { gateway, .. } => format!("default route via {gateway}"),
             Self::AddFdb { .. } => "no static FDB entry".into(),
             Self::SwitchOn { switch } => format!("{switch} off"),
             Self::SetGateway { addr, .. } => format!("datapath lacks gateway {addr}"),
@@ -152,6 +153,10 @@ impl fmt::Display for Step {
                 write!(f, "ip -n {namespace} route add default via {gateway} dev {link}")?;
                 if *metric == 0 { Ok(()) } else { write!(f, " metric {metric}") }
             }
+            Self::DeleteDefaultRoute { namespace, link, gateway, metric } => write!(
+                f,
+                "ip -n {namespace} route delete default via {gateway} dev {link} metric {metric}"
+            ),
             Self::AddFdb { endpoint } => {
                 write!(f, "bridge fdb add {} dev {} master static", endpoint.mac, endpoint.link)
             }

@@ -74,6 +74,12 @@ impl Subnet {
         addr & self.mask() == self.addr
     }
 
+    /// Whether a namespace can have the address.
+    #[must_use]
+    pub fn has_host(self, addr: Ipv4Addr) -> bool {
+        self.holds(addr) && ![self.addr, self.gateway(), self.broadcast()].contains(&addr)
+    }
+
     /// Whether the two have an address in common.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {

@@ -13,20 +13,32 @@ use crate::{
     topology::{Guard, LinkName, Request, Topology},
 };
 
+/// One in which 172.19.0.1 is not the gateway's.
+const NO_GATEWAY_AT_1: &str = "172.18.0.0/15";
+/// The subnets that may be asked for: most of them with each other's addresses.
+const SUBNETS: [&str; 5] =
+    ["172.19.0.0/24", "172.19.0.0/27", "172.19.0.0/22", NO_GATEWAY_AT_1, "10.1.0.0/24"];
+
 /// What may be asked for: some of six namespaces, of which some have an address that in
 /// another request is another one's, and all else that can be changed.
 fn requests(kind: Kind) -> impl Strategy<Value = Request> {
     let ns = btree_set(0_u8..6, 1..6);
-    let parts = (ns, 0_u8..6, any::<[bool; 4]>(), any::<[bool; 6]>(), 0_u8..4, 0_usize..3);
-    parts.prop_map(move |(ns, shift, [second, routed, small, isolate], addressed, ports, allow)| {
+    let parts =
+        (ns, 0_u8..6, any::<[bool; 4]>(), any::<[bool; 6]>(), 0_u8..4, 0_usize..3, 0_usize..9);
+    parts.prop_map(move |(ns, shift, switches, addressed, ports, allow, subnet)| {
+        let [second, routed, small, isolate] = switches;
+        let subnet = *SUBNETS.get(subnet).unwrap_or(&SUBNETS[0]);
+        let net = if subnet.starts_with("10.") { "10.1.0" } else { "172.19.0" };
         let names: Vec<String> = ns
             .iter()
             .map(|&n| {
-                let address = 10 + (n + shift) % 6;
+                // That of the gateway of other subnets is one of them, too.
+                let is_gateways = n == 0 && subnet == NO_GATEWAY_AT_1;
+                let address = if is_gateways { 1 } else { 10 + (n + shift) % 6 };
                 match (addressed[usize::from(n)], shift % 2) {
                     (false, _) => format!("n{n}"),
-                    (true, 0) => format!("n{n}=172.19.0.{address}"),
-                    (true, _) => format!("n{n}=172.19.0.{address}/{}", mac(n + shift)),
+                    (true, 0) => format!("n{n}={net}.{address}"),
+                    (true, _) => format!("n{n}={net}.{address}/{}", mac(n + shift)),
                 }
             })
             .collect();
@@ -36,6 +48,7 @@ fn requests(kind: Kind) -> impl Strategy<Value = Request> {
             .collect();
         let mut request = request(kind, &names, &publish);
         request.uplinks.extend(second.then(|| LinkName::existing("up1").unwrap()));
+        request.subnet = Some(subnet.parse().unwrap());
         request.routed = routed.then_some(true);
         request.mtu = small.then_some(1400);
         request.guard = (shift % 3 == 0).then_some(Guard::Off);
@@ -69,6 +82,7 @@ fn is_as_asked(world: &World, topology: &Topology) {
         .map(|p| format!("{}:{}:{}", p.host, p.namespace, p.inside).parse().unwrap())
         .collect();
     same.uplinks = topology.uplinks.iter().map(|uplink| uplink.name.clone()).collect();
+    same.subnet = Some(topology.subnet);
     (same.mtu, same.routed) = (Some(topology.mtu), topology.routed.then_some(true));
     same.guard = Some(topology.guard);
     (same.isolate, same.allow) = (Some(topology.isolate), topology.allowed.clone());
@@ -167,7 +181,12 @@ proptest! {
             })
         };
         for step in steps.iter().filter(stays) {
-            let is_harmless = matches!(
+            // What keeps its address may get another prefix and another gateway.
+            let is_subnets = matches!(
+                step,
+                Step::AddAddress { .. } | Step::DeleteAddress { .. } | Step::AddDefaultRoute { .. }
+            );
+            let is_harmless = is_subnets && before.subnet != topology.subnet || matches!(
                 step,
                 Step::SetEndpoint { .. }
                     | Step::SetMtu { .. }

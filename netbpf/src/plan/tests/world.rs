@@ -282,6 +282,9 @@ impl World {
             }
             Step::LinkUp { place, link } => self.in_place(&place, &link).up = true,
             Step::SetMtu { place, link, mtu } => self.in_place(&place, &link).mtu = mtu,
+            Step::SetMac { place, link, mac } => {
+                self.in_place(&place, link.as_str()).mac = Some(mac);
+            }
             Step::SetMaster { endpoint, bridge } => {
                 let bridge = Some(self.index(bridge.as_str()));
                 let port = self.host_link(endpoint.link.as_str());
@@ -293,11 +296,11 @@ impl World {
                 match place {
                     Place::Inside(ns) => {
                         let space = self.space(&ns);
-                        space.addresses.push(address(index, addr));
+                        space.addresses.push(Address { prefix_len, ..address(index, addr) });
                         space.routes.push(to_subnet);
                     }
                     Place::Host | Place::HostSide(_) => {
-                        self.seen.addresses.push(address(index, addr));
+                        self.seen.addresses.push(Address { prefix_len, ..address(index, addr) });
                         self.seen.routes.push(to_subnet);
                     }
                 }
@@ -307,7 +310,25 @@ impl World {
                 let index = self.in_place(&place, link.as_str()).index;
                 let everywhere = Subnet::containing([0; 4].into(), 0);
                 let default = Route { gateway: Some(gateway), ..route(everywhere, index) };
-                self.space(&namespace).routes.push(default);
+                let routes = &mut self.space(&namespace).routes;
+                routes.retain(|route| !route.is_default());
+                routes.push(default);
+            }
+            Step::DeleteAddress { place, link, addr, prefix_len } => {
+                let index = self.in_place(&place, &link).index;
+                let (addresses, routes) = match place {
+                    Place::Inside(ns) => {
+                        let space = self.space(&ns);
+                        (&mut space.addresses, &mut space.routes)
+                    }
+                    _ => (&mut self.seen.addresses, &mut self.seen.routes),
+                };
+                let had = addresses.len();
+                addresses
+                    .retain(|it| (it.ifindex, it.addr, it.prefix_len) != (index, addr, prefix_len));
+                assert_eq!(addresses.len() + 1, had, "{link} has no {addr}/{prefix_len}");
+                let gone = Subnet::containing(addr, prefix_len);
+                routes.retain(|it| it.ifindex != Some(index) || it.destination != gone);
             }
             Step::AddFdb { endpoint } => {
                 let ifindex = self.index(endpoint.link.as_str());

@@ -85,9 +85,9 @@ fn conflict(subnet: Subnet, request: &Request, observed: &Observed) -> Option<St
         return Some(why);
     }
     for network in observed.others(request.name.as_str()) {
-        if network.topology.subnet.overlaps(subnet) {
-            let (name, taken) = (&network.topology.name, network.topology.subnet);
-            return Some(format!("the network {name} has {taken}"));
+        let mut subnets = network.topology.all_subnets();
+        if let Some(taken) = subnets.find(|taken| taken.overlaps(subnet)) {
+            return Some(format!("the network {} has {taken}", network.topology.name));
         }
     }
     // What is on the network's own bridge is not in its way.
@@ -218,7 +218,8 @@ impl<'a> Free<'a> {
         let open = request.namespaces.iter().filter(|spec| spec.addr.is_none());
         let open: HashSet<&NamespaceName> = open.map(|spec| &spec.name).collect();
         // What a network has comes before what it is losing.
-        for old in staying().filter(|old| open.contains(&old.namespace) && subnet.holds(old.addr)) {
+        let fits = |old: &&&EndpointPlan| subnet.has_host(old.addr);
+        for old in staying().filter(|old| open.contains(&old.namespace)).filter(fits) {
             if !kept.contains_key(&old.namespace) && taken.insert(old.addr) {
                 kept.insert(old.namespace.clone(), old.addr);
             }
@@ -226,7 +227,7 @@ impl<'a> Free<'a> {
         let had: HashSet<Ipv4Addr> = has.iter().map(|old| old.addr).collect();
         let mut again: Vec<Ipv4Addr> = had
             .iter()
-            .filter(|&addr| subnet.holds(*addr) && !taken.contains(addr))
+            .filter(|&addr| subnet.has_host(*addr) && !taken.contains(addr))
             .copied()
             .collect();
         again.sort_unstable();

@@ -187,11 +187,6 @@ fn check_change(recorded: &Topology, topology: &Topology) -> Result<()> {
             .hint(format!("switch it over: netbpf switch {name} --datapath {to}"))
             .about(Key::of("datapath")));
     }
-    if recorded.subnet != topology.subnet {
-        let (has, wanted) = (recorded.subnet, topology.subnet);
-        let why = format!("subnet: it has {has}, {wanted} was asked for");
-        return Err(exists(name, why).about(Key::of("subnet")));
-    }
     Ok(())
 }
 

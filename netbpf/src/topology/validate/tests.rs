@@ -449,10 +449,6 @@ fn the_same_request_again_is_the_same_network() {
     // What is left out is as it was, and not its default.
     let again = publish(&["80:ns1:80"]);
     assert_eq!(Topology::validate(&again, &after).unwrap(), recorded);
-    let error = refused(&with_ports(subnet("172.20.0.0/24")), &after);
-    assert_eq!(error.code(), ExitCode::Usage);
-    assert!(error.why().is_some_and(|why| why.starts_with("subnet")), "{error}");
-    assert!(error.advice().is_some_and(|hint| hint.contains("netbpf down netbpf0")));
     let error = refused(&with_ports(with(|r| r.datapath = Some(Kind::Iptables))), &after);
     assert!(error.advice().is_some_and(|hint| hint.contains("netbpf switch netbpf0")), "{error}");
 }
@@ -490,6 +486,34 @@ fn another_request_is_a_change_that_keeps_what_stays() {
     assert_eq!(Topology::validate(&ns(&["ns1"]), &told).unwrap().flow_limit, 100);
     let forgotten = Request { keeps: false, ..ns(&["ns1"]) };
     assert_eq!(Topology::validate(&forgotten, &told).unwrap().flow_limit, 262_144);
+}
+
+#[test]
+fn another_subnet_leaves_the_addresses_that_are_in_it() {
+    let after = after_up(&host(), &ns(&["ns1", "ns2", "ns3"]));
+    let recorded = after.networks[0].topology.clone();
+    let validate = |text: &str| Topology::validate(&subnet(text), &after).unwrap();
+    let wider = validate("172.19.0.0/22");
+    assert_eq!(wider.endpoints, recorded.endpoints);
+    assert_eq!(
+        (&wider.leaving.subnets[..], wider.leaving.endpoints.len()),
+        (&[recorded.subnet][..], 0)
+    );
+    assert_eq!(wider.leaving_gateways().count(), 0);
+    let two = with(|r| {
+        r.subnet = subnet("172.18.255.248/29").subnet;
+        r.namespaces.truncate(2);
+    });
+    let moved = Topology::validate(&two, &after).unwrap();
+    let addrs: Vec<Ipv4Addr> = moved.endpoints.iter().map(|endpoint| endpoint.addr).collect();
+    assert_eq!(addrs, [[172, 18, 255, 250], [172, 18, 255, 251]].map(Ipv4Addr::from));
+    assert_eq!(moved.leaving.endpoints, recorded.endpoints);
+    assert_eq!(moved.leaving_gateways().collect::<Vec<_>>(), [recorded.gateway()]);
+    // What an interrupted change has left is still to go.
+    let back = recorded.in_place_of(&moved);
+    assert_eq!(back.leaving.subnets, [moved.subnet]);
+    let third = wider.in_place_of(&moved);
+    assert_eq!(third.leaving.subnets, [moved.subnet, recorded.subnet]);
 }
 
 /// A change to a request, and why it is then refused.
