@@ -38,7 +38,7 @@ mod verdict;
 pub use addr::{Ipv4, MacAddr, Port};
 pub use config::{ABI_VERSION, Config, Timeouts};
 pub use endpoint::{AllowedPair, BridgePort, Endpoint, EndpointId, SourceGuard};
-pub use fdb::{FdbEntry, LearnCount};
+pub use fdb::{FdbEntry, FdbSlot, LearnCount};
 pub use flow::{Flow, FlowKind, FlowState, FlowVisit, Seen, Translation};
 pub use fragment::{FragmentKey, Fragments, HeldFragment};
 pub use icmp_error::ErrorCount;

@@ -2,8 +2,8 @@
 //! spells a map's name, but for the datapath's statics, which a test compares.
 
 use crate::{
-    AllowedPair, BridgePort, Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit,
-    FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop, PortOwner,
+    AllowedPair, BridgePort, Config, Counters, Endpoint, ErrorCount, FdbEntry, FdbSlot, Flow,
+    FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, MacAddr, NextHop, PortOwner,
     PublishEntry, RareProgram, Tuple, Uplink,
 };
 
@@ -63,6 +63,8 @@ maps! {
     Addresses "ADDRESSES": Ipv4 => u32, 8192, "address to endpoint";
     /// Hash: static MACs; the bridge's with endpoint 0.
     Fdb "FDB": MacKey => FdbEntry, 8192, "static MACs";
+    /// Array, index [`FdbSlot::index`]: most of the same, but for the bridges'.
+    FdbSlots "FDB_SLOTS": u32 => FdbSlot, FdbSlot::SLOTS, "the same, at hand";
     /// LRU hash: dynamic MACs.
     FdbLearnt "FDB_LEARNT": MacKey => FdbEntry, 16_384, "learnt MACs";
     /// Array, index [`crate::EndpointId`].

@@ -1,9 +1,9 @@
 //! What the control plane needs to put these types into maps.
 
 use crate::{
-    AllowedPair, BridgePort, Config, Counters, Endpoint, ErrorCount, FdbEntry, Flow, FlowVisit,
-    FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, NextHop, PortOwner, PublishEntry,
-    Tuple, Uplink,
+    AllowedPair, BridgePort, Config, Counters, Endpoint, ErrorCount, FdbEntry, FdbSlot, Flow,
+    FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4, LearnCount, NextHop, PortOwner,
+    PublishEntry, Tuple, Uplink,
     bench::{Arrivals, Generator},
     maps::{MacKey, SubnetKey},
 };
@@ -28,6 +28,7 @@ pod!(
     Endpoint,
     ErrorCount,
     FdbEntry,
+    FdbSlot,
     Flow,
     FlowVisit,
     FragmentKey,

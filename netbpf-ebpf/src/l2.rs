@@ -13,8 +13,8 @@ use crate::{
 /// long as they are fresh. [`EndpointId::NONE`] for a gateway's MAC.
 #[inline(always)]
 pub fn lookup<S: Skb, T: Tables, E: Env>(seam: &Seam<S, T, E>, mac: MacAddr) -> Option<EndpointId> {
-    if let Some(entry) = seam.tables.fdb_static(mac) {
-        return Some(entry.endpoint);
+    if let Some(endpoint) = seam.tables.fdb_static(mac) {
+        return Some(endpoint);
     }
     let entry = seam.tables.fdb_learnt(mac)?;
     let age = seam.env.now().since(entry.last_seen);

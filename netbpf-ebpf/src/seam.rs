@@ -234,8 +234,8 @@ pub trait Tables {
     fn is_allowed(&self, pair: AllowedPair) -> bool;
     /// Whose address this is; [`EndpointId::NONE`] for a gateway's.
     fn address_owner(&self, addr: Ipv4) -> Option<EndpointId>;
-    /// Static FDB entry of a MAC.
-    fn fdb_static(&self, mac: MacAddr) -> Option<Self::Ref<FdbEntry>>;
+    /// The endpoint behind which a static MAC is; [`EndpointId::NONE`] for a gateway's.
+    fn fdb_static(&self, mac: MacAddr) -> Option<EndpointId>;
     /// Dynamic FDB entry of a MAC, however old.
     fn fdb_learnt(&self, mac: MacAddr) -> Option<Self::Ref<FdbEntry>>;
     /// Whether the endpoint may show another new MAC; if so, it is counted.

@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use netbpf::bpf::{Attachment, Datapath, Hook, LoadOptions, LogLevel, has_bpffs};
 use netbpf_common::{
-    BridgePort, Config, Endpoint, EndpointId, FdbEntry, Flow, FlowKind, Ipv4, MacAddr, Port,
-    PublishEntry, Tally, Ticks, Translation, Tuple, Uplink,
+    BridgePort, Config, Endpoint, EndpointId, FdbEntry, FdbSlot, Flow, FlowKind, Ipv4, MacAddr,
+    Port, PublishEntry, Tally, Ticks, Translation, Tuple, Uplink,
     maps::{self, ConfigMap, FdbLearnt, FlowCounts, Flows},
     proto,
 };
@@ -390,6 +390,43 @@ fn ports_that_meet_in_a_slot_are_both_known() {
         assert_eq!((slot().ifindex, slot().endpoint), (12, one), "another's stays");
         loaded.clear_endpoint(one).expect("clear");
         assert_eq!(slot(), BridgePort::default());
+    });
+}
+
+#[test]
+fn macs_that_meet_in_a_slot_are_both_known() {
+    with_datapath(|loaded| {
+        let (one, two) = (EndpointId(1), EndpointId(2));
+        let (near, far) = (endpoint(12, 2), endpoint(13, 3));
+        let far = Endpoint { mac: MacAddr::new([2, 1, 0, 0, 0, 2]), ..far };
+        let index = FdbSlot::index(near.mac);
+        assert_eq!(FdbSlot::index(far.mac), index, "they meet");
+        loaded.set_endpoint(one, &near).expect("set");
+        loaded.set_endpoint(two, &far).expect("set");
+        let slots = loaded.map::<maps::FdbSlots>().expect("the MACs at hand");
+        let slot = || slots.get(&index).expect("get").expect("an array has all");
+        assert_eq!(slot(), FdbSlot::of(near.mac, one), "who is first has it");
+        let fdb = loaded.map::<maps::Fdb>().expect("the MACs");
+        let behind = |mac: MacAddr| fdb.get(&mac.into()).expect("get").map(|entry| entry.endpoint);
+        assert_eq!((behind(near.mac), behind(far.mac)), (Some(one), Some(two)));
+        loaded.clear_endpoint(one).expect("clear");
+        assert_eq!(slot(), FdbSlot::of(far.mac, two), "who has waited has it next");
+        loaded.set_endpoint(one, &near).expect("set");
+        loaded.clear_endpoint(one).expect("clear");
+        assert_eq!(slot(), FdbSlot::of(far.mac, two), "another's stays");
+        loaded.clear_endpoint(two).expect("clear");
+        assert_eq!(slot(), FdbSlot::FREE);
+    });
+}
+
+#[test]
+fn a_mac_that_becomes_a_bridges_is_no_endpoints() {
+    with_datapath(|loaded| {
+        let of = endpoint(12, 2);
+        loaded.set_endpoint(EndpointId(1), &of).expect("set");
+        loaded.set_gateway(Ipv4::new([172, 19, 0, 1]), of.mac).expect("set");
+        let slots = loaded.map::<maps::FdbSlots>().expect("the MACs at hand");
+        assert_eq!(slots.get(&FdbSlot::index(of.mac)).expect("get"), Some(FdbSlot::FREE));
     });
 }
 

@@ -263,3 +263,21 @@ fn asking_for_an_address_is_allowed() {
         }
     }
 }
+
+/// The maps find a MAC by its last bytes first.
+#[test]
+fn macs_with_the_same_end_are_two() {
+    let host = Host::new();
+    host.up("--ns a=172.19.0.2/02:01:00:00:00:07 --ns b=172.19.0.7 --ns c=172.19.0.9");
+    let (a, b, c) = (host.ns("a"), host.ns("b"), host.ns("c"));
+    assert_eq!(a.mac("eth0")[4..], b.mac("eth0")[4..]);
+    let reaches = |last: u8| {
+        let before = host.stat("c", "forwarded");
+        assert!(ping(&c, Ipv4Addr::new(172, 19, 0, last), Echo::default()).is_reply(), "{last}");
+        host.stat("c", "forwarded") > before
+    };
+    assert!(reaches(2) && reaches(7), "both by the fast path");
+    host.netbpf("ns rm a").ok();
+    assert!(reaches(7), "the one that stays as well");
+    host.netbpf("check").ok();
+}

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use netbpf::bpf::Map;
 use netbpf_common::{
-    BridgePort, Config, Endpoint, EndpointId, FdbEntry, Ipv4, MacAddr, PublishEntry, Ticks,
-    Timeouts, Uplink,
+    BridgePort, Config, Endpoint, EndpointId, FdbEntry, FdbSlot, Ipv4, MacAddr, PublishEntry,
+    Ticks, Timeouts, Uplink,
     maps::{
-        Addresses, BridgePorts, ConfigMap, EndpointIds, Endpoints, Fdb, MapDef, Programs, Publish,
-        PublishedPorts, SubnetKey, Subnets, Uplinks,
+        Addresses, BridgePorts, ConfigMap, EndpointIds, Endpoints, Fdb, FdbSlots, MapDef, Programs,
+        Publish, PublishedPorts, SubnetKey, Subnets, Uplinks,
     },
 };
 use netbpf_tests::{
@@ -183,6 +183,35 @@ const ENDPOINTS: &[Damage] = &[
             });
         },
         found: &[("datapath", "has 02:00:00:00:00:09 of no network in FDB")],
+    },
+    Damage {
+        what: "another endpoint in its MAC's slot",
+        by: |host| {
+            change::<FdbSlots>(host, |map| {
+                let slot = FdbSlot::of(NS1_MAC, EndpointId(2));
+                map.set(&FdbSlot::index(NS1_MAC), &slot).expect("write");
+            });
+        },
+        found: &[(ENDPOINT, "its entry of FDB_SLOTS is gone, or another")],
+    },
+    Damage {
+        what: "nothing in its MAC's slot",
+        by: |host| {
+            change::<FdbSlots>(host, |map| {
+                map.set(&FdbSlot::index(NS1_MAC), &FdbSlot::FREE).expect("write");
+            });
+        },
+        found: &[(ENDPOINT, "its entry of FDB_SLOTS is gone, or another")],
+    },
+    Damage {
+        what: "a slot of nobody's MAC",
+        by: |host| {
+            change::<FdbSlots>(host, |map| {
+                let slot = FdbSlot::of(MAC, EndpointId(1));
+                map.set(&FdbSlot::index(MAC), &slot).expect("write");
+            });
+        },
+        found: &[("datapath", "has an entry of FDB_SLOTS in slot 9")],
     },
     Damage {
         what: "no gateway",

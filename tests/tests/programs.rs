@@ -225,6 +225,7 @@ fn the_maps_are_those_that_are_defined() {
         check_own::<maps::Allowed>();
         check_own::<maps::Addresses>();
         check_own::<maps::Fdb>();
+        check_own::<maps::FdbSlots>();
         check_own::<maps::FdbLearnt>();
         check_own::<maps::LearnCounts>();
         check_own::<maps::FlowCounts>();

@@ -20,9 +20,9 @@ use aya_ebpf::{
 };
 use netbpf_common::{
     AllowedPair, BridgePort, Config, Counter, Counters, DropReason, Endpoint, EndpointId,
-    ErrorCount, FdbEntry, Flow, FlowKind, FlowVisit, FragmentKey, Fragments, HeldFragment, Ipv4,
-    LearnCount, MacAddr, NextHop, Port, PortOwner, PublishEntry, Seen, Tally, Ticks, Timeouts,
-    Tuple, Uplink,
+    ErrorCount, FdbEntry, FdbSlot, Flow, FlowKind, FlowVisit, FragmentKey, Fragments, HeldFragment,
+    Ipv4, LearnCount, MacAddr, NextHop, Port, PortOwner, PublishEntry, Seen, Tally, Ticks,
+    Timeouts, Tuple, Uplink,
     maps::{self, MacKey, MapDef},
 };
 use netbpf_ebpf::{
@@ -55,6 +55,8 @@ static ADDRESSES: HashMap<Ipv4, u32, { maps::Addresses::MAX_ENTRIES as usize }, 
     HashMap::new();
 #[btf_map]
 static FDB: HashMap<MacKey, FdbEntry, { maps::Fdb::MAX_ENTRIES as usize }, SPARSE> = HashMap::new();
+#[btf_map]
+static FDB_SLOTS: Array<u64, { maps::FdbSlots::MAX_ENTRIES as usize }> = Array::new();
 #[btf_map]
 static FDB_LEARNT: LruHashMap<MacKey, FdbEntry, { maps::FdbLearnt::MAX_ENTRIES as usize }> =
     LruHashMap::new();
@@ -355,8 +357,14 @@ impl Tables for KernelMaps {
     }
 
     #[inline(always)]
-    fn fdb_static(&self, mac: MacAddr) -> Option<InMap<FdbEntry>> {
-        found(FDB.get_ptr(MacKey::from(mac)))
+    fn fdb_static(&self, mac: MacAddr) -> Option<EndpointId> {
+        if let Some(word) = found(FDB_SLOTS.get_ptr(FdbSlot::index(mac))) {
+            let slot = FdbSlot(*word);
+            if slot.is_of(mac) {
+                return Some(slot.endpoint());
+            }
+        }
+        found(FDB.get_ptr(MacKey::from(mac))).map(|entry| entry.endpoint)
     }
 
     #[inline(always)]

@@ -116,7 +116,7 @@ pub struct Maps {
     pub allowed: Vec<AllowedPair>,
     /// `ADDRESSES`.
     pub addresses: Map<Ipv4, EndpointId>,
-    /// `FDB`.
+    /// `FDB`, and most of it in `FDB_SLOTS`.
     pub fdb: Map<MacAddr, FdbEntry>,
     /// `FDB_LEARNT`.
     pub learnt: Map<MacAddr, FdbEntry>,
@@ -215,8 +215,8 @@ impl Tables for Maps {
         self.addresses.get(&addr).copied()
     }
 
-    fn fdb_static(&self, mac: MacAddr) -> Option<Copied<FdbEntry>> {
-        self.fdb.get(&mac).copied().map(Copied)
+    fn fdb_static(&self, mac: MacAddr) -> Option<EndpointId> {
+        self.fdb.get(&mac).map(|entry| entry.endpoint)
     }
 
     fn fdb_learnt(&self, mac: MacAddr) -> Option<Copied<FdbEntry>> {

@@ -1,10 +1,11 @@
 //! What the datapath is told of namespaces, gateways, subnets and uplinks.
 
 use netbpf_common::{
-    AllowedPair, BridgePort, Counters, Endpoint, EndpointId, FdbEntry, Ipv4, MacAddr, Uplink,
+    AllowedPair, BridgePort, Counters, Endpoint, EndpointId, FdbEntry, FdbSlot, Ipv4, MacAddr,
+    Uplink,
     maps::{
-        Addresses, Allowed, BridgePorts, EndpointIds, Endpoints, Fdb, FdbLearnt, MacKey, Stats,
-        SubnetKey, Subnets, Uplinks,
+        Addresses, Allowed, BridgePorts, EndpointIds, Endpoints, Fdb, FdbLearnt, FdbSlots, MacKey,
+        Stats, SubnetKey, Subnets, Uplinks,
     },
 };
 
@@ -44,7 +45,7 @@ impl Datapath {
         }
         endpoints.set(&id.index(), endpoint)?;
         self.map::<Addresses>()?.set(&endpoint.addr, &id.index())?;
-        self.map::<Fdb>()?.set(&MacKey::from(endpoint.mac), &fixed(id))?;
+        self.set_mac(endpoint.mac, id)?;
         // Last, because this is where a packet's way begins.
         self.map::<EndpointIds>()?.set(&endpoint.ifindex, &id.index())?;
         let ports = self.map::<BridgePorts>()?;
@@ -90,9 +91,43 @@ impl Datapath {
         }
         let fdb = self.map::<Fdb>()?;
         if fdb.get(&mac.into())?.is_some_and(|entry| entry.endpoint == id) {
+            self.free_slot(mac)?;
             fdb.remove(&mac.into())?;
         }
         Ok(())
+    }
+
+    /// Makes a MAC known, of an endpoint or of a bridge.
+    fn set_mac(&self, mac: MacAddr, id: EndpointId) -> Result<()> {
+        let fdb = self.map::<Fdb>()?;
+        fdb.set(&MacKey::from(mac), &fixed(id))?;
+        if id == EndpointId::NONE {
+            return self.free_slot(mac);
+        }
+        let (slots, index) = (self.map::<FdbSlots>()?, FdbSlot::index(mac));
+        let taken = slots.get(&index)?.filter(|slot| !slot.is_of(mac));
+        let has = |slot: FdbSlot| fdb.get(&slot.mac().into());
+        if taken.map(has).transpose()?.flatten().is_none() {
+            slots.set(&index, &FdbSlot::of(mac, id))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a MAC out of its slot, in favour of one that has found it taken.
+    fn free_slot(&self, mac: MacAddr) -> Result<()> {
+        let (slots, index) = (self.map::<FdbSlots>()?, FdbSlot::index(mac));
+        if !slots.get(&index)?.is_some_and(|slot| slot.is_of(mac)) {
+            return Ok(());
+        }
+        let mut next = FdbSlot::FREE;
+        self.map::<Fdb>()?.for_each(|key, entry| {
+            let may_have_it = key.mac != mac && entry.endpoint != EndpointId::NONE;
+            if may_have_it && FdbSlot::index(key.mac) == index {
+                next = FdbSlot::of(key.mac, entry.endpoint);
+            }
+            Ok(())
+        })?;
+        slots.set(&index, &next)
     }
 
     /// Removes the MACs that were learnt behind the endpoint.
@@ -137,7 +172,7 @@ impl Datapath {
     /// What the maps say.
     pub fn set_gateway(&self, addr: Ipv4, mac: MacAddr) -> Result<()> {
         self.map::<Addresses>()?.set(&addr, &EndpointId::NONE.index())?;
-        self.map::<Fdb>()?.set(&mac.into(), &fixed(EndpointId::NONE))
+        self.set_mac(mac, EndpointId::NONE)
     }
 
     /// Makes the datapath forget a bridge.

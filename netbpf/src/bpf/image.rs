@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use aya::Pod;
 use netbpf_common::{
-    AllowedPair, BridgePort, Endpoint, EndpointId, FdbEntry, Ipv4, MacAddr, RareProgram, Timeouts,
-    Uplink,
+    AllowedPair, BridgePort, Endpoint, EndpointId, FdbEntry, FdbSlot, Ipv4, MacAddr, RareProgram,
+    Timeouts, Uplink,
     maps::{
-        Addresses, Allowed, BridgePorts, EndpointIds, Endpoints, Fdb, MapDef, Programs,
+        Addresses, Allowed, BridgePorts, EndpointIds, Endpoints, Fdb, FdbSlots, MapDef, Programs,
         PublishedPorts, SubnetKey, Subnets, Uplinks,
     },
 };
@@ -29,6 +29,8 @@ pub struct Image {
     pub addresses: HashMap<Ipv4, u32>,
     /// `FDB`.
     pub macs: HashMap<MacAddr, EndpointId>,
+    /// `FDB_SLOTS`, without free slots.
+    pub mac_slots: HashMap<u32, FdbSlot>,
     /// `ALLOWED`.
     pub allowed: Vec<AllowedPair>,
     /// `UPLINKS`.
@@ -55,6 +57,8 @@ impl Datapath {
         image.addresses = self.contents::<Addresses>()?.into_iter().collect();
         let macs = self.contents::<Fdb>()?.into_iter();
         image.macs = macs.map(|(key, FdbEntry { endpoint, .. })| (key.mac, endpoint)).collect();
+        let slots = self.contents::<FdbSlots>()?.into_iter();
+        image.mac_slots = slots.filter(|(_, slot)| *slot != FdbSlot::FREE).collect();
         image.allowed = self.contents::<Allowed>()?.into_iter().map(|(pair, _)| pair).collect();
         image.uplinks = self.contents::<Uplinks>()?.into_iter().collect();
         let subnets = self.contents::<Subnets>()?.into_iter();

@@ -12,9 +12,9 @@ use netbpf_common::{
     Config,
     maps::{
         Addresses, Allowed, BridgePorts, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb,
-        FdbLearnt, FlowCounts, FlowQueue, Flows, FragmentsMap, HeldFragments, HeldTickets,
-        LearnCounts, MapDef, NextHops, OutsidePorts, Programs, Publish, PublishedPorts, Rare,
-        Stats, Subnets, Sweeper, Uplinks, flow_queue_len,
+        FdbLearnt, FdbSlots, FlowCounts, FlowQueue, Flows, FragmentsMap, HeldFragments,
+        HeldTickets, LearnCounts, MapDef, NextHops, OutsidePorts, Programs, Publish,
+        PublishedPorts, Rare, Stats, Subnets, Sweeper, Uplinks, flow_queue_len,
     },
 };
 
@@ -39,6 +39,7 @@ pub(super) const ALL: &[Shape] = &[
     Shape::of::<Allowed>(),
     Shape::of::<Addresses>(),
     Shape::of::<Fdb>(),
+    Shape::of::<FdbSlots>(),
     Shape::of::<FdbLearnt>(),
     Shape::of::<LearnCounts>(),
     Shape::of::<Flows>(),

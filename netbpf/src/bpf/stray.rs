@@ -3,8 +3,10 @@
 use std::{fmt, net::Ipv4Addr};
 
 use netbpf_common::{
-    AllowedPair, BridgePort, EndpointId, MacAddr,
-    maps::{Addresses, Allowed, BridgePorts, EndpointIds, Fdb, MacKey, MapDef as _, Uplinks},
+    AllowedPair, BridgePort, EndpointId, FdbSlot, MacAddr,
+    maps::{
+        Addresses, Allowed, BridgePorts, EndpointIds, Fdb, FdbSlots, MacKey, MapDef as _, Uplinks,
+    },
 };
 
 use super::{Datapath, Hook, attach::interface};
@@ -23,6 +25,8 @@ pub enum Stray {
     Address(Ipv4Addr),
     /// An entry of `FDB`.
     Mac(MacAddr),
+    /// An entry of `FDB_SLOTS`, by its slot.
+    MacSlot(u32),
     /// An entry of `ALLOWED`.
     Pair(AllowedPair),
     /// An entry of `UPLINKS`, by its interface index.
@@ -85,6 +89,9 @@ impl fmt::Display for Stray {
             }
             Self::Address(addr) => write!(f, "{addr} of no network in {}", Addresses::NAME),
             Self::Mac(mac) => write!(f, "{mac} of no network in {}", Fdb::NAME),
+            Self::MacSlot(slot) => {
+                write!(f, "an entry of {} in slot {slot} of no network", FdbSlots::NAME)
+            }
             Self::Pair(pair) => {
                 let [one, other] = pair.both();
                 write!(f, "endpoints {} and {} of no network in {}", one.0, other.0, Allowed::NAME)
@@ -128,6 +135,7 @@ impl Datapath {
             Stray::Slot(slot) => self.map::<BridgePorts>()?.set(&slot, &BridgePort::default())?,
             Stray::Address(addr) => drop(self.map::<Addresses>()?.remove(&addr.into())?),
             Stray::Mac(mac) => drop(self.map::<Fdb>()?.remove(&MacKey::from(mac))?),
+            Stray::MacSlot(slot) => self.map::<FdbSlots>()?.set(&slot, &FdbSlot::FREE)?,
             Stray::Pair(pair) => drop(self.map::<Allowed>()?.remove(&pair)?),
             Stray::Uplink(index) => {
                 let is_there = self.map::<Uplinks>()?.get(&index)?.is_some();

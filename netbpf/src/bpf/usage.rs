@@ -2,12 +2,12 @@
 
 use aya::Pod;
 use netbpf_common::{
-    EndpointId, MacAddr,
+    EndpointId, FdbSlot, MacAddr,
     maps::{
         Addresses, Allowed, BridgePorts, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb,
-        FdbLearnt, FlowCounts, FlowQueue, Flows, FragmentsMap, HeldFragments, HeldTickets,
-        LearnCounts, MapDef, NextHops, OutsidePorts, Programs, Publish, PublishedPorts, Rare,
-        Stats, Subnets, Sweeper, Uplinks,
+        FdbLearnt, FdbSlots, FlowCounts, FlowQueue, Flows, FragmentsMap, HeldFragments,
+        HeldTickets, LearnCounts, MapDef, NextHops, OutsidePorts, Programs, Publish,
+        PublishedPorts, Rare, Stats, Subnets, Sweeper, Uplinks,
     },
 };
 
@@ -70,6 +70,7 @@ impl Datapath {
             Allowed::NAME => self.count::<Allowed>(|_| true),
             Addresses::NAME => self.count::<Addresses>(|_| true),
             Fdb::NAME => self.count::<Fdb>(|_| true),
+            FdbSlots::NAME => self.count::<FdbSlots>(|slot| *slot != FdbSlot::FREE),
             FdbLearnt::NAME => self.count::<FdbLearnt>(|_| true),
             Flows::NAME => self.count::<Flows>(|_| true),
             // The kernel does not tell how long a queue is; it has an element per flow.

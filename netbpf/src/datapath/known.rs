@@ -7,8 +7,8 @@ use std::{
 };
 
 use netbpf_common::{
-    AllowedPair, BridgePort, Endpoint, EndpointId, MacAddr,
-    maps::{Addresses, BridgePorts, EndpointIds, Fdb, MapDef as _},
+    AllowedPair, BridgePort, Endpoint, EndpointId, FdbSlot, MacAddr,
+    maps::{Addresses, BridgePorts, EndpointIds, Fdb, FdbSlots, MapDef as _},
 };
 
 use super::Kind;
@@ -124,6 +124,13 @@ impl Known {
         };
         let macs = image.macs.iter().filter(|&(&mac, &id)| !is_mac(mac, id));
         strays.extend(macs.map(|(&mac, _)| Stray::Mac(mac)));
+        let has_mac_slot =
+            |index: u32| image.endpoints.values().any(|row| FdbSlot::index(row.mac) == index);
+        let is_mac_slot = |index: u32, slot: &FdbSlot| {
+            has_mac_slot(index) || self.endpoints.values().any(|place| slot.is_of(place.mac))
+        };
+        let slots = image.mac_slots.iter().filter(|&(&index, slot)| !is_mac_slot(index, slot));
+        strays.extend(slots.map(|(&index, _)| Stray::MacSlot(index)));
         // Those with one of a network's are that network's to say.
         let is_nobodys =
             |pair: &AllowedPair| pair.both().iter().all(|id| !self.endpoints.contains_key(&id.0));
@@ -150,6 +157,17 @@ fn skew(id: EndpointId, row: &Endpoint, image: &Image) -> Option<&'static str> {
     }
     if image.macs.get(&row.mac) != Some(&id) {
         return Some(Fdb::NAME);
+    }
+    let slot = image.mac_slots.get(&FdbSlot::index(row.mac));
+    let is_right = slot.is_some_and(|slot| {
+        if slot.is_of(row.mac) {
+            return slot.endpoint() == id;
+        }
+        // Who has found it taken is in the hash alone.
+        image.macs.contains_key(&slot.mac())
+    });
+    if !is_right {
+        return Some(FdbSlots::NAME);
     }
     if image.ports.get(&row.ifindex) != Some(&id.index()) {
         return Some(EndpointIds::NAME);
