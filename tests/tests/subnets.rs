@@ -149,13 +149,41 @@ fn addresses_of_all(ns: &Netns) -> Vec<String> {
     others.map(|it| it["ifname"].to_string()).collect()
 }
 
+/// Who names no namespaces changes but what is told; ports stay, too.
+#[test]
+fn without_namespaces_all_else_stays() {
+    for datapath in DATAPATHS {
+        let host = Host::new();
+        let network =
+            "--ns a=172.19.0.9 --ns b=172.19.0.10/02:00:00:00:00:0b --isolate --allow a:b";
+        host.netbpf(&format!("up --datapath {datapath} -p 8080:a:80 {network}")).ok();
+        let a = host.ns("a");
+        let (_inside, outside) = (TcpServer::start(&a, 80), TcpServer::start(host.outside(), 0));
+        let mut streams = Streams::open(&host, &a, &outside);
+        host.netbpf("up --mtu 1400").ok().complains("0 flows ended");
+        host.netbpf("up --subnet 172.19.0.0/22").ok().complains("0 flows ended");
+        streams.go_on(datapath);
+        assert_eq!(a.link("eth0")["mtu"], 1400, "{datapath}");
+        assert_eq!(addresses(&a, "eth0"), ["172.19.0.9/22"], "{datapath}");
+        host.netbpf("up --subnet 10.8.0.0/24").ok();
+        let b = host.ns("b");
+        assert_eq!(b.mac("eth0"), [2, 0, 0, 0, 0, 0xb], "{datapath}: a MAC of its own stays");
+        assert_eq!(a.mac("eth0"), [2, 0x6e, 10, 8, 0, 2], "{datapath}");
+        Streams::open(&host, &a, &outside).go_on(datapath);
+        assert!(ping(&b, [10, 8, 0, 2].into(), Echo::default()).is_reply(), "{datapath}");
+        host.netbpf("check").ok();
+    }
+}
+
 #[test]
 fn what_cannot_be_is_told_before_anything_is_touched() {
     let host = Host::new();
     host.up("--namespaces 3 --ns-prefix n");
     host.up("--name other --ns x --subnet 172.20.0.0/24");
+    host.netbpf("up --name none --mtu 1400").exits(2).complains("there is no network none");
     for (arguments, why) in [
         ("--namespaces 3 --ns-prefix n --subnet 172.20.0.0/16", "the network other has"),
+        ("--subnet 172.20.0.0/16", "the network other has"),
         ("--namespaces 3 --ns-prefix n --subnet 203.0.113.0/24", "up0 has the address"),
         ("--namespaces 3 --ns-prefix n --subnet 172.19.0.0/30", "too small"),
         ("--ns n1=172.19.0.2 --ns n2 --ns n3 --subnet 10.1.0.0/24", "not in the subnet"),

@@ -23,6 +23,7 @@ use crate::{
 /// brings it. `test` alone installs these.
 const TEST_PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
+    ("ping", "iputils-ping"),
     ("bpftool", "bpftool"),
     ("iptables-legacy", "iptables"),
     ("nft", "nftables"),

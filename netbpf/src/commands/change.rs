@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::status::find;
 use crate::{
     cli::Globals,
-    error::{Context as _, Error, Key, Result},
+    error::{Context as _, Error, Result},
     host::{self, Host},
     interrupt,
     network::{self, Wanted, nothing_to_do},
@@ -16,7 +16,7 @@ use crate::{
     plan::Step,
     progress::Teller,
     session::block_on,
-    topology::{LinkName, Request, Topology},
+    topology::{Request, Topology},
 };
 
 /// What `-o json` tells of the steps.
@@ -66,23 +66,6 @@ pub(super) fn print_steps(topology: &Topology, steps: &[Step], globals: &Globals
         }
     }
     out.flush().context(CANNOT_WRITE)
-}
-
-/// The network of that name as it is, for `up` to mend.
-///
-/// # Errors
-/// There is none.
-pub(super) fn as_it_is(observed: &Observed, name: &LinkName) -> Result<Request> {
-    let network = observed.network(name.as_str()).map(|network| &network.topology);
-    network.map(Request::of).ok_or_else(|| {
-        Error::usage("no namespaces")
-            .because(format!(
-                "neither --namespaces nor --ns says which to make, and there is no network {name} \
-                 to be mended"
-            ))
-            .hint("for example --namespaces 3")
-            .about(Key::of("namespaces"))
-    })
 }
 
 /// The network that is to be changed: that of the name, or the only one.

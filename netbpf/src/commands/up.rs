@@ -18,7 +18,7 @@ use crate::{
     sandbox::{HOST, OUTSIDE},
     session::{Session, block_on},
     spec::{Source, placed},
-    topology::{LinkName, Request, Topology},
+    topology::{Request, Topology},
 };
 
 /// Build a network of namespaces and load the datapath, or change the one there is
@@ -30,7 +30,8 @@ use crate::{
 ///
 /// The same call again changes nothing. If something is missing of what it
 /// built, it is built again. If something else is asked for, just that is changed:
-/// namespaces, ports and uplinks come and go, and the flows of all others go on.
+/// namespaces, ports and uplinks come and go, and the flows of all others go on. Without
+/// namespaces it changes but what is told, or mends what there is.
 /// If a step fails, all is as it was before.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -86,11 +87,6 @@ impl Args {
     /// was changed then.
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         let dry_run = self.dry_run;
-        if let Some(name) = self.source.name_alone()? {
-            host::require_privileges("up")?;
-            block_on(mend(&name, dry_run, globals))?;
-            return Ok(ExitCode::SUCCESS);
-        }
         let (request, file) = self.source.read()?;
         if globals.sandbox {
             refuse_clash(&request)?;
@@ -98,14 +94,15 @@ impl Args {
         host::require_privileges("up")?;
         let done = block_on(async {
             if dry_run {
-                let (ask, direct) = (|_: &_| Ok(request.clone()), request.direct);
+                let (ask, direct) = (|observed: &_| asked(&request, observed), request.direct);
                 let wanted = Wanted::by(&request);
                 return change::print_plan(ask, direct, wanted, globals).await.map(|_| ());
             }
             interrupt::catch()?;
             let listener = &mut Teller::new(globals);
             let (direct, wanted) = (request.direct, Wanted::by(&request));
-            let made = network::make(|_| Ok(request.clone()), direct, wanted, listener).await?;
+            let made =
+                network::make(|seen| asked(&request, seen), direct, wanted, listener).await?;
             picture(&made.session, &made.topology, globals).await
         });
         done.map_err(|error| placed(error, file.as_ref()))?;
@@ -118,15 +115,10 @@ impl Args {
     }
 }
 
-/// Makes what is missing of a network that there is.
-async fn mend(name: &LinkName, dry_run: bool, globals: &Globals) -> Result<()> {
-    let ask = |observed: &Observed| change::as_it_is(observed, name);
-    if dry_run {
-        return change::print_plan(ask, false, Wanted::Own, globals).await.map(|_| ());
-    }
-    interrupt::catch()?;
-    let made = network::make(ask, false, Wanted::Own, &mut Teller::new(globals)).await?;
-    picture(&made.session, &made.topology, globals).await
+/// What is asked for where there is that.
+fn asked(request: &Request, observed: &Observed) -> Result<Request> {
+    let existing = observed.network(request.name.as_str());
+    request.clone().or_as_it_is(existing.map(|network| &network.topology))
 }
 
 /// Refuses names that the sandbox itself has given.

@@ -109,7 +109,7 @@ impl Network {
             host::require_privileges("up")?;
             block_on(async {
                 let ask = |observed: &Observed| match observed.network(name.as_str()) {
-                    None => Ok(request),
+                    None => request.or_as_it_is(None),
                     Some(_) => Err(Error::usage(format!("there is a network {name} already"))
                         .because("what is taken down with its guard must be made with it")
                         .hint(format!("choose another name, or: netbpf down {name}"))),

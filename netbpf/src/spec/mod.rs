@@ -194,17 +194,6 @@ impl Source {
         Ok(())
     }
 
-    /// The name of the network, if nothing else is said of it: it is asked for as it is.
-    ///
-    /// # Errors
-    /// A usage error if it is no name.
-    pub fn name_alone(&self) -> Result<Option<LinkName>> {
-        let Spec { name, .. } = &self.spec;
-        let is_alone =
-            self.file.is_none() && self.spec == Spec { name: name.clone(), ..Spec::default() };
-        is_alone.then(|| LinkName::new(name)).transpose()
-    }
-
     /// What is asked for, and the file that says so, if one does.
     ///
     /// # Errors
@@ -234,7 +223,7 @@ impl Spec {
     /// Usage errors for what cannot be understood.
     pub fn request(self, keeps: bool) -> Result<Request> {
         self.check_direct()?;
-        let namespaces = self.namespaces()?;
+        let namespaces = self.namespaces(keeps)?;
         let key = |name| move |error: Error| error.about(Key::of(name));
         Ok(Request {
             name: LinkName::new(&self.name).map_err(key("name"))?,
@@ -264,7 +253,8 @@ impl Spec {
         })
     }
 
-    fn namespaces(&self) -> Result<Vec<NamespaceSpec>> {
+    /// The namespaces that are named; none: those that there are, if what is left open stays.
+    fn namespaces(&self, keeps: bool) -> Result<Vec<NamespaceSpec>> {
         let wrong = |what: &str| Error::usage(what).about(Key::of("namespaces"));
         match self.namespaces {
             Some(_) if !self.ns.is_empty() => {
@@ -279,7 +269,7 @@ impl Spec {
             Some(count) => Err(wrong(&format!("invalid --namespaces {count}"))
                 .because(format!("a host can have 1 to {MAX_ENDPOINTS}"))
                 .hint("for example --namespaces 3")),
-            None if self.ns.is_empty() => Err(wrong("no namespaces")
+            None if self.ns.is_empty() && (self.direct || !keeps) => Err(wrong("no namespaces")
                 .because("neither --namespaces nor --ns says which to make")
                 .hint("for example --namespaces 3")),
             None => all("ns", &self.ns, Ns::spec),

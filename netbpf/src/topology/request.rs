@@ -13,7 +13,7 @@ use super::{
 use crate::{
     bpf::LogLevel,
     datapath::Kind,
-    error::{Error, Result},
+    error::{Error, Key, Result},
 };
 
 /// A network as it was asked for; what was left open is nothing.
@@ -91,6 +91,46 @@ impl Request {
 }
 
 impl Request {
+    /// What was asked for; of a request that names no namespaces, but the network of that
+    /// name as it is, with what was asked for changed.
+    ///
+    /// # Errors
+    /// A usage error if there is no such network.
+    pub fn or_as_it_is(self, recorded: Option<&Topology>) -> Result<Self> {
+        if !self.namespaces.is_empty() || !self.keeps {
+            return Ok(self);
+        }
+        let Some(recorded) = recorded else {
+            let name = &self.name;
+            return Err(Error::usage("no namespaces")
+                .because(format!(
+                    "neither --namespaces nor --ns says which to make, and there is no network \
+                     {name} that could be changed or mended"
+                ))
+                .hint("for example --namespaces 3")
+                .about(Key::of("namespaces")));
+        };
+        let subnet = self.subnet.unwrap_or(recorded.subnet);
+        let mut is = Self::of(recorded);
+        for namespace in &mut is.namespaces {
+            // In another subnet it gets an address of that.
+            let gone = namespace.addr.filter(|addr| !subnet.has_host(*addr));
+            if gone.is_some_and(|addr| namespace.mac == Some(mac::generated(addr))) {
+                namespace.mac = None;
+            }
+            namespace.addr = namespace.addr.filter(|_| gone.is_none());
+        }
+        Ok(Self {
+            namespaces: is.namespaces,
+            direct: is.direct,
+            fallback: is.fallback,
+            ifname: self.ifname.or(is.ifname),
+            publish: if self.publish.is_empty() { is.publish } else { self.publish },
+            allow: if self.allow.is_empty() { is.allow } else { self.allow },
+            ..self
+        })
+    }
+
     /// A network that there is, asked for as it is.
     #[must_use]
     pub fn of(topology: &Topology) -> Self {
