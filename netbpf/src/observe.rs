@@ -273,7 +273,20 @@ impl Observed {
         for datapath in datapaths.all() {
             datapath.observe(&mut observed)?;
         }
+        observed.agree();
         Ok(observed)
+    }
+
+    /// Takes what the datapath that runs is loaded with for what its networks have: what
+    /// is remembered of them may be from before it was loaded anew, for another one.
+    fn agree(&mut self) {
+        let Some(seen) = self.datapath.as_ref().filter(|seen| seen.lost.is_empty()) else { return };
+        for Recorded { topology, .. } in &mut self.networks {
+            let of_ebpf = !topology.direct && topology.datapath == Kind::Ebpf;
+            if of_ebpf && topology.options() != seen.options {
+                *topology = topology.loaded_with(seen.options);
+            }
+        }
     }
 }
 

@@ -97,6 +97,11 @@ impl Session {
         self
     }
 
+    /// Counts so many steps more as taken.
+    pub(crate) fn took(&mut self, steps: usize) {
+        self.taken = self.taken.saturating_add(steps);
+    }
+
     /// The datapaths.
     #[must_use]
     pub fn datapaths(&self) -> &Datapaths {
@@ -183,7 +188,7 @@ impl Session {
             apply.upgrade(steps).await?;
         }
         let done = Done::of(apply);
-        self.taken += steps.len();
+        self.took(steps.len());
         Ok(done)
     }
 

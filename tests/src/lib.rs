@@ -34,6 +34,7 @@ mod lookout;
 mod mutation;
 mod netns;
 pub mod nft;
+pub mod ongoing;
 pub mod packet;
 mod process;
 mod random;

@@ -1,44 +1,24 @@
 //! Other programs in the place of those that run: no packet is lost, no flow broken, and
 //! whenever it ends, the network is whole.
 
-use netbpf::bpf::{Attachment, Datapath, Hook};
+use netbpf::bpf::Datapath;
 use netbpf_tests::{
-    AnotherBuild, Host, Netns, OUTSIDE, UPLINK, at, binary, finish, interrupt,
+    AnotherBuild, Host, OUTSIDE, UPLINK, at, binary, finish, interrupt,
+    ongoing::{Flows, Stream, attach_by_filters, pin_dir},
     recipe::{ARGUMENTS, with_each_fault, works},
     sample,
     traffic::{Metered, Metering, TcpClient, TcpServer, connect},
     wait,
 };
 use nix::sys::signal::Signal;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Instant,
-};
+use std::{collections::BTreeSet, thread, time::Instant};
 
 /// Datagrams a second on each path.
 const RATE: u32 = 1_000;
 /// How often the programs are replaced.
 const TIMES: usize = 20;
-/// Flows that live meanwhile: source ports of a namespace, from this one on.
+/// Flows that live meanwhile.
 const FLOWS: u16 = 10_000;
-const FIRST_PORT: u16 = 20_000;
-
-/// The directory of the host's pins.
-fn pin_dir(host: &Host) -> PathBuf {
-    host.sandbox().run(|| {
-        let all = std::fs::read_dir("/sys/fs/bpf/netbpf").expect("pins");
-        let mut dirs: Vec<PathBuf> = all.map(|entry| entry.expect("an entry").path()).collect();
-        assert_eq!(dirs.len(), 1, "one datapath, and nothing beside it: {dirs:?}");
-        dirs.swap_remove(0)
-    })
-}
 
 /// The kernel-wide numbers of the programs that are pinned.
 fn program_ids(host: &Host) -> BTreeSet<u32> {
@@ -63,111 +43,10 @@ fn wait_gone(ids: &BTreeSet<u32>) {
     });
 }
 
-/// Has filters on clsact qdiscs in the place of TCX links, as kernels before 6.6 do.
-fn attach_by_filters(host: &Host) {
-    let pin_dir = pin_dir(host);
-    host.netns().run(|| {
-        let datapath = Datapath::open(&pin_dir).expect("it opens").expect("a datapath");
-        let links = std::fs::read_dir(pin_dir.join("links")).expect("links");
-        for link in links.map(|link| link.expect("an entry").file_name()) {
-            let link = link.into_string().expect("a name");
-            let (name, ifindex) = link.rsplit_once('-').expect("a hook and an interface");
-            let hook = Hook::ALL.into_iter().find(|hook| hook.name() == name).expect("a hook");
-            let ifindex = ifindex.parse().expect("an index");
-            Datapath::detach(&pin_dir, hook, ifindex).expect("it detaches");
-            datapath.attach_by(Attachment::Filter, hook, ifindex).expect("it attaches");
-        }
-    });
-}
-
-/// Datagrams from each of the namespace's ports, and whom the server outside takes each
-/// port for: a flow each.
-struct Flows {
-    ns: Netns,
-    server: UdpSocket,
-    to: SocketAddrV4,
-    seen_as: BTreeMap<u16, SocketAddrV4>,
-}
-
-impl Flows {
-    fn begin(host: &Host, ns: &Netns) -> Self {
-        let server = host.outside().run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)));
-        let server = server.expect("a server outside");
-        server.set_read_timeout(Some(wait::DEADLINE)).expect("a time-out");
-        let mut flows =
-            Self { ns: ns.clone(), server, to: at(OUTSIDE, 53), seen_as: BTreeMap::new() };
-        flows.seen_as = flows.look();
-        flows
-    }
-
-    /// Sends a datagram by each flow, and answers it, which must arrive.
-    fn look(&self) -> BTreeMap<u16, SocketAddrV4> {
-        let mut seen_as = BTreeMap::new();
-        self.ns.run(|| {
-            for port in FIRST_PORT..FIRST_PORT + FLOWS {
-                let client = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port");
-                client.set_read_timeout(Some(wait::DEADLINE)).expect("a time-out");
-                client.send_to(&port.to_be_bytes(), self.to).expect("sent");
-                let mut data = [0; 4];
-                let (len, from) = self.server.recv_from(&mut data).expect("it arrives outside");
-                assert_eq!(data[..len], port.to_be_bytes(), "whose it is");
-                self.server.send_to(&data[..len], from).expect("answered");
-                let (len, answers) = client.recv_from(&mut data).expect("the answer arrives");
-                assert_eq!((&data[..len], answers), (&port.to_be_bytes()[..], self.to.into()));
-                let std::net::SocketAddr::V4(from) = from else { panic!("{from} is of IPv4") };
-                seen_as.insert(port, from);
-            }
-        });
-        seen_as
-    }
-
-    /// All of them are what they were.
-    fn go_on(&self) {
-        let now = self.look();
-        let broken = self.seen_as.iter().filter(|&(port, seen)| now.get(port) != Some(seen));
-        assert_eq!(broken.count(), 0, "flows are broken");
-    }
-}
-
-/// A connection on which data goes to and fro.
-struct Stream {
-    stop: Arc<AtomicBool>,
-    bytes: Arc<AtomicU64>,
-    thread: JoinHandle<TcpClient>,
-}
-
-impl Stream {
-    fn begin(mut client: TcpClient) -> Self {
-        let (stop, bytes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&bytes));
-        let thread = thread::spawn(move || {
-            let data = sample(50_000);
-            while !stopped.load(Ordering::Relaxed) {
-                // Each compares what has arrived.
-                client.upload(200_000).expect("upload");
-                client.download(200_000).expect("download");
-                client.echo(&data).expect("echo");
-                counted.fetch_add(500_000, Ordering::Relaxed);
-                // The other paths want some CPU, too.
-                thread::sleep(std::time::Duration::from_millis(10));
-            }
-            client
-        });
-        Self { stop, bytes, thread }
-    }
-
-    /// Bytes that were carried, and the connection.
-    fn end(self) -> (u64, TcpClient) {
-        self.stop.store(true, Ordering::Relaxed);
-        let client = self.thread.join().expect("the stream is not broken");
-        (self.bytes.load(Ordering::Relaxed), client)
-    }
-}
-
 /// Everything that is said of an upgrade, under load.
 fn replaced_under_load(host: &Host) {
     let (ns1, ns2) = (host.ns("ns1"), host.ns("ns2"));
-    let flows = Flows::begin(host, &ns1);
+    let flows = Flows::begin(host, &ns1, FLOWS);
     let _server = TcpServer::start(host.outside(), 4443);
     let mut client = connect(&ns2, at(OUTSIDE, 4443)).expect("a connection");
     let seen_as = client.who_am_i().expect("an answer");

@@ -44,7 +44,7 @@ impl Apply<'_> {
     pub(super) fn upgrade_step(&mut self, step: &UpgradeStep) -> Result<()> {
         let upgrade = self.datapaths.ebpf.upgrade();
         match step {
-            UpgradeStep::Stage { .. } => upgrade.stage(),
+            UpgradeStep::Stage { options, .. } => upgrade.stage(*options),
             UpgradeStep::Exchange { to } => upgrade.exchange(*to),
             UpgradeStep::Replace { by, hook, ifindex, .. } => upgrade.replace(*by, *hook, *ifindex),
             UpgradeStep::HandOver { to } => upgrade.hand_over(*to),

@@ -1,5 +1,7 @@
 //! What a datapath is loaded with.
 
+use std::fmt;
+
 use clap::ValueEnum;
 use netbpf_common::{Flow, FlowVisit, Tuple, maps::DEFAULT_MAX_FLOWS};
 use schemars::JsonSchema;
@@ -77,6 +79,12 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> Self {
         Self { max_flows: DEFAULT_MAX_FLOWS, log_level: LogLevel::Off }
+    }
+}
+
+impl fmt::Display for LoadOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a table of {} flows, log level {}", self.max_flows, self.log_level.name())
     }
 }
 

@@ -29,11 +29,11 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::Serialize;
 
 use super::{
-    Build, Datapath, Hook, Map, attach, interface,
+    Build, Datapath, Hook, LoadOptions, Map, attach, interface,
     load::{self, LOG_MAP},
     pins, rcu,
 };
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Key, Result};
 
 /// The maps that each set of programs has for itself.
 const OWN: [&str; 3] = [ConfigMap::NAME, Programs::NAME, Rare::NAME];
@@ -143,19 +143,37 @@ impl Upgrade {
         Ok(Some(Standing { build, is_interrupted, attachments }))
     }
 
-    /// Loads this netbpf's programs beside those that run; no packet meets them yet.
+    /// Checks that what there is can be loaded with other options.
+    ///
+    /// # Errors
+    /// It cannot: the table of flows stays as large as it is.
+    pub fn check_options(&self, options: LoadOptions) -> Result<()> {
+        let config = Datapath { pin_dir: self.pin_dir.clone() }.config()?;
+        let (has, wanted) = (config.max_flows, options.max_flows);
+        if has == wanted {
+            return Ok(());
+        }
+        Err(Error::usage(format!("--max-flows {wanted} is not what this host's datapath has"))
+            .because(format!("it has {has}, and all networks of a host share one datapath"))
+            .hint("leave --max-flows out, or take all networks down first: netbpf down --all")
+            .about(Key::of("max-flows")))
+    }
+
+    /// Loads this netbpf's programs beside those that run, with other options if there are
+    /// any; no packet meets them yet.
     ///
     /// # Errors
     /// There is no datapath, its maps are not laid out as this netbpf's are, or the
     /// kernel refuses a program. Then nothing is left of it.
-    pub fn stage(&self) -> Result<()> {
+    pub fn stage(&self, options: Option<LoadOptions>) -> Result<()> {
         self.discard()?;
         let running = Datapath::open(&self.pin_dir)?.ok_or_else(|| {
             let why = format!("nothing is pinned in {}", self.pin_dir.display());
             Error::failed("there are no programs to be replaced").because(why)
         })?;
         let (staging, staged) = (pins::staging(&self.pin_dir), pins::staged(&self.pin_dir));
-        let made = make_beside(&running, &staging).and_then(|()| {
+        let options = options.map_or_else(|| running.options(), Ok)?;
+        let made = make_beside(&running, &staging, options).and_then(|()| {
             let what = || format!("cannot rename {} to {}", staging.display(), staged.display());
             fs::rename(&staging, &staged).context(what())
         });
@@ -283,7 +301,7 @@ pub(super) fn mark_generation(dir: &Path, number: u64) -> Result<()> {
 }
 
 /// Makes a datapath of this netbpf's programs, with the maps and links of another.
-fn make_beside(running: &Datapath, dir: &Path) -> Result<()> {
+fn make_beside(running: &Datapath, dir: &Path, options: LoadOptions) -> Result<()> {
     let (from, config) = (&running.pin_dir, running.config()?);
     let number = generation(from)?;
     if number.is_none() {
@@ -299,7 +317,7 @@ fn make_beside(running: &Datapath, dir: &Path) -> Result<()> {
             pin_map_again(&pin, &pins::map(dir, name))?;
         }
     }
-    load::make_programs(dir, running.options()?, running.has_on_demand())?;
+    load::make_programs(dir, options, running.has_on_demand())?;
     Map::<ConfigMap>::open(dir)?.set(&0, &config)?;
     Datapath { pin_dir: dir.to_owned() }.verify(&config)?;
     pin_links_again(from, dir)?;

@@ -44,6 +44,9 @@ pub(super) async fn print_plan(
     session.find(&request, &mut observed).await?;
     let (topology, steps) =
         network::prepare(&session, &request, &observed, &mut Teller::new(globals))?;
+    if let Some(options) = network::other_options(&topology, &observed) {
+        all.extend(network::reload_steps(&session.host, options)?);
+    }
     all.extend(steps);
     print_steps(&topology, &all, globals)?;
     Ok(!all.is_empty())

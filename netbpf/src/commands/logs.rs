@@ -49,10 +49,7 @@ impl Args {
         if datapath.options()?.log_level == LogLevel::Off {
             return Err(Error::failed("the datapath does not log")
                 .because("it was loaded with log level off")
-                .hint(
-                    "take the networks down and bring them up again with \
-                     `netbpf up --log-level debug`",
-                ));
+                .hint("have it log: netbpf upgrade --log-level debug"));
         }
         let program = datapath.log_source()?;
         let printer = Printer::new(style.format);

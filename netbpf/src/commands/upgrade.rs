@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use super::status;
 use crate::{
-    bpf::{Build, Replaced, Standing, Upgrade, put_back_grace_periods},
+    bpf::{Build, LogLevel, Replaced, Standing, Upgrade, put_back_grace_periods},
     cli::Globals,
     error::{Context as _, Error, Result},
     host::{self, Host},
-    network::{Wanted, exchange, is_of_ebpf, told, upgrade_steps},
+    network::{OtherOptions, Wanted, exchange, is_of_ebpf, told, upgrade_steps},
     output::{CANNOT_WRITE, Column, Format, Sink, Table, write_json},
     plan::Step,
     progress::{Teller, say},
@@ -29,6 +29,7 @@ use crate::{
 Examples:
   netbpf upgrade
   netbpf upgrade --force      even if the programs that run are the same
+  netbpf upgrade --log-level debug
   netbpf upgrade --dry-run")]
 pub struct Args {
     /// A network whose programs they are; can be left out
@@ -37,6 +38,12 @@ pub struct Args {
     /// Replace them by the same, too
     #[arg(long)]
     force: bool,
+    /// Flows that the host's table is to hold, for all networks
+    #[arg(long, value_name = "N")]
+    max_flows: Option<u32>,
+    /// What the datapath is to log, for all networks
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
     /// Print the steps that would be taken, and take none
     #[arg(long)]
     dry_run: bool,
@@ -86,10 +93,19 @@ impl Args {
         host.store.forget_earlier_boots()?;
         self.check(&host.store.networks()?)?;
         let wanted = if self.force { Wanted::Anew } else { Wanted::Own };
+        let options = OtherOptions { max_flows: self.max_flows, log_level: self.log_level };
         if self.dry_run {
-            return print_steps(&upgrade_steps(&host, wanted)?, globals);
+            let mut steps = upgrade_steps(&host, wanted)?;
+            steps.extend(options.steps(&host)?);
+            return print_steps(&steps, globals);
         }
-        let done = exchange(&host, wanted, &mut Teller::new(globals)).await?;
+        let listener = &mut Teller::new(globals);
+        let mut done = exchange(&host, wanted, listener).await?;
+        if let Some(reloaded) = options.reload(&host, done.steps, listener).await? {
+            done.replaced = reloaded.replaced;
+            done.from.get_or_insert_with(|| Build::own().clone());
+            done.steps += reloaded.steps;
+        }
         let now = Upgrade::of(&host.pins).look()?;
         if globals.format() == Format::Json {
             let view = View {

@@ -6,6 +6,7 @@ mod words;
 
 use crate::{
     bpf::Cover,
+    datapath::Kind,
     net::Link,
     observe::{Inside, Observed},
     plan::{self, Step},
@@ -47,6 +48,15 @@ pub fn find(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Findi
             hint,
         }];
     }
+    let of_ebpf = !topology.direct && topology.datapath == Kind::Ebpf;
+    let is_between = of_ebpf && observed.datapath.as_ref().is_some_and(|seen| seen.is_between);
+    let between = is_between.then(|| Finding {
+        network: name.clone(),
+        thing: "datapath".to_owned(),
+        amiss: "the replacement of its programs was interrupted".to_owned(),
+        mend: vec!["bpf: finish it".to_owned()],
+        hint: None,
+    });
     let causes = Causes::of(network, observed, &steps);
     let mut groups: Vec<(Cause, Vec<Step>)> = causes.own().map(|own| (own, Vec::new())).collect();
     for (n, step) in steps.iter().enumerate() {
@@ -62,7 +72,7 @@ pub fn find(network: &Recorded, observed: &Observed, store: &Store) -> Vec<Findi
         let mend = mended_by(&steps, hint.as_ref());
         Finding { network: name.clone(), thing, amiss, mend, hint }
     });
-    found.collect()
+    between.into_iter().chain(found).collect()
 }
 
 /// That another BPF file system hides the datapath's pins.

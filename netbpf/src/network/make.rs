@@ -1,6 +1,9 @@
 //! From what is asked for to what there is: looking, planning, doing.
 
-use super::{Listener, Wanted, exchange, told};
+use super::{
+    Listener, Wanted, exchange, told,
+    upgrade::{self, reload},
+};
 use crate::{
     bpf::Upgrade,
     datapath::{Datapath as _, Kind},
@@ -106,24 +109,46 @@ pub(crate) async fn make(
     let request = ask(&observed)?;
     session.find(&request, &mut observed).await?;
     let (topology, steps) = prepare(&session, &request, &observed, listener)?;
-    let mut ended_flows = 0;
-    if steps.is_empty() {
-        listener.say(&nothing_to_do(&topology));
-    } else {
-        let existing = observed.network(topology.name.as_str());
-        let done = session.build(&topology, existing, &steps, listener).await?;
-        for warning in done.warnings {
-            listener.say(&format!("warning: {warning}"));
-        }
-        ended_flows = done.ended_flows;
-        if steps.iter().any(Step::reveals) {
-            more(&mut session, &topology, listener).await?;
-        }
-        if existing.is_some_and(|existing| existing.topology != topology) {
-            listener.say(&changed(&topology, ended_flows));
-        }
+    let mut reloaded = None;
+    if let Some(options) = upgrade::other_options(&topology, &observed) {
+        reloaded = reload(&mut session, &mut observed, options, listener).await?;
     }
+    let ended_flows = match build(&mut session, &topology, &observed, &steps, listener).await {
+        Ok(ended_flows) => ended_flows,
+        Err(error) => {
+            let back =
+                upgrade::reload_back(&mut session, Some(&topology), reloaded, listener).await;
+            return Err(upgrade::and_back(error, back));
+        }
+    };
     Ok(Made { session, topology, ended_flows })
+}
+
+/// Takes the steps to a network; returns how many flows that has ended.
+async fn build(
+    session: &mut Session,
+    topology: &Topology,
+    observed: &Observed,
+    steps: &[Step],
+    listener: &mut dyn Listener,
+) -> Result<u64> {
+    upgrade::agree(session, observed, Some(topology), listener).await?;
+    if steps.is_empty() {
+        listener.say(&nothing_to_do(topology));
+        return Ok(0);
+    }
+    let existing = observed.network(topology.name.as_str());
+    let done = session.build(topology, existing, steps, listener).await?;
+    for warning in done.warnings {
+        listener.say(&format!("warning: {warning}"));
+    }
+    if steps.iter().any(Step::reveals) {
+        more(session, topology, listener).await?;
+    }
+    if existing.is_some_and(|existing| existing.topology != *topology) {
+        listener.say(&changed(topology, done.ended_flows));
+    }
+    Ok(done.ended_flows)
 }
 
 /// Makes what was seen to be missing only when something had been mended.

@@ -50,7 +50,10 @@ use crate::{
 pub(crate) use make::{make, nothing_to_do, open, prepare};
 pub(crate) use remove::{check_removable, remove};
 pub(crate) use switch::switched;
-pub(crate) use upgrade::{Wanted, exchange, is_of_ebpf, steps as upgrade_steps, told};
+pub(crate) use upgrade::{
+    OtherOptions, Wanted, exchange, is_of_ebpf, other_options, reload_steps,
+    steps as upgrade_steps, told,
+};
 
 /// Who is told how it goes.
 pub trait Listener: Progress {

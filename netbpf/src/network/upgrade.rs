@@ -1,15 +1,18 @@
 //! This netbpf's programs in the place of those that run, as far as that is wanted.
 
 use super::Listener;
+use std::path::Path;
+
 use crate::{
-    bpf::{Build, Replaced, Standing, Upgrade, check_layout},
+    bpf::{Build, Datapath, LoadOptions, LogLevel, Replaced, Standing, Upgrade, check_layout},
     datapath::Kind,
-    error::Result,
+    error::{Error, Result},
     host::Host,
+    observe::Observed,
     plan::{self, Step},
     session::Session,
     state::Recorded,
-    topology::Request,
+    topology::{Request, Topology, check_max_flows},
 };
 
 /// What is wanted of the programs that run.
@@ -49,7 +52,7 @@ impl Wanted {
             runs.push((plan::finish_upgrade(standing), true));
         }
         if self == Self::Anew || (self == Self::Own && !standing.is_own()) {
-            runs.push((plan::upgrade(standing), false));
+            runs.push((plan::upgrade(standing, None), false));
         }
         Ok(runs)
     }
@@ -126,4 +129,171 @@ pub(crate) fn told(done: &Exchanged, now: &Standing) -> String {
         of(&now.build),
         of(&done.from)
     )
+}
+
+/// What a network wants the datapath that runs to be loaded with instead of what it is.
+pub(crate) fn other_options(topology: &Topology, observed: &Observed) -> Option<LoadOptions> {
+    let seen = observed.datapath.as_ref().filter(|seen| seen.lost.is_empty())?;
+    let of_ebpf = !topology.direct && topology.datapath == Kind::Ebpf;
+    Some(topology.options()).filter(|wanted| of_ebpf && *wanted != seen.options)
+}
+
+/// The steps that have the datapath that runs be loaded with other options.
+///
+/// # Errors
+/// It cannot be told what there is.
+pub(crate) fn reload_steps(host: &Host, options: LoadOptions) -> Result<Vec<Step>> {
+    let upgrade = Upgrade::of(&host.pins);
+    let Some(standing) = upgrade.look()? else { return Ok(Vec::new()) };
+    upgrade.check_options(options)?;
+    Ok(plan::upgrade(&standing, Some(options)))
+}
+
+/// Has the datapath that runs be loaded with other options, for all networks that have
+/// it; returns what it was loaded with. Who calls holds the lock.
+///
+/// # Errors
+/// What went wrong; the old programs run as before then, or the error says so.
+pub(crate) async fn reload(
+    session: &mut Session,
+    observed: &mut Observed,
+    options: LoadOptions,
+    listener: &mut dyn Listener,
+) -> Result<Option<Reloaded>> {
+    let Some(seen) = observed.datapath.as_mut() else { return Ok(None) };
+    let Some(network) = observed.networks.iter().find(|network| is_of_ebpf(network)) else {
+        return Ok(None);
+    };
+    let steps = reload_steps(&session.host, options)?;
+    let done = session.upgrade(&network.topology, &steps, false, listener).await?;
+    listener.say(&format!("the datapath is loaded anew: {options}"));
+    let former = std::mem::replace(&mut seen.options, options);
+    Ok(Some(Reloaded { former, replaced: done.replaced, steps: steps.len() }))
+}
+
+/// What became of a datapath that was loaded with other options.
+pub(crate) struct Reloaded {
+    /// What it was loaded with.
+    former: LoadOptions,
+    /// The programs that were replaced.
+    pub(crate) replaced: Vec<Replaced>,
+    /// How many steps that took.
+    pub(crate) steps: usize,
+}
+
+/// What of a datapath's options is to be another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OtherOptions {
+    pub(crate) max_flows: Option<u32>,
+    pub(crate) log_level: Option<LogLevel>,
+}
+
+impl OtherOptions {
+    /// What a datapath is to be loaded with instead of what it is; nothing if it is so, or
+    /// there is none.
+    ///
+    /// # Errors
+    /// It cannot be, or it cannot be told what there is.
+    fn of(self, pin_dir: &Path) -> Result<Option<LoadOptions>> {
+        self.max_flows.map_or(Ok(()), check_max_flows)?;
+        let Some(datapath) = Datapath::open(pin_dir)? else { return Ok(None) };
+        let is = datapath.options()?;
+        let wanted = LoadOptions {
+            max_flows: self.max_flows.unwrap_or(is.max_flows),
+            log_level: self.log_level.unwrap_or(is.log_level),
+        };
+        Ok(Some(wanted).filter(|wanted| *wanted != is))
+    }
+
+    /// The steps that have the datapath that runs be loaded so.
+    ///
+    /// # Errors
+    /// It cannot be, or it cannot be told what there is.
+    pub(crate) fn steps(self, host: &Host) -> Result<Vec<Step>> {
+        let wanted = self.of(&host.pins)?;
+        wanted.map_or(Ok(Vec::new()), |options| reload_steps(host, options))
+    }
+
+    /// Has the datapath that runs be loaded so, and its networks agree; `taken` steps were
+    /// taken before. Who calls holds the lock.
+    ///
+    /// # Errors
+    /// What went wrong; all is as before then, or the error says so.
+    pub(crate) async fn reload(
+        self,
+        host: &Host,
+        taken: usize,
+        listener: &mut dyn Listener,
+    ) -> Result<Option<Reloaded>> {
+        let Some(options) = self.of(&host.pins)? else { return Ok(None) };
+        let mut session = Session::open(host.clone())?.following(taken);
+        let mut observed = session.observe().await?;
+        let reloaded = reload(&mut session, &mut observed, options, listener).await?;
+        if let Err(error) = agree(&mut session, &observed, None, listener).await {
+            let back = reload_back(&mut session, None, reloaded, listener).await;
+            return Err(and_back(error, back));
+        }
+        Ok(reloaded)
+    }
+}
+
+/// Has the other networks agree with what the datapath is loaded with: their limits, and
+/// what is remembered of them.
+///
+/// # Errors
+/// What went wrong; what was done of it is undone then, or the error says so.
+pub(crate) async fn agree(
+    session: &mut Session,
+    observed: &Observed,
+    but: Option<&Topology>,
+    listener: &mut dyn Listener,
+) -> Result<()> {
+    let Some(options) = observed.datapath.as_ref().map(|seen| seen.options) else { return Ok(()) };
+    let is_it = |other: &Recorded| but.is_some_and(|it| it.name == other.topology.name);
+    for other in observed.networks_of(Kind::Ebpf).filter(|other| !is_it(other)) {
+        if other.topology.options() == options {
+            continue;
+        }
+        // What is under way is finished by whoever began it, and agrees then.
+        if other.topology.former.is_some() || !other.topology.leaving.is_empty() {
+            continue;
+        }
+        let topology = other.topology.loaded_with(options);
+        let steps = plan::up(&topology, observed, &session.host.store);
+        session.build(&topology, Some(other), &steps, listener).await?;
+        session.took(steps.len());
+    }
+    Ok(())
+}
+
+/// Has the datapath be loaded with what it was, if it was with anything else.
+///
+/// # Errors
+/// What went wrong.
+pub(crate) async fn reload_back(
+    session: &mut Session,
+    but: Option<&Topology>,
+    reloaded: Option<Reloaded>,
+    listener: &mut dyn Listener,
+) -> Result<()> {
+    let Some(options) = reloaded.map(|reloaded| reloaded.former) else { return Ok(()) };
+    // What undoes is not disturbed.
+    session.took(usize::MAX);
+    let mut observed = session.observe().await?;
+    reload(session, &mut observed, options, listener).await?;
+    agree(session, &observed, but, listener).await
+}
+
+/// The error of a change for which the datapath was loaded with other options, which are
+/// what they were again, or why they are not.
+pub(crate) fn and_back(error: Error, back: Result<()>) -> Error {
+    match back {
+        Ok(()) => error,
+        Err(back) => {
+            let why = format!("{error}; undoing it failed, too; {back}");
+            Error::failed("the datapath is not what it was")
+                .because(why)
+                .hint("try again: netbpf up")
+        }
+    }
 }

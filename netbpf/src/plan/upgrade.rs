@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::{Step, words::side};
-use crate::bpf::{Build, Hook, ProgramSet, Standing};
+use crate::bpf::{Build, Hook, LoadOptions, ProgramSet, Standing};
 
 /// One change of the exchange of a datapath's programs: see [`crate::bpf::Upgrade`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -13,6 +13,8 @@ pub enum UpgradeStep {
     Stage {
         /// Of which build the old ones are, if that is known.
         from: Option<Build>,
+        /// What they are loaded with, if not with the same as the old ones.
+        options: Option<LoadOptions>,
     },
     /// Have the pins of a set take the place of the other's.
     Exchange {
@@ -59,12 +61,13 @@ impl UpgradeStep {
 impl fmt::Display for UpgradeStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stage { from } => {
+            Self::Stage { from, options } => {
                 write!(f, "bpf: load the programs of netbpf {} beside those of ", Build::own())?;
                 match from {
-                    Some(build) => write!(f, "netbpf {build}"),
-                    None => f.write_str("another netbpf"),
+                    Some(build) => write!(f, "netbpf {build}")?,
+                    None => f.write_str("another netbpf")?,
                 }
+                options.map_or(Ok(()), |options| write!(f, ", with {options}"))
             }
             Self::Exchange { to } => {
                 write!(f, "bpf: pin the {} programs in the place of the others", to.name())
@@ -85,11 +88,12 @@ impl fmt::Display for UpgradeStep {
     }
 }
 
-/// The steps that have this netbpf's programs run.
+/// The steps that have this netbpf's programs run, loaded with other options if there are
+/// any.
 #[must_use]
-pub fn upgrade(standing: &Standing) -> Vec<Step> {
+pub fn upgrade(standing: &Standing, options: Option<LoadOptions>) -> Vec<Step> {
     let begin = [
-        UpgradeStep::Stage { from: standing.build.clone() },
+        UpgradeStep::Stage { from: standing.build.clone(), options },
         UpgradeStep::Exchange { to: ProgramSet::New },
     ];
     begin.into_iter().map(Step::Upgrade).chain(finish_upgrade(standing)).collect()
@@ -127,7 +131,7 @@ mod tests {
                 attached(Hook::FromEndpoint, 7, "netbpf0-1"),
             ],
         };
-        let steps = upgrade(&standing);
+        let steps = upgrade(&standing, None);
         let texts: Vec<String> = undo(&steps).iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,

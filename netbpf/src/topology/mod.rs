@@ -29,7 +29,7 @@ pub use pair::Pair;
 pub use publish::{HostPorts, Ports, Proto, Publish, PublishSpec};
 pub use request::{Guard, NamespaceSpec, Request};
 pub use subnet::Subnet;
-pub use validate::{MAX_MAX_FLOWS, Owned, intruder};
+pub use validate::{MAX_MAX_FLOWS, Owned, check_max_flows, intruder};
 
 /// The interface inside each namespace, unless another name is asked for.
 pub const INSIDE: &str = "eth0";

@@ -203,45 +203,34 @@ fn mtu(request: &Request, uplinks: &[&Link], recorded: Option<&Topology>) -> Res
     }
 }
 
-/// What the host's datapath is or will be loaded with.
+/// What the host's datapath is or will be loaded with: what is asked for, for all of its
+/// networks, and else what it has.
 fn options(request: &Request, observed: &Observed) -> Result<LoadOptions> {
-    if let Some(flows) = request.max_flows
-        && !(1..=MAX_MAX_FLOWS).contains(&flows)
-    {
-        return Err(Error::usage(format!("invalid --max-flows {flows}"))
-            .because(format!("the flow table holds 1 to {MAX_MAX_FLOWS} flows"))
-            .hint(format!("leave it out for {DEFAULT_MAX_FLOWS}"))
-            .about(Key::of("max-flows")));
-    }
+    request.max_flows.map_or(Ok(()), check_max_flows)?;
     let seen = observed.datapath.as_ref().filter(|seen| seen.lost.is_empty());
     let loaded = seen.map(|datapath| datapath.options);
     // If it was lost, it is loaded again as it was.
-    let lost = observed.networks_of(Kind::Ebpf).next().map(|Recorded { topology, .. }| {
-        LoadOptions { max_flows: topology.max_flows, log_level: topology.log_level }
-    });
-    let Some(current) = loaded.or(lost) else {
-        let default = LoadOptions::default();
-        return Ok(LoadOptions {
-            max_flows: request.max_flows.unwrap_or(default.max_flows),
-            log_level: request.log_level.unwrap_or(default.log_level),
-        });
-    };
-    let shared = |option: &str, has: String, wanted: String| {
-        Error::usage(format!("{option} {wanted} is not what this host's datapath has"))
-            .because(format!("it has {has}, and all networks of a host share one datapath"))
-            .hint(format!("leave {option} out, or take all networks down first: netbpf down --all"))
-    };
-    match (request.max_flows, request.log_level) {
-        (Some(flows), _) if flows != current.max_flows => {
-            let error = shared("--max-flows", current.max_flows.to_string(), flows.to_string());
-            Err(error.about(Key::of("max-flows")))
-        }
-        (_, Some(level)) if level != current.log_level => {
-            let error = shared("--log-level", current.log_level.name().into(), level.name().into());
-            Err(error.about(Key::of("log-level")))
-        }
-        _ => Ok(current),
+    let lost = observed.networks_of(Kind::Ebpf).next();
+    let lost = lost.map(|Recorded { topology, .. }| topology.options());
+    let current = loaded.or(lost).unwrap_or_default();
+    Ok(LoadOptions {
+        max_flows: request.max_flows.unwrap_or(current.max_flows),
+        log_level: request.log_level.unwrap_or(current.log_level),
+    })
+}
+
+/// Checks how many flows a table is to hold.
+///
+/// # Errors
+/// It cannot be of that size.
+pub fn check_max_flows(flows: u32) -> Result<()> {
+    if (1..=MAX_MAX_FLOWS).contains(&flows) {
+        return Ok(());
     }
+    Err(Error::usage(format!("invalid --max-flows {flows}"))
+        .because(format!("the flow table holds 1 to {MAX_MAX_FLOWS} flows"))
+        .hint(format!("leave it out for {DEFAULT_MAX_FLOWS}"))
+        .about(Key::of("max-flows")))
 }
 
 /// How many flows each namespace may have: a fair share unless told otherwise, also
@@ -263,7 +252,8 @@ fn flow_limit(
             let was_told = |topology: &&Topology| {
                 topology.flow_limit != self::share(topology.max_flows, topology.endpoints.len())
             };
-            Ok(kept.filter(was_told).map_or(share, |topology| topology.flow_limit))
+            let told = kept.filter(was_told).map(|topology| topology.flow_limit);
+            Ok(told.map_or(share, |limit| limit.min(max_flows)))
         }
     }
 }
@@ -275,6 +265,23 @@ fn share(max_flows: u32, endpoints: usize) -> u32 {
 }
 
 impl Topology {
+    /// What the datapath is loaded with for it.
+    #[must_use]
+    pub fn options(&self) -> LoadOptions {
+        LoadOptions { max_flows: self.max_flows, log_level: self.log_level }
+    }
+
+    /// The network with a datapath that is loaded so: a limit of flows that is an equal
+    /// part of the table stays one.
+    #[must_use]
+    pub fn loaded_with(&self, options: LoadOptions) -> Self {
+        let LoadOptions { max_flows, log_level } = options;
+        let count = self.endpoints.len();
+        let is_share = self.flow_limit == share(self.max_flows, count);
+        let limit = if is_share { share(max_flows, count) } else { self.flow_limit };
+        Self { max_flows, log_level, flow_limit: limit.min(max_flows), ..self.clone() }
+    }
+
     /// Whether the host's interface of that name is part of the network.
     #[must_use]
     pub fn has_link(&self, name: &str) -> bool {
