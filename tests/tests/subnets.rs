@@ -175,6 +175,19 @@ fn without_namespaces_all_else_stays() {
     }
 }
 
+/// The advice of one that is full is what enlarges it.
+#[test]
+fn one_that_is_full_says_how_it_is_enlarged() {
+    let host = Host::new();
+    host.up("--namespaces 5 --ns-prefix n --subnet 10.0.0.0/29");
+    let refused = host.netbpf("ns add more").exits(2);
+    let advice = "netbpf up --name netbpf0 --subnet 10.0.0.0/28";
+    refused.complains("it has room for 5 namespaces, 6 were asked for").complains(advice);
+    host.netbpf(advice.trim_start_matches("netbpf ")).ok().complains("0 flows ended");
+    host.netbpf("ns add more").ok();
+    assert!(ping(&host.ns("more"), OUTSIDE, Echo::default()).is_reply());
+}
+
 #[test]
 fn what_cannot_be_is_told_before_anything_is_touched() {
     let host = Host::new();

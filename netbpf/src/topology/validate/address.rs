@@ -36,12 +36,19 @@ pub(super) fn check_subnet(subnet: Subnet, request: &Request, observed: &Observe
     let wanted = request.namespaces.len();
     if subnet.room() < wanted {
         let fits = Subnet::containing(subnet.addr(), Subnet::prefix_for(wanted));
+        let name = &request.name;
+        let has = observed.network(name.as_str()).map(|network| network.topology.subnet);
+        let hint = if has == Some(subnet) {
+            format!("enlarge it, and its flows go on: netbpf up --name {name} --subnet {fits}")
+        } else {
+            format!("choose a larger one, for example --subnet {fits}")
+        };
         return Err(Error::usage(format!("the subnet {subnet} is too small"))
             .because(format!(
                 "it has room for {} namespaces, {wanted} were asked for",
                 subnet.room()
             ))
-            .hint(format!("choose a larger one, for example --subnet {fits}")));
+            .hint(hint));
     }
     let Some(why) = conflict(subnet, request, observed) else { return Ok(()) };
     let error = Error::usage(format!("the subnet {subnet} cannot be used")).because(why);
