@@ -1,5 +1,5 @@
-//! Compiles the eBPF programs to `OUT_DIR/netbpf-datapath` and `netbpf-bench`,
-//! which the loaders embed.
+//! Compiles the eBPF programs to `OUT_DIR/netbpf-datapath`, `netbpf-bench` and
+//! `netbpf-parts`, which the loaders embed.
 //!
 //! On a machine without an eBPF toolchain these files are left empty: all that
 //! needs no kernel can still be checked and tested there, and the loader says
@@ -23,14 +23,14 @@ mod toolchain;
 const PACKAGE: &str = "netbpf-ebpf";
 
 /// The datapath, and what `netbpf bench` measures with.
-const PROGRAMS: [&str; 2] = ["netbpf-datapath", "netbpf-bench"];
+const PROGRAMS: [&str; 3] = ["netbpf-datapath", "netbpf-bench", "netbpf-parts"];
 
 /// The profile in the workspace's manifest: always optimised, whatever the
 /// control plane is built with.
 const PROFILE: &str = "ebpf";
 
 /// The crates that use unstable features (inline assembly for BPF).
-const UNSTABLE_CRATES: &str = "aya_ebpf,netbpf_ebpf,netbpf_datapath,netbpf_bench";
+const UNSTABLE_CRATES: &str = "aya_ebpf,netbpf_ebpf,netbpf_datapath,netbpf_bench,netbpf_parts";
 
 fn main() -> Result<()> {
     watch();

@@ -115,6 +115,27 @@ fn programs_and_commands_are_measured() {
 }
 
 #[test]
+fn the_parts_of_a_way_are_measured() {
+    let host = Host::new();
+    let report = bench(&host, "parts");
+    for (way, most) in [(Way::NsToNs, 6), (Way::NsToOutside, 12)] {
+        let of = |metric| -> Vec<&str> {
+            let rows = report.rows.iter().filter(|row| {
+                row.key.way == Some(way) && row.key.metric == metric && row.key.mode == Mode::Parts
+            });
+            rows.map(|row| row.key.case.as_str()).collect()
+        };
+        let all = of(Metric::NsPerPacket);
+        assert_eq!(all.len(), most, "{all:?}");
+        assert_eq!(of(Metric::NsAdded), all[1..], "all but the first add to another");
+        for case in all {
+            let metric = [Metric::NsPerPacket];
+            assert_all(&report, Mode::Parts, way, case, &[Contender::Netbpf], &metric);
+        }
+    }
+}
+
+#[test]
 fn reports_are_saved_plotted_and_compared() {
     let host = Host::new();
     let dir = std::env::temp_dir().join(format!("netbpf-bench-{}", std::process::id()));

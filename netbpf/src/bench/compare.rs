@@ -71,7 +71,7 @@ pub fn compare(before: &Report, after: &Report) -> Comparison {
     let mut others: Vec<f64> = changes
         .iter()
         .filter(|change| change.key.contender != Contender::Netbpf)
-        .filter(|change| !matches!(change.key.mode, Mode::Control | Mode::Prog))
+        .filter(|change| !matches!(change.key.mode, Mode::Control | Mode::Prog | Mode::Parts))
         .map(|change| change.key.metric.advantage(change.after, change.before))
         .collect();
     others.sort_by(f64::total_cmp);

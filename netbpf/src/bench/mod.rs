@@ -18,6 +18,7 @@ mod date;
 mod frame;
 mod goals;
 mod machine;
+mod parts;
 pub mod plot;
 mod pps;
 mod prog;
@@ -59,6 +60,7 @@ fn expected(settings: &Settings) -> Duration {
             Mode::Stream => stream::expected(settings),
             Mode::Rr => rr::expected(settings),
             Mode::Prog => prog::expected(settings),
+            Mode::Parts => parts::expected(settings),
             Mode::Control => control::expected(settings),
         })
         .sum()
@@ -103,6 +105,7 @@ pub fn run(settings: Settings, command: String, quiet: bool) -> Result<Report> {
             Mode::Stream => stream::run(&mut run)?,
             Mode::Rr => rr::run(&mut run)?,
             Mode::Prog => prog::run(&mut run)?,
+            Mode::Parts => parts::run(&mut run)?,
             Mode::Control => control::run(&mut run)?,
         }
     }

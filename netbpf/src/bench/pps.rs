@@ -115,7 +115,7 @@ fn one_case(
 }
 
 /// A number of packets that are whole batches of the kernel's.
-fn whole_batches(packets: f64) -> u32 {
+pub(super) fn whole_batches(packets: f64) -> u32 {
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

@@ -43,14 +43,24 @@ pub enum Mode {
     Rr,
     /// Each program by itself
     Prog,
+    /// Each part of a packet's way through the programs
+    Parts,
     /// up, down and listings
     Control,
 }
 
 impl Mode {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 7] =
-        [Self::Pps, Self::Flows, Self::Cps, Self::Stream, Self::Rr, Self::Prog, Self::Control];
+    pub const ALL: [Self; 8] = [
+        Self::Pps,
+        Self::Flows,
+        Self::Cps,
+        Self::Stream,
+        Self::Rr,
+        Self::Prog,
+        Self::Parts,
+        Self::Control,
+    ];
 
     /// Its name in tables, in JSON and on the command line.
     #[must_use]
@@ -62,6 +72,7 @@ impl Mode {
             Self::Stream => "stream",
             Self::Rr => "rr",
             Self::Prog => "prog",
+            Self::Parts => "parts",
             Self::Control => "control",
         }
     }
@@ -79,6 +90,8 @@ impl fmt::Display for Mode {
 pub enum Metric {
     /// Nanoseconds of CPU time per packet that arrived.
     NsPerPacket,
+    /// Nanoseconds of CPU time per packet more than without the part.
+    NsAdded,
     /// Nanoseconds of CPU time per new flow.
     NsPerFlow,
     /// TCP connections, opened and closed, per second.
@@ -111,6 +124,7 @@ impl Metric {
     pub const fn unit(self) -> &'static str {
         match self {
             Self::NsPerPacket => "ns/packet",
+            Self::NsAdded => "ns more",
             Self::NsPerFlow => "ns/flow",
             Self::ConnectionsPerSecond => "conn/s",
             Self::GbitPerSecond => "Gbit/s",

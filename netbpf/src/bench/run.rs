@@ -148,7 +148,7 @@ impl Progress {
         }
     }
 
-    fn advance(&mut self, expected: Duration) {
+    pub(super) fn advance(&mut self, expected: Duration) {
         self.done += expected;
     }
 

@@ -44,6 +44,14 @@ const WAITS: &[Column] = &[
 const SIZES: &[Column] =
     &[Column::left("PROGRAM"), Column::right("INSTRUCTIONS"), Column::right("STACK")];
 
+const PARTS: &[Column] = &[
+    Column::left("WAY"),
+    Column::left("PART"),
+    Column::right("NS/PACKET"),
+    Column::right("MORE"),
+    Column::right("SPREAD"),
+];
+
 const GOALS: &[Column] = &[
     Column::left("GOAL"),
     Column::right("MEASURED"),
@@ -93,7 +101,7 @@ fn spread(row: &Row) -> String {
 /// If they cannot be written.
 pub fn report(out: &mut dyn Write, report: &Report, headers: bool) -> Result<()> {
     let mut begun = false;
-    for part in [numbers, waits, sizes, goals] {
+    for part in [numbers, waits, sizes, parts, goals] {
         let mut text = Vec::new();
         part(&mut text, report, headers)?;
         if !text.is_empty() {
@@ -112,8 +120,13 @@ fn is_size(row: &Row) -> bool {
     matches!(row.key.metric, Metric::Instructions | Metric::StackBytes)
 }
 
+fn is_part(row: &Row) -> bool {
+    row.key.mode == Mode::Parts
+}
+
 fn numbers(out: &mut Vec<u8>, report: &Report, headers: bool) -> Result<()> {
-    let rows: Vec<&Row> = report.rows.iter().filter(|row| !is_wait(row) && !is_size(row)).collect();
+    let is_other = |row: &&Row| !is_wait(row) && !is_size(row) && !is_part(row);
+    let rows: Vec<&Row> = report.rows.iter().filter(is_other).collect();
     if rows.is_empty() {
         return Ok(());
     }
@@ -194,6 +207,29 @@ fn sizes(out: &mut Vec<u8>, report: &Report, headers: bool) -> Result<()> {
     table.end()
 }
 
+/// What each part of a way adds, in nanoseconds, and the median distance of rounds from that.
+fn parts(out: &mut Vec<u8>, report: &Report, headers: bool) -> Result<()> {
+    let is_step = |row: &&Row| is_part(row) && row.key.metric == Metric::NsPerPacket;
+    let rows: Vec<&Row> = report.rows.iter().filter(is_step).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(out, PARTS, headers);
+    for row in rows {
+        let added = report.row(&Key { metric: Metric::NsAdded, ..row.key.clone() });
+        let text = |part: fn(&Row) -> f64| added.map_or(String::new(), |row| short(part(row)));
+        table.row(|cells| {
+            cells
+                .cell(row.key.way.map_or("", Way::name))
+                .cell(&row.key.case)
+                .cell(short(row.stats.median))
+                .cell(text(|row| row.stats.median))
+                .cell(text(|row| row.stats.mad));
+        })?;
+    }
+    table.end()
+}
+
 fn notes(out: &mut dyn Write, report: &Report) -> Result<()> {
     let doubts = report.rows.iter().filter(|row| row.is_doubtful()).map(|row| {
         format!(
@@ -246,6 +282,27 @@ mod tests {
         for part in ["50.0%!", "2.00x", "GOAL", "note: something", "netbpf lost more than one"] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn parts_are_shown_with_what_they_add() {
+        let part = |case: &str, metric, rounds: &[f64]| {
+            let mut row = testing::row(Contender::Netbpf, metric, rounds);
+            row.key = Key { mode: Mode::Parts, case: case.to_owned(), ..row.key };
+            row
+        };
+        let rows = vec![
+            part("nothing", Metric::NsPerPacket, &[150.0, 151.0, 152.0]),
+            part("+ something", Metric::NsPerPacket, &[158.0, 160.0, 159.0]),
+            part("+ something", Metric::NsAdded, &[8.0, 9.0, 7.5]),
+        ];
+        let mut text = Vec::new();
+        report(&mut text, &testing::report(rows), false).expect("a vector takes everything");
+        let text = String::from_utf8(text).expect("text");
+        let words: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words[0][..3], ["ns-to-ns", "nothing", "151"], "{text}");
+        assert_eq!(words[1], ["ns-to-ns", "+", "something", "159", "8.00", "0.500"], "{text}");
     }
 
     #[test]

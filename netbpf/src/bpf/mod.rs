@@ -100,6 +100,11 @@ impl Datapath {
         &self.pin_dir
     }
 
+    /// Where one of its maps is pinned.
+    pub(crate) fn map_pin(&self, name: &str) -> PathBuf {
+        pins::map(&self.pin_dir, name)
+    }
+
     /// Opens one of its maps.
     ///
     /// # Errors
