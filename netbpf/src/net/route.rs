@@ -73,6 +73,15 @@ impl Route {
     }
 }
 
+/// The default route by a gateway on an interface.
+fn default_route(gateway: Ipv4Addr, ifindex: u32, metric: u32) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .gateway(gateway)
+        .output_interface(ifindex)
+        .priority(metric)
+        .build()
+}
+
 impl Netlink {
     /// The IPv4 routes of all tables but the local one.
     ///
@@ -123,11 +132,7 @@ impl Netlink {
         ifindex: u32,
         metric: u32,
     ) -> Result<()> {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .gateway(gateway)
-            .output_interface(ifindex)
-            .priority(metric)
-            .build();
+        let route = default_route(gateway, ifindex, metric);
         let request = self.handle.route().add(route);
         let request = if metric == 0 { request.replace() } else { request };
         let added = request.execute().await;
@@ -144,11 +149,7 @@ impl Netlink {
         ifindex: u32,
         metric: u32,
     ) -> Result<()> {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .gateway(gateway)
-            .output_interface(ifindex)
-            .priority(metric)
-            .build();
+        let route = default_route(gateway, ifindex, metric);
         let removed = self.handle.route().del(route).execute().await;
         removed.if_any(|| format!("cannot remove the default route by {gateway}")).map(drop)
     }
