@@ -10,7 +10,7 @@ use std::{
 use netbpf_common::{AllowedPair, Endpoint, PublishEntry, Uplink};
 
 use crate::{
-    bpf::{Build, Hook, LoadOptions, Stray},
+    bpf::{Build, Flaws, Hook, LoadOptions, Stray},
     datapath::{Datapaths, Kind},
     error::Result,
     net::{
@@ -149,6 +149,8 @@ pub struct DatapathSeen {
     pub lost: Vec<String>,
     /// What of it was changed that belongs to all networks.
     pub changed: BTreeSet<Shared>,
+    /// What is amiss with its flows; nothing unless they were looked at.
+    pub flaws: Flaws,
 }
 
 /// What all networks of a datapath share, besides rows.
@@ -156,6 +158,8 @@ pub struct DatapathSeen {
 pub enum Shared {
     /// How long flows may be idle.
     Timeouts,
+    /// From what outside ports follow.
+    PortSecret,
     /// To which programs it hands over what is rare.
     Programs,
     /// The bits that tell which ports are published.

@@ -134,6 +134,14 @@ impl Session {
         observed.find(request, &self.worker).await
     }
 
+    /// Looks at the flows of eBPF's datapath, too: a million of them take seconds.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn look_at_flows(&self, observed: &mut Observed) -> Result<()> {
+        self.datapaths.ebpf.look_at_flows(observed)
+    }
+
     /// Runs the steps that build a network, that change the one there is, or that
     /// switch it over.
     ///

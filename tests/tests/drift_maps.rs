@@ -303,6 +303,11 @@ const REST: &[Damage] = &[
         found: &[("datapath", "time-outs of flows are others")],
     },
     Damage {
+        what: "another secret of outside ports",
+        by: |host| change_config(host, |config| config.port_secret = [0; 2]),
+        found: &[("datapath", "the secret from which outside ports follow is another")],
+    },
+    Damage {
         what: "no program for what is rare",
         by: |host| change::<Programs>(host, |map| assert!(map.remove(&0).expect("write"))),
         found: &[("map PROGRAMS", "entries are gone, or others")],

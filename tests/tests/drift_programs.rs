@@ -107,6 +107,11 @@ const PINS: &[Damage] = &[
         found: &[("datapath", "maps/CONFIG, maps/ENDPOINTS, maps/FLOWS are not pinned")],
     },
     Damage {
+        what: "the pin of the log",
+        by: |host| unpin(host, "maps/AYA_LOGS"),
+        found: &[("datapath", "maps/AYA_LOGS is not pinned")],
+    },
+    Damage {
         what: "the pins of maps that the kernel empties then",
         by: |host| {
             unpin(host, "maps/PROGRAMS");

@@ -1,5 +1,7 @@
 //! What the steps do that put right what somebody has changed.
 
+use netbpf_common::Tuple;
+
 use super::Apply;
 use crate::{
     error::{Error, Result},
@@ -38,6 +40,16 @@ impl Apply<'_> {
             }
             Step::Repin { .. } => self.datapaths.ebpf.repin(),
             Step::SetTimeouts => self.datapaths.ebpf.set_timeouts(),
+            Step::SetPortSecret => self.datapaths.ebpf.set_port_secret(),
+            Step::EndBroken { entries } => {
+                let entries: Vec<Tuple> = entries.values().flatten().copied().collect();
+                let ended = self.datapaths.ebpf.end_broken(&entries)?;
+                self.ended_flows += ended;
+                let flows = if ended == 1 { "flow was" } else { "flows were" };
+                self.warnings.push(format!("{ended} broken {flows} ended"));
+                Ok(())
+            }
+            Step::CountFlows => self.datapaths.ebpf.count_flows(),
             Step::SetPrograms => self.datapaths.ebpf.set_programs(),
             Step::ClearStray { stray } => {
                 self.ended_flows += self.datapaths.ebpf.clear_stray(stray)?;

@@ -169,15 +169,32 @@ impl Datapath {
 
     /// Calls `visit` with every flow for which `wanted` says so.
     ///
-    /// The kernel is asked by a thread of its own, so that it works while
-    /// `visit` does.
-    ///
     /// # Errors
     /// What the map says, and the first error of `visit`, which ends the walk.
     pub fn for_each_flow(
         &self,
         wanted: impl Fn(&FlowHead) -> bool,
         mut visit: impl FnMut(&FlowRow) -> Result<()>,
+    ) -> Result<()> {
+        let mut pairs = Pairs::default();
+        // What is left then was caught coming or going: next time it is whole, or gone.
+        self.for_each_entry(|key, entry| {
+            let head = FlowHead::of(key, entry);
+            let row = wanted(&head).then(|| pairs.take(head, entry)).flatten();
+            row.map_or(Ok(()), |row| visit(&row))
+        })
+    }
+
+    /// Calls `visit` with every entry of the table.
+    ///
+    /// The kernel is asked by a thread of its own, so that it works while
+    /// `visit` does.
+    ///
+    /// # Errors
+    /// What the map says, and the first error of `visit`, which ends the walk.
+    pub(super) fn for_each_entry(
+        &self,
+        mut visit: impl FnMut(&Tuple, &Flow) -> Result<()>,
     ) -> Result<()> {
         let flows: Map<Flows> = self.map()?;
         let (sender, batches) = mpsc::sync_channel::<Vec<(Tuple, Flow)>>(AHEAD);
@@ -192,14 +209,9 @@ impl Datapath {
             // Gone before the scope waits for the reader, which it would keep waiting.
             let batches = batches;
             let reader = scope.spawn(read);
-            let mut pairs = Pairs::default();
             for (key, entry) in batches.iter().flatten() {
-                let head = FlowHead::of(&key, &entry);
-                if wanted(&head) {
-                    pairs.take(head, &entry).map_or(Ok(()), |row| visit(&row))?;
-                }
+                visit(&key, &entry)?;
             }
-            // What is left was caught coming or going: next time it is whole, or gone.
             reader.join().unwrap_or_else(|panic| resume_unwind(panic))
         })
     }
@@ -223,6 +235,11 @@ impl Datapath {
             }
             Ok(())
         })?;
+        self.remove_flows(&doomed)
+    }
+
+    /// Ends flows by the keys of their opening directions; returns how many there were.
+    pub(super) fn remove_flows(&self, doomed: &[Tuple]) -> Result<u64> {
         let mut removed = 0;
         for batch in doomed.chunks(FLUSH_BATCH as usize) {
             let keys: Vec<u8> = batch.iter().flat_map(|tuple| bytes_of(*tuple)).collect();

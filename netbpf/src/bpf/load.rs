@@ -2,10 +2,9 @@
 
 use std::{
     fs, io,
-    io::Read as _,
     os::{
         fd::{AsFd as _, AsRawFd as _},
-        unix::fs::symlink,
+        unix::fs::{PermissionsExt as _, symlink},
     },
     panic::resume_unwind,
     path::Path,
@@ -25,7 +24,7 @@ use netbpf_common::{
 };
 
 use super::{
-    Build, Datapath, Hook, LoadOptions, LogLevel, abi, bpffs, map::Map, pins, probe, shape,
+    Build, Datapath, Hook, LoadOptions, LogLevel, abi, bpffs, map::Map, pins, probe, secret, shape,
     upgrade::mark_generation,
 };
 use crate::error::{Context as _, Error, Result};
@@ -106,7 +105,8 @@ fn make(dir: &Path, options: LoadOptions) -> Result<()> {
     make_dirs(dir)?;
     make_programs(dir, options, false)?;
     let made = Datapath { pin_dir: dir.to_owned() };
-    let port_secret = secret().context("cannot read /dev/urandom")?;
+    let port_secret = secret::new()?;
+    secret::note(dir, port_secret)?;
     let config = Config { max_flows: options.max_flows, port_secret, ..Config::default() };
     Map::<ConfigMap>::open(dir)?.set(&0, &config)?;
     made.verify(&config)?;
@@ -120,7 +120,9 @@ pub(super) fn make_dirs(dir: &Path) -> Result<()> {
         let sub = dir.join(sub);
         fs::create_dir_all(&sub).map_err(|error| cannot_pin(&sub, &error))?;
     }
-    Ok(())
+    // Links can be read by whoever sees them, and one tells a secret.
+    let only_root = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(dir, only_root).map_err(|error| cannot_pin(dir, &error))
 }
 
 /// Makes programs in a directory, and those of their maps that are not pinned in it
@@ -211,16 +213,6 @@ fn fill_programs(ebpf: &mut Ebpf, is_loaded: impl Fn(RareProgram) -> bool) -> Re
         programs.set(rare as u32, &fd, 0).context(what())?;
     }
     Ok(())
-}
-
-/// A number that nobody else knows.
-fn secret() -> io::Result<[u32; 2]> {
-    let mut halves = [[0; 4]; 2];
-    let mut random = fs::File::open("/dev/urandom")?;
-    for half in &mut halves {
-        random.read_exact(half)?;
-    }
-    Ok(halves.map(u32::from_ne_bytes))
 }
 
 pub(super) fn cannot_pin(path: &Path, error: &io::Error) -> Error {

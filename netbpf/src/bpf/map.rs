@@ -107,6 +107,16 @@ impl<D: MapDef<Key: Pod, Value: Pod>> Map<D> {
             .map_err(|error| failed::<D>("write", &error))
     }
 
+    /// Inserts an element; false if there is one of that key.
+    ///
+    /// # Errors
+    /// What the kernel says, that the map is full among it.
+    pub fn insert(&self, key: &D::Key, value: &D::Value) -> Result<bool> {
+        // SAFETY: `open` has compared the sizes and refused per-CPU maps.
+        unsafe { sys::insert(self.as_fd(), key, value) }
+            .map_err(|error| failed::<D>("write", &error))
+    }
+
     /// Deletes an element; false if there was none.
     ///
     /// # Errors

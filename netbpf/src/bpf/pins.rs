@@ -6,6 +6,7 @@
 //! <pin dir>/links/<hook>-<ifindex>      a TCX link, or a symbolic link to the word
 //!                                       "filter" or "clsact": see `clsact`
 //! <pin dir>/log_level                   a symbolic link to the level's name
+//! <pin dir>/port_secret                 a symbolic link to the secret of its ports
 //! <pin dir>/build                       a symbolic link to the build of its programs
 //! <pin dir>/generation                  a symbolic link to how often they were replaced
 //! ```
@@ -57,6 +58,11 @@ pub(super) fn link(pin_dir: &Path, hook: Hook, ifindex: u32) -> PathBuf {
 /// The symbolic link that tells the log level.
 pub(super) fn log_level(pin_dir: &Path) -> PathBuf {
     pin_dir.join("log_level")
+}
+
+/// The symbolic link that tells the secret from which outside ports follow.
+pub(super) fn port_secret(pin_dir: &Path) -> PathBuf {
+    pin_dir.join("port_secret")
 }
 
 /// The symbolic link that tells the build of the programs.

@@ -15,7 +15,7 @@ use netbpf_common::{
 
 use super::{
     Datapath, Hook, attach, kernel,
-    load::{self, START_SWEEPER},
+    load::{self, LOG_MAP, START_SWEEPER},
     map::Map,
     pins, sys,
 };
@@ -30,7 +30,7 @@ struct Lost {
 
 impl Lost {
     fn of(pin_dir: &Path) -> Self {
-        let maps = maps::NAMES.iter().copied();
+        let maps = maps::NAMES.iter().copied().chain([LOG_MAP]);
         let maps = maps.filter(|name| !pins::map(pin_dir, name).exists()).collect();
         let hooks = Hook::ALL.into_iter().filter(|hook| !hook.is_on_demand()).map(Hook::program);
         let rare = RareProgram::ALL.into_iter().filter(|rare| *rare != RareProgram::RareL3);
@@ -47,8 +47,10 @@ impl Lost {
 /// # Errors
 /// The kernel's.
 pub fn lost(pin_dir: &Path) -> Result<Option<Vec<String>>> {
-    let Lost { maps, programs } = Lost::of(pin_dir);
+    let Lost { mut maps, programs } = Lost::of(pin_dir);
     let found = if maps.is_empty() { BTreeMap::new() } else { found_maps(pin_dir)? };
+    // Not every datapath has a log.
+    maps.retain(|name| *name != LOG_MAP || found.contains_key(*name));
     // A program can be loaded again.
     if !maps.iter().all(|name| found.contains_key(*name)) {
         return Ok(None);
@@ -62,8 +64,9 @@ pub fn lost(pin_dir: &Path) -> Result<Option<Vec<String>>> {
 /// # Errors
 /// The kernel's.
 pub fn repin(pin_dir: &Path) -> Result<()> {
-    let Lost { maps, programs } = Lost::of(pin_dir);
+    let Lost { mut maps, programs } = Lost::of(pin_dir);
     let found = found_maps(pin_dir)?;
+    maps.retain(|name| *name != LOG_MAP || found.contains_key(*name));
     let attached = found_programs(pin_dir)?;
     for name in &maps {
         let what = || format!("cannot pin map {name} again");

@@ -189,12 +189,49 @@ pub(super) unsafe fn update<K: Pod, V: Pod>(
     key: &K,
     values: &[V],
 ) -> io::Result<()> {
+    // SAFETY: passed on from the caller.
+    unsafe { write(map, key, values, ANY) }
+}
+
+/// Inserts an element; false if there is one.
+///
+/// # Safety
+/// As of [`update`].
+///
+/// # Errors
+/// What `BPF_MAP_UPDATE_ELEM` says: `E2BIG` if the map is full.
+pub(super) unsafe fn insert<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &V,
+) -> io::Result<bool> {
+    // SAFETY: passed on from the caller.
+    match unsafe { write(map, key, std::slice::from_ref(value), NO_EXIST) } {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Flags of `BPF_MAP_UPDATE_ELEM`: whether there is an element already or not.
+const ANY: u64 = 0;
+/// There must be none.
+const NO_EXIST: u64 = 1;
+
+/// # Safety
+/// As of [`update`].
+unsafe fn write<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    values: &[V],
+    flags: u64,
+) -> io::Result<()> {
     let mut attr = ElementAttr {
         map_fd: number(map),
         pad: 0,
         key: address(ptr::from_ref(key)),
         value_or_next: address(values.as_ptr()),
-        flags: 0,
+        flags,
     };
     // SAFETY: key and values are only read, at the sizes that the caller promises.
     unsafe { bpf(Command::MapUpdate, &mut attr) }.map(drop)

@@ -31,7 +31,7 @@ use serde::Serialize;
 use super::{
     Build, Datapath, Hook, LoadOptions, Map, attach, interface,
     load::{self, LOG_MAP},
-    pins, rcu,
+    pins, rcu, secret,
 };
 use crate::error::{Context as _, Error, Key, Result};
 
@@ -319,6 +319,7 @@ fn make_beside(running: &Datapath, dir: &Path, options: LoadOptions) -> Result<(
     }
     load::make_programs(dir, options, running.has_on_demand())?;
     Map::<ConfigMap>::open(dir)?.set(&0, &config)?;
+    secret::note_again(from, dir, config.port_secret)?;
     Datapath { pin_dir: dir.to_owned() }.verify(&config)?;
     pin_links_again(from, dir)?;
     mark_generation(dir, number.unwrap_or_default() + 1)

@@ -41,6 +41,7 @@ pub(super) async fn print_plan(
     let session = network::open(host, direct)?;
     let mut observed = session.observe().await?;
     let request = ask(&observed)?;
+    network::look_at_flows(&session, &mut observed, wanted)?;
     session.find(&request, &mut observed).await?;
     let (topology, steps) =
         network::prepare(&session, &request, &observed, &mut Teller::new(globals))?;

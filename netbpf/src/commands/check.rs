@@ -19,7 +19,7 @@ use crate::{
 /// Find what was changed of networks by hand, or by others
 ///
 /// Compares what each network should have with what there is: interfaces, addresses,
-/// routes, namespaces, sysctls, programs, pins, entries of maps, rules. Changes nothing;
+/// routes, namespaces, sysctls, programs, pins, entries of maps, flows, rules. Changes nothing;
 /// `up` mends what is listed with the steps that it would take.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -82,7 +82,8 @@ impl Args {
         }
         let found = block_on(async {
             let session = Session::open(host)?;
-            let observed = session.observe().await?;
+            let mut observed = session.observe().await?;
+            session.look_at_flows(&mut observed)?;
             let chosen = self.network.map(|name| find(&observed.networks, &name)).transpose()?;
             let networks = observed.networks.iter();
             let networks = networks

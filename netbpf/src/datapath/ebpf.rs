@@ -7,7 +7,7 @@ use std::{
 };
 
 use netbpf_common::{
-    ABI_VERSION, AllowedPair, Endpoint, EndpointId, MacAddr, PublishEntry, Uplink,
+    ABI_VERSION, AllowedPair, Endpoint, EndpointId, MacAddr, PublishEntry, Tuple, Uplink,
     maps::{self, ConfigMap, MapDef as _},
 };
 
@@ -155,6 +155,7 @@ impl Ebpf {
         }
         for (is_right, what) in [
             (loaded.has_timeouts()?, Shared::Timeouts),
+            (loaded.has_port_secret()?, Shared::PortSecret),
             (loaded.has_programs()?, Shared::Programs),
             (loaded.has_published_bits()?, Shared::PublishedBits),
         ] {
@@ -169,6 +170,44 @@ impl Ebpf {
             }
         }
         Ok(Some(seen))
+    }
+
+    /// Looks at the flows as well, once all else is seen: a million of them take seconds.
+    ///
+    /// # Errors
+    /// What the maps say.
+    pub fn look_at_flows(&self, observed: &mut Observed) -> Result<()> {
+        let Some(loaded) = &self.loaded else { return Ok(()) };
+        let places = Known::of(observed).places(&loaded.image()?);
+        let flaws = loaded.flaws(&places)?;
+        if let Some(seen) = &mut observed.datapath {
+            seen.flaws = flaws;
+        }
+        Ok(())
+    }
+
+    /// Ends broken flows; returns how many.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn end_broken(&self, entries: &[Tuple]) -> Result<u64> {
+        self.loaded()?.end_broken(entries)
+    }
+
+    /// Puts the counts of flows right.
+    ///
+    /// # Errors
+    /// What the maps say.
+    pub fn count_flows(&self) -> Result<()> {
+        self.loaded()?.count_again()
+    }
+
+    /// Makes outside ports follow from the secret that is noted.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_port_secret(&self) -> Result<()> {
+        self.loaded()?.set_port_secret()
     }
 
     /// Loads it: no packet passes by it yet.

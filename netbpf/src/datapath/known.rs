@@ -13,7 +13,7 @@ use netbpf_common::{
 
 use super::Kind;
 use crate::{
-    bpf::{Hook, Image, Stray},
+    bpf::{Hook, Image, Places, Stray},
     observe::Observed,
     topology::{LOOPBACK, mac},
 };
@@ -34,6 +34,8 @@ pub(super) struct Known {
     subnets: HashSet<(Ipv4Addr, u32)>,
     /// Indexes of uplinks; of those that are gone the last one.
     uplinks: HashSet<u32>,
+    /// Those by which the datapath was told of uplinks.
+    noted: HashSet<u32>,
     pins: HashSet<(Hook, u32)>,
 }
 
@@ -59,6 +61,7 @@ impl Known {
                 // One that is gone may be back, and is guarded until then if it has but
                 // another name.
                 let noted = network.journal.links.get(&uplink.name).copied();
+                known.noted.extend(noted);
                 let Some(index) = index(uplink.name.as_str()).or(noted) else { continue };
                 known.uplinks.insert(index);
                 known.pins.extend(uplink.hooks().map(|hook| (hook, index)));
@@ -84,6 +87,16 @@ impl Known {
     pub(super) fn skewed(&self, image: &Image) -> HashMap<u16, &'static str> {
         let rows = image.endpoints.iter().filter(|(id, _)| self.endpoints.contains_key(id));
         rows.filter_map(|(&id, row)| Some((id, skew(EndpointId(id), row, image)?))).collect()
+    }
+
+    /// Where flows may lead: those of one that is gone go when it is back, or removed.
+    pub(super) fn places(&self, image: &Image) -> Places {
+        Places {
+            endpoints: self.endpoints.keys().chain(image.endpoints.keys()).copied().collect(),
+            uplinks: (self.uplinks.iter().chain(&self.noted).chain(image.uplinks.keys()))
+                .copied()
+                .collect(),
+        }
     }
 
     /// What belongs to none of them.

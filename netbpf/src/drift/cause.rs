@@ -202,6 +202,7 @@ fn follows(step: &Step, cause: &Step) -> bool {
             Step::DeleteAddress { place, addr, .. },
             Step::AddAddress { place: of, addr: other, .. },
         ) => place == of && addr == other,
+        (Step::CountFlows, Step::EndBroken { .. }) => true,
         // The bridge forgets what it knows of a port along with it.
         (
             Step::AddFdb { endpoint }

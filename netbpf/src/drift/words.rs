@@ -1,19 +1,19 @@
 //! Findings in words that a reader of `ip`, `tc` and `bpftool` understands.
 
 use netbpf_common::{
-    Endpoint, Uplink,
+    Endpoint, EndpointId, Uplink,
     maps::{
-        Addresses, Allowed, Endpoints, Fdb, MapDef as _, Programs, Publish, PublishedPorts,
-        Subnets, Uplinks,
+        Addresses, Allowed, Endpoints, Fdb, FlowCounts, Flows, MapDef as _, Programs, Publish,
+        PublishedPorts, Subnets, Uplinks,
     },
 };
 
 use super::{Cause, former_index, uplink_lack};
 use crate::{
-    bpf::{By, Stray},
+    bpf::{By, Miscount, Stray},
     net::Link,
     observe::{DatapathSeen, Inside, Observed},
-    plan::{Place, Step},
+    plan::{Place, Step, flaws},
     state::Recorded,
     topology::{EndpointPlan, LinkName, Topology},
 };
@@ -205,6 +205,11 @@ fn of_step(
             ("published port ranges".into(), amiss)
         }
         Step::SetTimeouts => ("datapath".into(), "time-outs of flows are others".into()),
+        Step::SetPortSecret => {
+            ("datapath".into(), "the secret from which outside ports follow is another".into())
+        }
+        Step::EndBroken { entries } => (format!("map {}", Flows::NAME), flaws(entries)),
+        Step::CountFlows => (format!("map {}", FlowCounts::NAME), miscounted(network, seen)),
         Step::SetPrograms => {
             (format!("map {}", Programs::NAME), "entries are gone, or others".into())
         }
@@ -257,6 +262,26 @@ fn of_step(
         }
         other => (format!("network {}", topology.name), other.lack()),
     }
+}
+
+/// Which flows are counted wrong, by the first whose they are.
+fn miscounted(network: &Recorded, seen: Option<&DatapathSeen>) -> String {
+    let wrong = seen.map(|seen| &seen.flaws.miscounted[..]).unwrap_or_default();
+    let Some(Miscount { endpoint, counted, flows, .. }) = wrong.first() else {
+        return String::new();
+    };
+    let mut all = network.topology.endpoints.iter();
+    let whose = match all.find(|one| one.endpoint_id() == *endpoint) {
+        Some(one) => format!("of {}", one.namespace),
+        None if *endpoint == EndpointId::NONE => "of all together".to_owned(),
+        None if *endpoint == EndpointId::HOST => "of the host".to_owned(),
+        None => format!("of endpoint {}", endpoint.0),
+    };
+    let more = match wrong.len() - 1 {
+        0 => String::new(),
+        more => format!("; {more} more"),
+    };
+    format!("{counted} {whose}, there are {flows}{more}")
 }
 
 /// What the datapath has of an endpoint that it should not have.

@@ -106,6 +106,7 @@ pub(crate) async fn make(
     }
     let mut session = open(host, direct)?.following(upgraded.steps);
     let mut observed = session.observe().await?;
+    look_at_flows(&session, &mut observed, wanted)?;
     let request = ask(&observed)?;
     session.find(&request, &mut observed).await?;
     let (topology, steps) = prepare(&session, &request, &observed, listener)?;
@@ -151,13 +152,27 @@ async fn build(
     Ok(done.ended_flows)
 }
 
+/// Looks at the flows, too, where all is to be as it should: with a million of them that
+/// takes longer than any change.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn look_at_flows(
+    session: &Session,
+    observed: &mut Observed,
+    wanted: Wanted,
+) -> Result<()> {
+    if wanted == Wanted::Own { session.look_at_flows(observed) } else { Ok(()) }
+}
+
 /// Makes what was seen to be missing only when something had been mended.
 async fn more(
     session: &mut Session,
     topology: &Topology,
     listener: &mut dyn Listener,
 ) -> Result<()> {
-    let observed = session.observe().await?;
+    let mut observed = session.observe().await?;
+    session.look_at_flows(&mut observed)?;
     let existing = observed.network(topology.name.as_str());
     let Some(topology) = existing.map(|network| &network.topology) else { return Ok(()) };
     let steps = plan::up(topology, &observed, &session.host.store);

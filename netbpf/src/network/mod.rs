@@ -47,7 +47,7 @@ use crate::{
     topology::{Request, Topology},
 };
 
-pub(crate) use make::{make, nothing_to_do, open, prepare};
+pub(crate) use make::{look_at_flows, make, nothing_to_do, open, prepare};
 pub(crate) use remove::{check_removable, remove};
 pub(crate) use switch::switched;
 pub(crate) use upgrade::{

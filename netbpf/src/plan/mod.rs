@@ -17,6 +17,7 @@ pub use rows::{endpoint_row, publish_entries};
 pub use step::{Place, Step};
 pub use switch::switch;
 pub use upgrade::{UpgradeStep, finish_upgrade, upgrade};
+pub(crate) use words::flaws;
 
 use crate::{
     bpf::Hook,

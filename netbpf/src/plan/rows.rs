@@ -4,6 +4,7 @@ use netbpf_common::{Endpoint, MacAddr, PublishEntry, SourceGuard, Uplink};
 
 use super::{Planner, Step};
 use crate::{
+    bpf::Flaws,
     datapath::Kind,
     net::Link,
     observe::Shared,
@@ -84,10 +85,20 @@ impl Planner<'_> {
         let Some(seen) = &self.observed.datapath else { return };
         let strays = seen.strays.iter().cloned();
         steps.extend(strays.map(|stray| Step::ClearStray { stray }));
-        for (what, step) in
-            [(Shared::Timeouts, Step::SetTimeouts), (Shared::Programs, Step::SetPrograms)]
-        {
+        for (what, step) in [
+            (Shared::Timeouts, Step::SetTimeouts),
+            (Shared::PortSecret, Step::SetPortSecret),
+            (Shared::Programs, Step::SetPrograms),
+        ] {
             steps.extend(seen.changed.contains(&what).then_some(step));
+        }
+        let Flaws { broken, miscounted } = &seen.flaws;
+        if !broken.is_empty() {
+            steps.push(Step::EndBroken { entries: broken.clone() });
+        }
+        // What has been changed of a broken flow may count elsewhere.
+        if !broken.is_empty() || !miscounted.is_empty() {
+            steps.push(Step::CountFlows);
         }
     }
 

@@ -1,12 +1,12 @@
 //! The steps that build and take away networks.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 
-use netbpf_common::{AllowedPair, Endpoint, EndpointId, MacAddr, PublishEntry, Uplink};
+use netbpf_common::{AllowedPair, Endpoint, EndpointId, MacAddr, PublishEntry, Tuple, Uplink};
 
 use super::UpgradeStep;
 use crate::{
-    bpf::{Hook, LoadOptions, Stray},
+    bpf::{Flaw, Hook, LoadOptions, Stray},
     datapath::{Kind, iptables::TableRules},
     net::{ctnetlink::apart::Apart, sysctl::Switch},
     topology::{Adoption, EndpointPlan, Leaving, LinkName, NamespaceName, Owned, Pair, Subnet},
@@ -266,6 +266,15 @@ pub enum Step {
     },
     /// Tell the datapath how long flows may be idle.
     SetTimeouts,
+    /// Make outside ports follow from the secret from which they did.
+    SetPortSecret,
+    /// End flows that the datapath would not have made so.
+    EndBroken {
+        /// Keys of their entries, by what is amiss with them.
+        entries: BTreeMap<Flaw, Vec<Tuple>>,
+    },
+    /// Count the datapath's flows anew.
+    CountFlows,
     /// Make the datapath hand over what is rare to the programs for it.
     SetPrograms,
     /// Make the datapath forget what nobody has told it.
@@ -487,6 +496,9 @@ impl Step {
             | Self::DeleteAddress { .. }
             | Self::Repin { .. }
             | Self::SetTimeouts
+            | Self::SetPortSecret
+            | Self::EndBroken { .. }
+            | Self::CountFlows
             | Self::SetPrograms
             | Self::ClearStray { .. }
             | Self::SetMaster { .. }

@@ -1,13 +1,29 @@
 //! Steps in words that a reader of `ip`, `bridge` and `tc` understands.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
+
+use netbpf_common::Tuple;
 
 use super::{Place, Step};
 use crate::{
-    bpf::Hook,
+    bpf::{Flaw, Hook},
     datapath::iptables::Table,
     net::{netns, sysctl::Switch},
 };
+
+/// How many entries of the flow table are broken, and how.
+pub(crate) fn flaws(entries: &BTreeMap<Flaw, Vec<Tuple>>) -> String {
+    let one = |(flaw, keys): (&Flaw, &Vec<Tuple>)| {
+        let count = keys.len();
+        match flaw {
+            Flaw::Half => format!("{count} without the other direction"),
+            Flaw::Differs => format!("{count} of which the directions differ"),
+            Flaw::NoEndpoint => format!("{count} of no network's endpoint"),
+            Flaw::NoUplink => format!("{count} by no network's uplink"),
+        }
+    };
+    entries.iter().map(one).collect::<Vec<_>>().join(", ")
+}
 
 impl Step {
     /// What is amiss as long as the step is still to be done.
@@ -32,6 +48,9 @@ impl Step {
             }
             Self::Repin { pins } => format!("pins gone: {}", pins.join(", ")),
             Self::SetTimeouts => "datapath differs about time-outs".into(),
+            Self::SetPortSecret => "datapath differs about its ports' secret".into(),
+            Self::EndBroken { entries } => format!("broken flows: {}", flaws(entries)),
+            Self::CountFlows => "datapath counts flows wrong".into(),
             Self::SetPrograms => "datapath does not hand over what is rare".into(),
             Self::ClearStray { stray } => format!("datapath has {stray}"),
             Self::SetMaster { endpoint, bridge } => format!("{} not in {bridge}", endpoint.link),
@@ -138,6 +157,9 @@ impl fmt::Display for Step {
             }
             Self::Repin { pins } => write!(f, "bpf: pin again {}", pins.join(", ")),
             Self::SetTimeouts => f.write_str("bpf: set how long flows may be idle"),
+            Self::SetPortSecret => f.write_str("bpf: choose outside ports by the secret as before"),
+            Self::EndBroken { entries } => write!(f, "bpf: end broken flows: {}", flaws(entries)),
+            Self::CountFlows => f.write_str("bpf: count the flows anew"),
             Self::SetPrograms => f.write_str("bpf: hand over what is rare to its programs"),
             Self::ClearStray { stray } => write!(f, "bpf: remove {stray}"),
             Self::SetMaster { endpoint, bridge } => {

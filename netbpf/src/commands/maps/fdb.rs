@@ -8,8 +8,9 @@ use netbpf_common::{
 };
 use serde::Serialize;
 
-use super::{Subject, clock};
+use super::Subject;
 use crate::{
+    bpf::clock,
     error::Result,
     output::{Column, Format, JsonList, Span, Style, Table},
 };

@@ -7,12 +7,12 @@ use netbpf_common::{Flow, Ipv4, Port, Ticks, Timeouts, Translation, maps};
 use serde::Serialize;
 
 use super::{
-    Subject, clock,
+    Subject,
     filter::{Filter, Options, Proto},
     tracked, watch,
 };
 use crate::{
-    bpf::{FlowHead, FlowRow, interface},
+    bpf::{FlowHead, FlowRow, clock, interface},
     error::{Context as _, Error, Result},
     output::{Bytes, CANNOT_WRITE, Column, Format, JsonList, Sink, Span, Style, Table, write_json},
 };

@@ -1,6 +1,5 @@
 //! `netbpf maps`: what the datapath knows, counts and carries.
 
-mod clock;
 mod endpoints;
 mod fdb;
 mod filter;

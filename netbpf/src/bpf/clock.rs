@@ -8,13 +8,17 @@ use nix::time::{ClockId, clock_gettime};
 use crate::error::{Context as _, Result};
 
 /// Now, as the datapath sees it: `CLOCK_MONOTONIC`.
-pub(super) fn now() -> Result<Ticks> {
+///
+/// # Errors
+/// It cannot be read.
+pub fn now() -> Result<Ticks> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
     let nanos = Duration::from(now).as_nanos();
     Ok(Ticks::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
 }
 
 /// A span of the datapath's clock.
-pub(super) fn span(ticks: Ticks) -> Duration {
+#[must_use]
+pub fn span(ticks: Ticks) -> Duration {
     Duration::from_millis(ticks.as_millis())
 }
