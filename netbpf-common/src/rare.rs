@@ -10,13 +10,17 @@ pub enum RareProgram {
     RareL3 = 1,
     /// Answers a dropped packet by an ICMP error.
     SendError = 2,
+    /// Goes on for `from_endpoint`, `from_uplink` and `from_uplink_l3` with what only lacks
+    /// a flow, or a way, or a look at where the stack would send it.
+    Prepare = 3,
 }
 
 impl RareProgram {
     /// Number of them.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 4;
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; Self::COUNT as usize] = [Self::Rare, Self::RareL3, Self::SendError];
+    pub const ALL: [Self; Self::COUNT as usize] =
+        [Self::Rare, Self::RareL3, Self::SendError, Self::Prepare];
 
     /// The program's name.
     #[must_use]
@@ -25,6 +29,7 @@ impl RareProgram {
             Self::Rare => "rare",
             Self::RareL3 => "rare_l3",
             Self::SendError => "send_error",
+            Self::Prepare => "prepare",
         }
     }
 }

@@ -95,6 +95,16 @@ fn check_second_address<S, T: Tables, E>(
     }
 }
 
+/// Whether a packet that is left to the stack is its to forward, or its own: one of IPv4 to
+/// the gateway's MAC.
+#[inline(always)]
+pub fn is_routed<S: Skb, T: Tables, E>(seam: &Seam<S, T, E>, id: EndpointId) -> bool {
+    let (Some(endpoint), Some(eth)) = (seam.tables.endpoint(id), Eth::load(&seam.skb)) else {
+        return false;
+    };
+    eth.ethertype == eth::IPV4 && eth.dst == endpoint.gateway_mac
+}
+
 /// Whether a packet that is left to the stack may be forwarded by it: not to another
 /// namespace of an isolated network; and not while an uplink
 /// is gone, if an interface that is no uplink would take it out with an address of a
@@ -111,9 +121,7 @@ pub fn check_way_out<S: Skb, T: Tables, E: Env>(
     id: EndpointId,
 ) -> Result<(), DropReason> {
     let endpoint = seam.tables.endpoint(id).ok_or(DropReason::EndpointGone)?;
-    // Nothing but that is the stack's to forward.
-    let is_routed = |eth: &Eth| eth.dst == endpoint.gateway_mac && eth.ethertype == eth::IPV4;
-    if !Eth::load(&seam.skb).is_some_and(|eth| is_routed(&eth)) {
+    if !is_routed(seam, id) {
         return Ok(());
     }
     let Some(header) = Header::load(&seam.skb) else {

@@ -23,6 +23,7 @@ pub mod l2;
 pub mod next_hop;
 pub mod parse;
 pub mod ports;
+pub mod prepare;
 pub mod rare;
 pub mod rewrite;
 pub mod route;
@@ -36,7 +37,6 @@ use netbpf_common::{Counter, DropReason, EndpointId, Flow, Ipv4, proto};
 
 use crate::{
     parse::Parsed,
-    rare::Decided,
     seam::{Env, Seam, Skb, Tables},
     wire::eth::{self, Eth},
 };
@@ -58,6 +58,9 @@ pub enum Verdict {
     },
     /// To the rest of the decision: see [`rare`].
     Rare,
+    /// To where what it lacks is seen to, and then to the same decision once more: see
+    /// [`prepare`].
+    Prepare(Lack),
     /// Nowhere for now: it is held, and sent and counted later.
     Held,
     /// Nowhere any more: it has been sent.
@@ -70,6 +73,31 @@ pub enum Verdict {
         /// The next hop's address.
         next_hop: Ipv4,
     },
+}
+
+/// What a packet lacks before it can go anywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Lack {
+    /// A flow.
+    Flow = 0,
+    /// A way: that of its flow has to be looked up anew.
+    Way = 1,
+    /// A look at where the stack would send it: see [`guard::check_way_out`].
+    Look = 2,
+}
+
+impl Lack {
+    /// The one of a number; of an unknown one a look.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(number: u32) -> Self {
+        match number {
+            0 => Self::Flow,
+            1 => Self::Way,
+            _ => Self::Look,
+        }
+    }
 }
 
 /// A packet that is not dropped: where to, and how it is counted.
@@ -148,88 +176,24 @@ fn account<S: Skb, T: Tables, E>(
     Outcome { endpoint, result: Ok(verdict) }
 }
 
-/// Makes room if a flow was not made for want of it; whether it did: from a
-/// full table closed connections go early, from a full share its own ones.
-#[inline(always)]
-fn makes_room<S, T: Tables, E: Env>(
-    seam: &mut Seam<S, T, E>,
-    id: EndpointId,
-    opened: Result<(), Stop>,
-) -> bool {
-    match opened {
-        Err(Stop::Dropped(DropReason::FlowTableFull)) => expire::reclaim(seam, EndpointId::NONE),
-        Err(Stop::Dropped(DropReason::FlowLimit)) => expire::reclaim(seam, id),
-        Ok(()) | Err(_) => false,
-    }
-}
-
 /// A frame from a namespace, at its bridge port.
+///
+/// It is decided here once, without a call: all that is not decided by that is handed over,
+/// to [`prepare::from_endpoint`] or to [`rare`].
 #[inline(always)]
 pub fn from_endpoint<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Outcome {
     let id = seam.tables.endpoint_id(seam.skb.ifindex()).unwrap_or(EndpointId::NONE);
-    let mut decided = decide_from_endpoint(seam, id);
-    if decided.needs_route() || decided.needs_flow() {
-        decided = S::prepare_outward(seam, id, decided.needs_route());
-        if decided.is_forwarded() {
-            decided = decide_from_endpoint(seam, id);
+    let decision = judge_from_endpoint(seam, id);
+    let prepare = |lack| Outcome { endpoint: id, result: Ok(Verdict::Prepare(lack)) };
+    match decision {
+        Err(Stop::NeedsFlow) => return prepare(Lack::Flow),
+        Err(Stop::NeedsRoute) => return prepare(Lack::Way),
+        Err(Stop::ToStack) | Ok(Forward::PASS) if guard::is_routed(seam, id) => {
+            return prepare(Lack::Look);
         }
+        _ => {}
     }
-    if decided.is_read() {
-        // Whoever decides in the end also counts.
-        return Outcome { endpoint: id, result: Ok(Verdict::Rare) };
-    }
-    if decided.is_passed_up()
-        && let Err(reason) = guard::check_way_out(seam, id)
-    {
-        decided = Decided::so_far(Err(reason.into()));
-    }
-    let bytes = seam.skb.l3_len();
-    decided.count(seam, id, bytes);
-    decided.outcome(id)
-}
-
-/// Sees to it that there is a flow for a packet from a namespace, and a way:
-/// there is one, but its way has to be looked up anew if `has_flow`.
-///
-/// # Errors
-/// Why there is none; [`Stop::Rare`] where there is only now room for one, and
-/// all of it is to be decided again.
-#[inline(always)]
-pub fn prepare_outward<S: Skb, T: Tables, E: Env>(
-    seam: &mut Seam<S, T, E>,
-    id: EndpointId,
-    has_flow: bool,
-) -> Result<(), Stop> {
-    if has_flow {
-        match recheck(seam) {
-            Err(Stop::NeedsFlow) => {}
-            done => return done,
-        }
-    }
-    let opened = snat::open(seam, id, None);
-    if makes_room(seam, id, opened) { Err(Stop::Rare) } else { opened }
-}
-
-/// Looks up the way of the packet's flow anew.
-///
-/// Not inlined: as [`decide_from_endpoint`].
-#[inline(never)]
-fn recheck<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Result<(), Stop> {
-    let header = parse::header(&seam.skb)?;
-    match parse::packet(&seam.skb, header)? {
-        Parsed::Packet(packet) => route::recheck(seam, &packet.tuple),
-        Parsed::Rare => Err(Stop::Rare),
-    }
-}
-
-/// Not inlined: it is called for once more when a flow has been made, and the
-/// frames of the two do not add up on the stack.
-#[inline(never)]
-fn decide_from_endpoint<S: Skb, T: Tables, E: Env>(
-    seam: &mut Seam<S, T, E>,
-    id: EndpointId,
-) -> Decided {
-    judge_from_endpoint(seam, id).into()
+    account(seam, id, decision)
 }
 
 #[inline(always)]
@@ -274,37 +238,19 @@ fn judge_from_endpoint<S: Skb, T: Tables, E: Env>(
     }
 }
 
-/// A frame from outside, at the uplink.
+/// A frame from outside, at the uplink. Handed over as in [`from_endpoint`].
 #[inline(always)]
 pub fn from_uplink<S: Skb, T: Tables, E: Env>(seam: &mut Seam<S, T, E>) -> Outcome {
     let mut id = EndpointId::NONE;
-    let mut decision = decide_from_uplink(seam, &mut id);
+    let decision = judge_from_uplink(seam, &mut id);
     if decision == Err(Stop::NeedsFlow) {
-        decision = match S::prepare_inward(seam, &mut id) {
-            Ok(()) => decide_from_uplink(seam, &mut id),
-            Err(stop) => Err(stop),
-        };
+        return Outcome { endpoint: id, result: Ok(Verdict::Prepare(Lack::Flow)) };
     }
     account(seam, id, decision)
 }
 
-/// Makes a flow for a packet from outside; `id` becomes the endpoint that it
-/// leads to.
-///
-/// # Errors
-/// As [`prepare_outward`].
 #[inline(always)]
-pub fn prepare_inward<S: Skb, T: Tables, E: Env>(
-    seam: &mut Seam<S, T, E>,
-    id: &mut EndpointId,
-) -> Result<(), Stop> {
-    let opened = dnat::open(seam, id, None);
-    if makes_room(seam, *id, opened) { Err(Stop::Rare) } else { opened }
-}
-
-/// Not inlined: as [`decide_from_endpoint`].
-#[inline(never)]
-fn decide_from_uplink<S: Skb, T: Tables, E: Env>(
+fn judge_from_uplink<S: Skb, T: Tables, E: Env>(
     seam: &mut Seam<S, T, E>,
     id: &mut EndpointId,
 ) -> Result<Forward, Stop> {

@@ -39,7 +39,7 @@ use netbpf_common::{
     maps::FLUSH_BATCH,
 };
 use netbpf_ebpf::{
-    Outcome, Verdict, adopt, answer, flow,
+    Lack, Outcome, Verdict, adopt, answer, flow, prepare,
     rare::{self, Rare},
     seam::{Env as _, Seam, Skb},
 };
@@ -140,6 +140,10 @@ fn apply<const HAS_ETHERNET: bool>(
             redirect_neigh(ifindex, next_hop)
         }
         Ok(Verdict::Rare) => go_on(ctx, skb, entry),
+        Ok(Verdict::Prepare(lack)) => {
+            skb.leave((entry as u32, lack as u32));
+            hand_over(ctx, RareProgram::Prepare)
+        }
         Ok(Verdict::Held | Verdict::Sent) => TCX_DROP,
         Err(reason) => {
             match reason {
@@ -221,6 +225,20 @@ fn out<const HAS_ETHERNET: bool>(ctx: &TcContext, skb: Packet<HAS_ETHERNET>) -> 
     let mut seam = seam(skb);
     let outcome = netbpf_ebpf::to_uplink(&mut seam);
     apply(ctx, skb, outcome, Entry::ToUplink)
+}
+
+/// Goes on for `from_endpoint`, `from_uplink` and `from_uplink_l3` with what lacks something.
+#[classifier]
+pub fn prepare(ctx: TcContext) -> i32 {
+    let mut seam = seam(Frame::new(&ctx));
+    let (entry, lack) = seam.skb.left();
+    if entry == Entry::FromEndpoint as u32 {
+        let outcome = prepare::from_endpoint(&mut seam, Lack::of(lack));
+        apply(&ctx, seam.skb, outcome, Entry::FromEndpoint)
+    } else {
+        let outcome = prepare::from_uplink(&mut seam);
+        apply(&ctx, seam.skb, outcome, Entry::FromUplink)
+    }
 }
 
 /// Goes on for `from_endpoint`, `from_uplink`, `from_uplink_l3` and `to_uplink`.

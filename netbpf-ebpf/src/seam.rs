@@ -16,6 +16,7 @@ use crate::{
     Stop, Verdict,
     flow::NewFlow,
     ports::{self, Claim},
+    prepare,
     rare::{Decided, Rare, Step},
 };
 
@@ -112,7 +113,7 @@ pub trait Skb {
     // does by default. In the kernel each is a function that the verifier looks at
     // by itself, and not once more for each way that leads to it.
 
-    /// [`crate::prepare_outward`], put down by [`Decided::so_far`].
+    /// [`prepare::outward`], put down by [`Decided::so_far`].
     #[inline(always)]
     fn prepare_outward<T: Tables, E: Env>(
         seam: &mut Seam<Self, T, E>,
@@ -122,10 +123,10 @@ pub trait Skb {
     where
         Self: Sized,
     {
-        Decided::so_far(crate::prepare_outward(seam, id, has_flow))
+        Decided::so_far(prepare::outward(seam, id, has_flow))
     }
 
-    /// [`crate::prepare_inward`].
+    /// [`prepare::inward`].
     ///
     /// # Errors
     /// The same.
@@ -137,7 +138,7 @@ pub trait Skb {
     where
         Self: Sized,
     {
-        crate::prepare_inward(seam, id)
+        prepare::inward(seam, id)
     }
 
     /// [`ports::try_port`].

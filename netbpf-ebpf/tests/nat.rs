@@ -402,7 +402,7 @@ fn packets_larger_than_the_uplink_takes_are_the_stacks() {
     // A train of segments that fit one by one goes out whole.
     sim.skb.bytes = big;
     sim.skb.gso_size = 1472;
-    assert_eq!(netbpf_ebpf::from_endpoint(&mut sim), went(1, out()));
+    assert_eq!(sim.decide(Program::FromEndpoint), went(1, out()));
 }
 
 /// Requirements: nat-11.
@@ -425,7 +425,7 @@ fn a_checksum_left_to_the_device_covers_the_pseudo_header_alone() {
     sim.skb.is_checksum_partial = true;
     sim.skb.bytes = frame;
     sim.skb.ifindex = port(1);
-    assert_eq!(netbpf_ebpf::from_endpoint(&mut sim), went(1, out()));
+    assert_eq!(sim.decide(Program::FromEndpoint), went(1, out()));
     assert_ne!(seen(&sim).1, 40000);
     assert_eq!(sim.skb.bytes[40..42], pseudo(&sim.skb.bytes).to_be_bytes());
 }
@@ -548,14 +548,14 @@ fn nothing_gets_by_as_malformed_or_to_everybody() {
     sim.skb.bytes = packet::udp(spoofed, 1, 2, b"");
     sim.skb.ifindex = UPLINK;
     sim.skb.is_to_other = true;
-    let outcome = netbpf_ebpf::from_uplink(&mut sim);
+    let outcome = sim.decide(Program::FromUplink);
     assert_eq!(outcome.result, Err(DropReason::SourceAddress));
     // A priority alone is no VLAN; what is tagged inside of it could be anything.
     sim.skb.is_to_other = false;
     sim.skb.vlan_id = Some(0);
-    assert_eq!(netbpf_ebpf::from_uplink(&mut sim).result, Err(DropReason::SourceAddress));
+    assert_eq!(sim.decide(Program::FromUplink).result, Err(DropReason::SourceAddress));
     sim.skb.bytes[12..14].copy_from_slice(&[0x81, 0]);
-    assert_eq!(netbpf_ebpf::from_uplink(&mut sim).result, Err(DropReason::PriorityTag));
+    assert_eq!(sim.decide(Program::FromUplink).result, Err(DropReason::PriorityTag));
 }
 
 #[test]

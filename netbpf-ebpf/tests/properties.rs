@@ -64,7 +64,9 @@ fn turned(frame: &[u8], from: packet::Addresses) -> Vec<u8> {
 fn is_translated(verdict: Verdict) -> bool {
     match verdict {
         Verdict::Uplink { .. } | Verdict::Neighbour { .. } | Verdict::Peer { .. } => true,
-        Verdict::Pass | Verdict::Rare | Verdict::Held | Verdict::Sent => false,
+        Verdict::Pass | Verdict::Rare | Verdict::Prepare(_) | Verdict::Held | Verdict::Sent => {
+            false
+        }
     }
 }
 

@@ -121,7 +121,7 @@ fn tc_code(result: Result<Verdict, DropReason>, answered: Option<Verdict>) -> u3
             TC_ACT_REDIRECT
         }
         Ok(Verdict::Held | Verdict::Sent) | Err(_) => TC_ACT_SHOT,
-        Ok(Verdict::Rare) => unreachable!("goes on in another program"),
+        Ok(Verdict::Rare | Verdict::Prepare(_)) => unreachable!("goes on in another program"),
     }
 }
 

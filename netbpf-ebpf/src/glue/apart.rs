@@ -13,6 +13,7 @@ use netbpf_ebpf::{
     Stop,
     flow::NewFlow,
     ports::{self, Claim},
+    prepare,
     rare::{Decided, Rare, Step},
     seam::{InsertError, Seam},
 };
@@ -100,13 +101,13 @@ extern "C" fn prepare_out(
     has_flow: u32,
     place: *mut DecidedPlace,
 ) -> u32 {
-    let done = netbpf_ebpf::prepare_outward(&mut seam(skb), EndpointId(id as u16), has_flow != 0);
+    let done = prepare::outward(&mut seam(skb), EndpointId(id as u16), has_flow != 0);
     // SAFETY: `prepare_outward` passes the place of a `Decided`.
     unsafe { put(place, done) };
     id
 }
 
-/// [`netbpf_ebpf::prepare_outward`].
+/// [`prepare::outward`].
 #[inline(always)]
 pub(crate) fn prepare_outward(skb: *mut __sk_buff, id: EndpointId, has_flow: bool) -> Decided {
     let mut decided = Decided::so_far(Ok(()));
@@ -118,13 +119,13 @@ pub(crate) fn prepare_outward(skb: *mut __sk_buff, id: EndpointId, has_flow: boo
 #[inline(never)]
 extern "C" fn prepare_in(skb: *mut __sk_buff, id: u32, place: *mut DecidedPlace) -> u32 {
     let mut id = EndpointId(id as u16);
-    let done = netbpf_ebpf::prepare_inward(&mut seam(skb), &mut id);
+    let done = prepare::inward(&mut seam(skb), &mut id);
     // SAFETY: `prepare_inward` passes the place of a `Decided`.
     unsafe { put(place, done) };
     id.index()
 }
 
-/// [`netbpf_ebpf::prepare_inward`].
+/// [`prepare::inward`].
 #[inline(always)]
 pub(crate) fn prepare_inward(skb: *mut __sk_buff, id: &mut EndpointId) -> Result<(), Stop> {
     let mut decided = Decided::so_far(Ok(()));

@@ -19,6 +19,7 @@ use netbpf_ebpf::{
     Stop, Verdict, checksum,
     flow::NewFlow,
     ports::Claim,
+    prepare,
     rare::{Decided, Rare, Step},
     seam::{Covered, Env, InsertError, Seam, Skb, Tables},
 };
@@ -432,7 +433,7 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
         has_flow: bool,
     ) -> Decided {
         if !HAS_ETHERNET {
-            return Decided::so_far(netbpf_ebpf::prepare_outward(seam, id, has_flow));
+            return Decided::so_far(prepare::outward(seam, id, has_flow));
         }
         apart::prepare_outward(seam.skb.raw(), id, has_flow)
     }
@@ -443,7 +444,7 @@ impl<const HAS_ETHERNET: bool> Skb for Packet<HAS_ETHERNET> {
         id: &mut EndpointId,
     ) -> Result<(), Stop> {
         if !HAS_ETHERNET {
-            return netbpf_ebpf::prepare_inward(seam, id);
+            return prepare::inward(seam, id);
         }
         apart::prepare_inward(seam.skb.raw(), id)
     }

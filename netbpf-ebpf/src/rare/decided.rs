@@ -151,8 +151,8 @@ impl From<Result<Forward, Stop>> for Decided {
             Err(Stop::NeedsRoute) => return Self { stop: NEEDS_ROUTE, ..none },
         };
         let (verdict, ifindex, next_hop) = match verdict {
-            // (What is rare is so no more.)
-            Verdict::Pass | Verdict::Rare => (PASS, 0, Ipv4::ANY),
+            // (What is handed over is decided elsewhere.)
+            Verdict::Pass | Verdict::Rare | Verdict::Prepare(_) => (PASS, 0, Ipv4::ANY),
             Verdict::Peer { ifindex } => (PEER, ifindex, Ipv4::ANY),
             Verdict::Uplink { ifindex } => (UPLINK, ifindex, Ipv4::ANY),
             Verdict::Neighbour { ifindex, next_hop } => (NEIGHBOUR, ifindex, next_hop),

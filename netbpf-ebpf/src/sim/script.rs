@@ -325,7 +325,9 @@ impl Stage {
             Verdict::Uplink { ifindex } | Verdict::Neighbour { ifindex, .. } => {
                 (Program::FromUplink, ifindex)
             }
-            Verdict::Pass | Verdict::Rare | Verdict::Held | Verdict::Sent => return,
+            Verdict::Pass | Verdict::Rare | Verdict::Prepare(_) | Verdict::Held | Verdict::Sent => {
+                return;
+            }
         };
         let bytes = frame.bytes;
         // With all of the header that an answer fills in.

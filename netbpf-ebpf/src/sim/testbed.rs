@@ -9,6 +9,7 @@ use super::{Frame, Maps, Sim, World, invariants::Program, packet::Addresses};
 use crate::{
     Outcome, Verdict, answer,
     expire::{self, Look},
+    prepare,
     rare::{self, Rare},
     seam::{Neighbour, Route},
 };
@@ -202,6 +203,13 @@ impl Sim {
             Program::FromEndpoint => crate::from_endpoint(self),
             Program::FromUplink => crate::from_uplink(self),
             Program::ToUplink => crate::to_uplink(self),
+        };
+        let outcome = match (outcome.result, program) {
+            (Ok(Verdict::Prepare(lack)), Program::FromEndpoint) => {
+                prepare::from_endpoint(self, lack)
+            }
+            (Ok(Verdict::Prepare(_)), _) => prepare::from_uplink(self),
+            _ => outcome,
         };
         let rare = &mut Rare::default();
         let outcome = match (outcome.result, program) {

@@ -237,7 +237,9 @@ fn check_way(
             let is_stacks = flow.kind.is_host() || flow.is_by_stack() || has_options || is_too_big;
             assert!(is_stacks, "the stack is not needed");
         }
-        Verdict::Rare | Verdict::Held | Verdict::Sent => panic!("{verdict:?} of a translation"),
+        Verdict::Rare | Verdict::Prepare(_) | Verdict::Held | Verdict::Sent => {
+            panic!("{verdict:?} of a translation")
+        }
     }
 }
 
