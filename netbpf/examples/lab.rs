@@ -54,6 +54,15 @@ fn main() -> Result<()> {
     let outside = sandbox.outside().run(|| greeting(Wire::FIRST.host, 8080))??;
     println!("inside: {inside}, from outside: {outside}");
 
+    for flow in network.flows()? {
+        let (client, port) =
+            (Ipv4Addr::from(flow.head.tuple.saddr), flow.head.tuple.dport.number());
+        println!("{} of {client} to port {port}", flow.state);
+    }
+    for finding in network.check()? {
+        println!("somebody has changed {}: {}", finding.thing, finding.amiss);
+    }
+
     // Dropping it would do as well, but could not tell what went wrong.
     network.down()?;
     Ok(())

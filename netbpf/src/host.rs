@@ -48,6 +48,19 @@ impl Host {
         })
     }
 
+    /// The same, to be looked at and not changed: if something hides the datapath's pins, the
+    /// calling thread goes to a mount namespace of its own, in which nothing does.
+    ///
+    /// # Errors
+    /// The kernel does not tell, or refuses.
+    pub fn to_look_at() -> Result<Self> {
+        let host = Self::here()?;
+        if host.cover()?.is_some() {
+            bpf::look_beneath(&host.pins)?;
+        }
+        Ok(host)
+    }
+
     /// What the endpoints of its networks are called.
     ///
     /// # Errors

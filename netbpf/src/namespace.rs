@@ -97,6 +97,11 @@ impl Namespace {
     /// the root directory.
     pub(crate) fn enter(&self) -> Result<(), Errno> {
         enter_mounts(&self.mounts)?;
+        self.enter_net()
+    }
+
+    /// The same, but with the mounts that it has.
+    pub(crate) fn enter_net(&self) -> Result<(), Errno> {
         setns(&*self.net, CloneFlags::CLONE_NEWNET)
     }
 }

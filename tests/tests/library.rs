@@ -5,6 +5,7 @@ use netbpf::{
     network::Network,
     spec::{Choice, Spec},
 };
+use netbpf_common::Counter;
 use netbpf_tests::{
     Host, Netns, OUTSIDE, UPLINK, at, finish,
     traffic::{Echo, TcpServer, connect, ping},
@@ -114,6 +115,61 @@ fn it_is_changed_and_switched_while_connections_go_on() {
     assert_eq!(network.topology().endpoints.len(), 3, "it is as it was");
     network.down().expect("down");
     host.assert_as_before();
+}
+
+#[test]
+fn its_flows_are_read_on_both_datapaths() {
+    for datapath in [Choice::Ebpf, Choice::Iptables] {
+        let host = Host::new();
+        let network = up(&host, Spec { datapath, ..spec() });
+        assert_eq!(network.flows().expect("flows"), [], "{datapath:?}");
+        let _server = TcpServer::start(&host.ns("web"), 80);
+        let mut connection = connect(host.outside(), at(UPLINK, 8080)).expect("8080");
+        connection.echo(b"hello").expect("echo");
+        let flows = network.flows().expect("flows");
+        let [flow] = &flows[..] else { panic!("{datapath:?}: {flows:?}") };
+        let web = &network.topology().endpoints[0];
+        assert!(flow.head.is_dnat && flow.head.endpoint == web.endpoint_id(), "{flow:?}");
+        assert_eq!((flow.head.tuple.dport.number(), flow.state), (8080, "ESTABLISHED"));
+        assert_eq!(flow.head.translated.daddr, web.addr.into());
+        let counters = network.counters();
+        if datapath == Choice::Iptables {
+            let error = counters.expect_err("nobody counts them");
+            assert!(error.to_string().contains("not counted"), "{error}");
+            continue;
+        }
+        let counters = counters.expect("counters");
+        let (packets, bytes) = counters[&web.namespace].of(Counter::Dnat);
+        assert!(packets >= 4 && bytes > 40 * packets, "{packets} packets of {bytes} bytes");
+        assert_eq!(counters.len(), 2);
+    }
+}
+
+#[test]
+fn what_others_have_changed_is_found_and_mended() {
+    for datapath in [Choice::Ebpf, Choice::Iptables] {
+        let host = Host::new();
+        let mut network = up(&host, Spec { datapath, ..spec() });
+        assert!(network.status().expect("status").is_up(), "{datapath:?}");
+        assert_eq!(network.check().expect("check"), []);
+        host.ns("web").ip("link set eth0 mtu 1400");
+        let status = network.status().expect("status");
+        assert_eq!(status.missing, ["eth0 has another MTU"]);
+        assert!(!status.is_up());
+        let found = network.check().expect("check");
+        let [finding] = &found[..] else { panic!("{datapath:?}: {found:?}") };
+        assert_eq!(finding.thing, "eth0 in web");
+        assert_eq!(finding.amiss, "MTU 1400, should be 1500");
+        assert_eq!(network.mend().expect("mend"), 0);
+        assert_eq!(network.check().expect("check"), []);
+        assert!(network.status().expect("status").is_up(), "{datapath:?}");
+        // Somebody else takes it down.
+        host.netbpf("down netbpf0").ok();
+        let error = network.status().expect_err("it is gone");
+        assert!(error.to_string().contains("is gone"), "{error}");
+        network.keep();
+        host.assert_as_before();
+    }
 }
 
 #[test]

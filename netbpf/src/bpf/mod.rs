@@ -28,6 +28,7 @@ mod rcu;
 mod repin;
 mod secret;
 mod shape;
+mod stats;
 mod stray;
 mod support;
 mod sys;

@@ -1,19 +1,18 @@
 //! `netbpf check`: what was changed of networks behind netbpf's back.
 
-use std::{collections::HashSet, io::Write as _, process::ExitCode};
+use std::{io::Write as _, process::ExitCode};
 
 use serde::Serialize;
 
 use super::status::find;
 use crate::{
-    bpf::look_beneath,
     cli::Globals,
-    drift::{self, Finding},
+    drift::Finding,
     error::{Context as _, ExitCode as Code, Result},
     host::{self, Host},
+    network,
     output::{CANNOT_WRITE, Column, Format, Sink, Table, write_json},
     progress::say,
-    session::{Session, block_on},
 };
 
 /// Find what was changed of networks by hand, or by others
@@ -75,27 +74,8 @@ impl Args {
     /// There is no such network, or it cannot be looked at.
     pub fn run(self, globals: &Globals) -> Result<ExitCode> {
         host::require_privileges("check")?;
-        let host = Host::here()?;
-        let cover = host.cover()?;
-        if cover.is_some() {
-            look_beneath(&host.pins)?;
-        }
-        let found = block_on(async {
-            let session = Session::open(host)?;
-            let mut observed = session.observe().await?;
-            session.look_at_flows(&mut observed)?;
-            let chosen = self.network.map(|name| find(&observed.networks, &name)).transpose()?;
-            let networks = observed.networks.iter();
-            let networks = networks
-                .filter(|one| chosen.as_ref().is_none_or(|name| one.topology.name == *name));
-            let cover = networks.clone().next().zip(cover);
-            let cover = cover.map(|(first, cover)| drift::covered(&first.topology.name, cover));
-            let found = networks.flat_map(|one| drift::find(one, &observed, &session.host.store));
-            let found = cover.into_iter().chain(found);
-            // What networks share is found of each.
-            let mut told = HashSet::new();
-            let is_new = |found: &Finding| told.insert((found.thing.clone(), found.amiss.clone()));
-            Ok(found.filter(is_new).collect::<Vec<_>>())
+        let found = network::check(Host::here()?, |networks| {
+            self.network.map(|name| find(networks, &name)).transpose()
         })?;
         print(&found, globals)?;
         let code = if found.is_empty() { Code::Done } else { Code::Differs };

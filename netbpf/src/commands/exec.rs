@@ -19,10 +19,9 @@ use crate::{
     cli::{Globals, report},
     error::{Context as _, Error, Result},
     host::{self, Host},
-    net::{
-        NetnsId,
-        netns::{self, Named},
-    },
+    namespace::Namespace,
+    net::netns::{self, Named},
+    network,
     sandbox::{HOST, OUTSIDE},
 };
 
@@ -120,19 +119,8 @@ impl Args {
             }));
         };
         let name = endpoint.namespace.clone();
-        let noted = networks.iter().find_map(|network| network.journal.namespaces.get(&name));
-        let gone = |why: &str| {
-            Error::failed(format!("the namespace {name} is gone"))
-                .because(why)
-                .hint("`netbpf status` shows what is missing; `netbpf up` with the same arguments mends it")
-        };
-        let Named::Namespace(netns) = netns::look_up(name.as_str())? else {
-            return Err(gone("it was removed by something else than netbpf"));
-        };
-        setns(&netns, CloneFlags::CLONE_NEWNET).context(format!("cannot enter {name}"))?;
-        if noted != Some(&NetnsId::here()?) {
-            return Err(gone("another one has its name"));
-        }
+        let found = network::namespace(&Namespace::here(HOST)?, &networks, &name)?;
+        found.enter_net().context(format!("cannot enter {name}"))?;
         Ok(name.to_string())
     }
 }

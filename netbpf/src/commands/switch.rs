@@ -8,10 +8,10 @@ use crate::{
     datapath::Kind,
     error::Result,
     host::{self, Host},
-    network::{Wanted, exchange, switched},
-    plan,
+    network::{switch, to_be_switched},
     progress::{Teller, say},
     session::{Session, block_on},
+    state::Recorded,
 };
 
 /// Switch a running network over to another datapath
@@ -54,39 +54,27 @@ impl Args {
     }
 
     async fn switch(self, globals: &Globals) -> Result<()> {
-        crate::interrupt::catch()?;
-        let host = Host::here()?;
-        let _lock = host.hold()?;
-        let mut upgraded = 0;
-        if !self.dry_run {
-            let listener = &mut Teller::new(globals);
-            upgraded = exchange(&host, Wanted::Whole, listener).await?.steps;
-        }
-        let mut session = Session::open(host)?.following(upgraded);
-        let observed = session.observe().await?;
-        let name = status::find(&observed.networks, &self.network)?;
-        let Some(network) = observed.network(name.as_str()) else { return Ok(()) };
-        session.datapaths().of(self.datapath).probe()?;
-        let topology = switched(&network.topology, self.datapath, observed.datapath.as_ref())?;
-        let steps = plan::switch(&topology, &observed, &session.host.store);
+        let find = |networks: &[Recorded]| status::find(networks, &self.network);
         if self.dry_run {
+            let session = Session::open(Host::to_look_at()?)?;
+            let observed = session.observe().await?;
+            let name = find(&observed.networks)?;
+            let (topology, steps) = to_be_switched(&session, &observed, &name, self.datapath)?;
             return print_steps(&topology, &steps, globals);
         }
-        if steps.is_empty() {
+        crate::interrupt::catch()?;
+        let mut teller = Teller::new(globals);
+        let switched = switch(find, self.datapath, &mut teller).await?;
+        teller.finish();
+        let name = &switched.topology.name;
+        if switched.is_as_before {
             let kind = self.datapath.name();
             say(globals, format_args!("network {name} has the {kind} datapath: nothing to do"));
-        } else {
-            let mut teller = Teller::new(globals);
-            let done = session.build(&topology, Some(network), &steps, &mut teller).await?;
-            teller.finish();
-            for warning in done.warnings {
-                say(globals, format_args!("warning: {warning}"));
-            }
         }
         if globals.quiet {
             return Ok(());
         }
-        let observed = session.observe().await?;
-        status::print(&observed, &session, Some(&name), globals)
+        let observed = switched.session.observe().await?;
+        status::print(&observed, &switched.session, Some(name), globals)
     }
 }

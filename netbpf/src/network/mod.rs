@@ -23,11 +23,18 @@
 //! # }
 //! ```
 //!
+//! What there is of it is read without changing anything: [`Network::status`],
+//! [`Network::check`], [`Network::flows`], [`Network::counters`].
+//!
 //! In a [sandbox](crate::sandbox) it touches nothing of the machine: `examples/lab.rs`.
 
+mod flows;
+mod inside;
+mod look;
 mod make;
 mod remove;
 mod switch;
+mod tracked;
 mod upgrade;
 
 use crate::{
@@ -36,20 +43,25 @@ use crate::{
     error::{Error, Result},
     host::{self, Host},
     namespace::Namespace,
-    net::{
-        NetnsId,
-        netns::{self, Named},
-    },
     observe::Observed,
-    plan::{self, Step},
+    plan::Step,
     session::{Session, block_on},
     spec::Spec,
     topology::{Request, Topology},
 };
 
+pub use flows::LiveFlow;
+pub use look::Status;
+
+pub(crate) use flows::walk;
+pub(crate) use inside::namespace;
+pub(crate) use look::check;
 pub(crate) use make::{look_at_flows, make, nothing_to_do, open, prepare};
 pub(crate) use remove::{check_removable, remove};
-pub(crate) use switch::switched;
+pub(crate) use switch::{switch, to_be_switched};
+pub(crate) use tracked::{
+    flows as tracked_flows, flush as flush_tracked, uplinks as tracked_uplinks,
+};
 pub(crate) use upgrade::{
     OtherOptions, Wanted, exchange, is_of_ebpf, other_options, reload_steps,
     steps as upgrade_steps, told,
@@ -135,25 +147,12 @@ impl Network {
     /// It has none of that name, or that is gone.
     pub fn namespace(&self, name: &str) -> Result<Namespace> {
         let network = &self.topology.name;
-        let mut endpoints = self.topology.endpoints.iter();
-        if !endpoints.any(|endpoint| endpoint.namespace.as_str() == name) {
+        let mut endpoints = self.topology.endpoints.iter().map(|endpoint| &endpoint.namespace);
+        let Some(name) = endpoints.find(|known| known.as_str() == name) else {
             return Err(Error::usage(format!("the network {network} has no namespace {name}")));
-        }
-        let gone = |why: &str| {
-            Error::failed(format!("the namespace {name} is gone")).because(why.to_owned())
         };
-        let Named::Namespace(netns) = self.host.run(|| netns::look_up(name))?? else {
-            return Err(gone("it was removed by something else than netbpf"));
-        };
-        let found = self.host.beside(name, netns);
-        let id = found.run(NetnsId::here)??;
-        let noted = self.host.run(|| Host::here()?.store.networks())??;
-        let noted = noted.iter().find(|recorded| recorded.topology.name == *network);
-        let is_it = noted.and_then(|recorded| {
-            let mut all = recorded.journal.namespaces.iter();
-            all.find(|(noted, _)| noted.as_str() == name).map(|(_, noted)| *noted == id)
-        });
-        if is_it == Some(true) { Ok(found) } else { Err(gone("another one has its name")) }
+        let networks = self.host.run(|| Host::here()?.store.networks())??;
+        namespace(&self.host, &networks, name)
     }
 
     /// Changes it: `ask` makes of a request for the network as it is one for it as it
@@ -164,11 +163,15 @@ impl Network {
     /// changed then, or the error says so.
     pub fn change(&mut self, ask: impl FnOnce(&mut Request) -> Result<()> + Send) -> Result<u64> {
         let mut request = Request::of(&self.topology);
+        self.host.run(|| ask(&mut request))??;
+        self.make_again(request, Wanted::Whole)
+    }
+
+    fn make_again(&mut self, request: Request, wanted: Wanted) -> Result<u64> {
         let direct = request.direct;
         let made = self.host.run(|| {
             block_on(async {
-                ask(&mut request)?;
-                let made = make(|_| Ok(request), direct, Wanted::Whole, &mut Log).await?;
+                let made = make(|_| Ok(request), direct, wanted, &mut Log).await?;
                 Ok((made.topology, made.ended_flows))
             })
         });
@@ -182,24 +185,22 @@ impl Network {
     /// # Errors
     /// It cannot be had so, or what went wrong.
     pub fn switch(&mut self, to: Kind) -> Result<()> {
-        let before = &self.topology;
+        let name = &self.topology.name;
         self.topology = self.host.run(|| {
-            block_on(async {
-                let host = Host::here()?;
-                let _lock = host.hold()?;
-                let upgraded = exchange(&host, Wanted::Whole, &mut Log).await?;
-                let mut session = Session::open(host)?.following(upgraded.steps);
-                let observed = session.observe().await?;
-                session.datapaths().of(to).probe()?;
-                let topology = switched(before, to, observed.datapath.as_ref())?;
-                let steps = plan::switch(&topology, &observed, &session.host.store);
-                let existing = observed.network(before.name.as_str());
-                let done = session.build(&topology, existing, &steps, &mut Log).await?;
-                done.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-                Ok(Topology { former: None, ..topology })
-            })
+            block_on(async { Ok(switch(|_| Ok(name.clone()), to, &mut Log).await?.topology) })
         })??;
         Ok(())
+    }
+
+    /// Makes anew what is missing of it, and puts right what others have changed: what
+    /// `netbpf up` does with nothing else. Returns how many flows that ended.
+    ///
+    /// # Errors
+    /// What went wrong; nothing was changed then, or the error says so.
+    pub fn mend(&mut self) -> Result<u64> {
+        let request = Request::of(&self.topology);
+        let wanted = Wanted::by(&request);
+        self.make_again(request, wanted)
     }
 
     /// Leaves it to somebody else to take it down: `netbpf down`, for example.

@@ -8,9 +8,10 @@ use netbpf_common::{
 };
 use serde::Serialize;
 
-use super::{Subject, filter::Filter, tracked};
+use super::Subject;
 use crate::{
     error::Result,
+    network::tracked_flows,
     output::{Column, Format, JsonList, Style, Table},
     plan::endpoint_row,
     topology::Guard,
@@ -68,7 +69,7 @@ fn lines(subject: &Subject) -> Result<Vec<Line>> {
             lines.push(Line { id, endpoint, guard, flows, flow_limit: Some(endpoint.flow_limit) });
         }
     }
-    let flows = tracked::lines(subject, &Filter::default())?;
+    let flows = tracked_flows(&subject.classical, |_| true)?;
     for topology in &subject.classical {
         let bridge_ifindex = index(topology.name.as_str());
         let guard = if topology.guard == Guard::Off { "off" } else { "routed" };

@@ -1,19 +1,20 @@
 //! `netbpf maps flows`: flows, one a line, and their end by filter.
 
-use std::{fmt, io::Write, time::Duration};
+use std::{fmt, io::Write};
 
 use clap::Subcommand;
-use netbpf_common::{Flow, Ipv4, Port, Ticks, Timeouts, Translation, maps};
+use netbpf_common::{Flow, Ipv4, Port, Translation, maps};
 use serde::Serialize;
 
 use super::{
     Subject,
     filter::{Filter, Options, Proto},
-    tracked, watch,
+    watch,
 };
 use crate::{
-    bpf::{FlowHead, FlowRow, clock, interface},
+    bpf::interface,
     error::{Context as _, Error, Result},
+    network::{LiveFlow, flush_tracked, tracked_uplinks, walk},
     output::{Bytes, CANNOT_WRITE, Column, Format, JsonList, Sink, Span, Style, Table, write_json},
 };
 
@@ -97,7 +98,7 @@ impl FlushArgs {
         let filter = self.options.resolve(subject)?;
         let ebpf = subject.ebpf();
         let removed = ebpf.map_or(Ok(0), |datapath| datapath.flush(|flow| filter.matches(flow)))?
-            + tracked::flush(subject, &filter)?;
+            + flush_tracked(&subject.classical, |flow| filter.matches(flow))?;
         match style.format {
             Format::Json => write_json(out, &Flushed { removed }),
             Format::Table => {
@@ -119,40 +120,47 @@ fn show(subject: &Subject, filter: &Filter, style: Style, out: &mut dyn Write) -
     match style.format {
         Format::Json => {
             let mut list = JsonList::begin(out, "flows")?;
-            walk(subject, filter, |line| list.item(&View::of(line, subject, &uplinks)))?;
+            walk(
+                subject.ebpf(),
+                &subject.classical,
+                |flow| filter.matches(flow),
+                |line| list.item(&View::of(line, subject, &uplinks)),
+            )?;
             list.end()
         }
         Format::Table => {
             let mut table = Table::new(out, COLUMNS, style.headers);
-            walk(subject, filter, |line| {
-                let number = |n: Option<u64>| n.map_or(String::new(), |n| n.to_string());
-                let bytes = line.bytes.map(|[a, b]| Bytes(a.wrapping_add(b)).to_string());
-                let head = &line.head;
-                table.row(|row| {
-                    row.cell(Proto(head.tuple.proto))
-                        .cell(Side::source(line.original()))
-                        .cell(Side::destination(line.original()))
-                        .cell(Side::source(head.translated))
-                        .cell(Side::destination(head.translated))
-                        .cell(line.state)
-                        .cell(line.age.map_or(String::new(), |age| Span(age).to_string()))
-                        .cell(Span(line.expires))
-                        .cell(number(line.packets.map(|[a, b]| a.wrapping_add(b))))
-                        .cell(bytes.unwrap_or_default())
-                        .cell(subject.names.ns(head.endpoint))
-                        .cell(match head.uplink {
-                            UNKNOWN => "",
-                            index => uplinks.name(index).unwrap_or("(gone)"),
-                        });
-                })
-            })?;
+            walk(
+                subject.ebpf(),
+                &subject.classical,
+                |flow| filter.matches(flow),
+                |line| {
+                    let number = |n: Option<u64>| n.map_or(String::new(), |n| n.to_string());
+                    let bytes = line.bytes.map(|[a, b]| Bytes(a.wrapping_add(b)).to_string());
+                    let head = &line.head;
+                    table.row(|row| {
+                        row.cell(Proto(head.tuple.proto))
+                            .cell(Side::source(line.head.tuple.into()))
+                            .cell(Side::destination(line.head.tuple.into()))
+                            .cell(Side::source(head.translated))
+                            .cell(Side::destination(head.translated))
+                            .cell(line.state)
+                            .cell(line.age.map_or(String::new(), |age| Span(age).to_string()))
+                            .cell(Span(line.expires))
+                            .cell(number(line.packets.map(|[a, b]| a.wrapping_add(b))))
+                            .cell(bytes.unwrap_or_default())
+                            .cell(subject.names.ns(head.endpoint))
+                            .cell(match head.uplink {
+                                LiveFlow::NO_UPLINK => "",
+                                index => uplinks.name(index).unwrap_or("(gone)"),
+                            });
+                    })
+                },
+            )?;
             table.end()
         }
     }
 }
-
-/// The index of an uplink that is not known.
-pub(super) const UNKNOWN: u32 = 0;
 
 /// The names of the interfaces that flows leave by, looked up once for all.
 struct Uplinks(Vec<(u32, String)>);
@@ -166,7 +174,7 @@ impl Uplinks {
                 Ok(())
             })?;
         }
-        indexes.extend(tracked::uplinks(subject).map(|(index, _)| index));
+        indexes.extend(tracked_uplinks(&subject.classical).map(|(index, _)| index));
         let names = indexes.into_iter().filter_map(|index| Some((index, interface(index)?)));
         Ok(Self(names.collect()))
     }
@@ -174,61 +182,6 @@ impl Uplinks {
     /// Nothing for an interface that is gone.
     fn name(&self, ifindex: u32) -> Option<&str> {
         self.0.iter().find(|(index, _)| *index == ifindex).map(|(_, name)| name.as_str())
-    }
-}
-
-/// Calls `each` with every live flow that the filter matches: those of eBPF, and
-/// those of iptables behind them.
-fn walk(
-    subject: &Subject,
-    filter: &Filter,
-    mut each: impl FnMut(&Line) -> Result<()>,
-) -> Result<()> {
-    if let Some(datapath) = subject.ebpf() {
-        let timeouts = datapath.config()?.timeouts;
-        let now = clock::now()?;
-        datapath.for_each_flow(
-            |flow| filter.matches(flow),
-            |row| match Line::of(row, now, &timeouts) {
-                Some(line) => each(&line),
-                None => Ok(()),
-            },
-        )?;
-    }
-    tracked::lines(subject, filter)?.iter().try_for_each(each)
-}
-
-/// A flow at a point in time.
-pub(super) struct Line {
-    pub(super) head: FlowHead,
-    pub(super) state: &'static str,
-    /// Nothing if it is not known.
-    pub(super) age: Option<Duration>,
-    pub(super) expires: Duration,
-    /// Packets of both directions; nothing if they are not counted.
-    pub(super) packets: Option<[u64; 2]>,
-    /// Bytes of them.
-    pub(super) bytes: Option<[u64; 2]>,
-}
-
-impl Line {
-    /// Nothing if the flow has expired: it is over, though the datapath has not
-    /// come by to remove it.
-    fn of(row: &FlowRow, now: Ticks, timeouts: &Timeouts) -> Option<Self> {
-        let expires = row.expires_in(now, timeouts);
-        (expires.0 > 0).then(|| Self {
-            head: row.head,
-            state: row.state().name(),
-            age: Some(clock::span(now.since(row.original.created))),
-            expires: clock::span(expires),
-            packets: Some([row.original.packets, row.reply.packets]),
-            bytes: Some([row.original.bytes, row.reply.bytes]),
-        })
-    }
-
-    /// The opening packet's addresses and ports.
-    fn original(&self) -> Translation {
-        self.head.tuple.into()
     }
 }
 
@@ -345,13 +298,13 @@ impl From<[u64; 2]> for BothWays {
 }
 
 impl<'a> View<'a> {
-    fn of(line: &Line, subject: &'a Subject, uplinks: &'a Uplinks) -> Self {
+    fn of(line: &LiveFlow, subject: &'a Subject, uplinks: &'a Uplinks) -> Self {
         let head = &line.head;
         let name = subject.names.get(head.endpoint);
         Self {
             proto: Proto(head.tuple.proto),
             kind: head.kind(),
-            original: line.original().into(),
+            original: Translation::from(line.head.tuple).into(),
             translated: head.translated.into(),
             state: line.state,
             age_ms: line.age.map(|age| age.as_millis()),
@@ -362,65 +315,19 @@ impl<'a> View<'a> {
             network: name.map(|name| name.network.as_str()),
             ns: name.map(|name| name.ns.as_str()),
             uplink: uplinks.name(head.uplink),
-            uplink_ifindex: Some(head.uplink).filter(|&index| index != UNKNOWN),
+            uplink_ifindex: Some(head.uplink).filter(|&index| index != LiveFlow::NO_UPLINK),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use netbpf_common::{EndpointId, Seen, Tuple, proto};
-
     use super::*;
-    use crate::bpf::Direction;
-
-    fn row() -> FlowRow {
-        let tuple = Tuple {
-            saddr: Ipv4::new([172, 19, 0, 2]),
-            daddr: Ipv4::new([203, 0, 113, 2]),
-            sport: Port::new(40000),
-            dport: Port::new(443),
-            proto: proto::TCP,
-            from_host: 0,
-            pad: [0; 2],
-        };
-        let head = FlowHead {
-            tuple,
-            translated: tuple.into(),
-            endpoint: EndpointId(1),
-            is_dnat: false,
-            is_host: false,
-            uplink: 2,
-        };
-        let original = Direction {
-            packets: 3,
-            bytes: 300,
-            created: Ticks(1000),
-            last_seen: Ticks(1000),
-            seen: Seen(Seen::ANY | Seen::SYN | Seen::ACK),
-        };
-        let reply = Direction { packets: 2, bytes: 200, seen: Seen(Seen::ANY), ..original };
-        FlowRow { head, original, reply }
-    }
-
-    #[test]
-    fn a_line_tells_of_both_directions() {
-        let line = Line::of(&row(), Ticks(1100), &Timeouts::DEFAULT).expect("alive");
-        assert_eq!((line.packets, line.bytes), (Some([3, 2]), Some([300, 200])));
-        assert_eq!((line.state, line.age), ("ESTABLISHED", Some(clock::span(Ticks(100)))));
-        assert_eq!(line.expires, clock::span(Ticks(Timeouts::DEFAULT.tcp_established.0 - 100)));
-    }
-
-    #[test]
-    fn an_expired_flow_is_hidden() {
-        let now = Ticks(1000 + Timeouts::DEFAULT.tcp_established.0);
-        assert!(Line::of(&row(), Ticks(now.0 - 1), &Timeouts::DEFAULT).is_some());
-        assert!(Line::of(&row(), now, &Timeouts::DEFAULT).is_none());
-    }
 
     #[test]
     fn a_side_without_port_is_an_address() {
-        assert_eq!(Side::source(row().head.tuple.into()).to_string(), "172.19.0.2:40000");
+        let web = Side(Ipv4::new([172, 19, 0, 2]), Port::new(40000));
+        assert_eq!(web.to_string(), "172.19.0.2:40000");
         let ping = Side(Ipv4::new([203, 0, 113, 2]), Port::default());
         assert_eq!(ping.to_string(), "203.0.113.2");
         for (octets, port) in [([0; 4], 1), ([255; 4], 65535), ([10, 100, 9, 99], 10_000)] {

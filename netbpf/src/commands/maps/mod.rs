@@ -8,7 +8,6 @@ mod publish;
 mod stats;
 mod subject;
 mod summary;
-mod tracked;
 mod watch;
 
 use std::{io::Write, process::ExitCode};

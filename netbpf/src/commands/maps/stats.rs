@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, io::Write};
 
-use netbpf_common::{Counter, Counters, DropReason, EndpointId, maps};
+use netbpf_common::{Counter, Counters, DropReason, EndpointId};
 use serde::Serialize;
 
 use super::{Subject, endpoints, watch};
 use crate::{
-    bpf::PerCpuMap,
     error::Result,
     output::{Bytes, Column, Format, JsonList, Sink, Style, Table},
 };
@@ -76,10 +75,10 @@ impl Args {
 }
 
 fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Result<()> {
-    let stats = PerCpuMap::<maps::Stats>::open(subject.datapath()?.pin_dir())?;
+    let datapath = subject.datapath()?;
     let mut ids = vec![EndpointId::NONE];
     ids.extend(endpoints::live(subject)?.iter().map(|(id, _)| *id));
-    let counters = |id: EndpointId| Ok(sum(&stats.get(&id.index())?.unwrap_or_default()));
+    let counters = |id: EndpointId| datapath.counters(id);
     match style.format {
         Format::Json => {
             let mut list = JsonList::begin(out, "stats")?;
@@ -104,17 +103,6 @@ fn show(subject: &Subject, style: Style, out: &mut dyn Write) -> Result<()> {
             table.end()
         }
     }
-}
-
-/// All CPUs' counters together.
-fn sum(each: &[Counters]) -> Counters {
-    let mut sum = Counters::default();
-    for counters in each {
-        for (total, count) in sum.0.iter_mut().zip(counters.0) {
-            *total = total.wrapping_add(count);
-        }
-    }
-    sum
 }
 
 /// The reasons for which packets were dropped, and how many.
@@ -161,14 +149,6 @@ mod tests {
         counters.0[Counters::drop_row(DropReason::SourceMac)] = 3;
         counters.0[Counters::drop_row(DropReason::FlowLimit)] = 1;
         counters
-    }
-
-    #[test]
-    fn cpus_are_summed_up() {
-        let total = sum(&[counters(), Counters::default(), counters()]);
-        assert_eq!(total.of(Counter::Snat), (4, 6000));
-        assert_eq!(total.dropped(DropReason::SourceMac), 6);
-        assert_eq!(sum(&[]), Counters::default());
     }
 
     #[test]

@@ -7,11 +7,7 @@ use std::{
 
 use netbpf_common::{Flow, Port, Translation, Tuple, proto};
 
-use super::{
-    Subject,
-    filter::Filter,
-    flows::{Line, UNKNOWN},
-};
+use super::LiveFlow;
 use crate::{
     bpf::FlowHead,
     error::Result,
@@ -19,34 +15,43 @@ use crate::{
     topology::{EndpointPlan, Topology},
 };
 
-/// The flows that the filter matches.
-pub(super) fn lines(subject: &Subject, filter: &Filter) -> Result<Vec<Line>> {
-    if subject.classical.is_empty() {
+/// The flows of networks of iptables that are wanted.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn flows(
+    networks: &[Topology],
+    wanted: impl Fn(&FlowHead) -> bool,
+) -> Result<Vec<LiveFlow>> {
+    if networks.is_empty() {
         return Ok(Vec::new());
     }
-    let known = Known::of(subject);
+    let known = Known::of(networks);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let all = Conntrack::open()?.all()?;
-    let lines = all.iter().filter_map(|connection| {
-        let head = known.head(connection).filter(|head| filter.matches(head))?;
-        Some(line(head, connection, now))
+    let flows = all.iter().filter_map(|connection| {
+        let head = known.head(connection).filter(|head| wanted(head))?;
+        Some(flow(head, connection, now))
     });
-    Ok(lines.collect())
+    Ok(flows.collect())
 }
 
-/// Ends the flows that the filter matches; returns how many.
-pub(super) fn flush(subject: &Subject, filter: &Filter) -> Result<u64> {
-    if subject.classical.is_empty() {
+/// Ends the flows of networks of iptables that are wanted so; returns how many.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn flush(networks: &[Topology], wanted: impl Fn(&FlowHead) -> bool) -> Result<u64> {
+    if networks.is_empty() {
         return Ok(0);
     }
-    let known = Known::of(subject);
+    let known = Known::of(networks);
     Conntrack::open()?
-        .remove_all(|connection| known.head(connection).is_some_and(|head| filter.matches(&head)))
+        .remove_all(|connection| known.head(connection).is_some_and(|head| wanted(&head)))
 }
 
-/// The uplinks of the networks of iptables, with their addresses.
-pub(super) fn uplinks(subject: &Subject) -> impl Iterator<Item = (u32, Vec<Ipv4Addr>)> {
-    let all = subject.classical.iter().flat_map(|topology| &topology.uplinks);
+/// The uplinks of networks, with their addresses.
+pub(crate) fn uplinks(networks: &[Topology]) -> impl Iterator<Item = (u32, Vec<Ipv4Addr>)> {
+    let all = networks.iter().flat_map(|topology| &topology.uplinks);
     all.filter_map(|uplink| addresses(uplink.name.as_str()))
 }
 
@@ -66,8 +71,8 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn of(subject: &'a Subject) -> Self {
-        Self { networks: &subject.classical, uplinks: uplinks(subject).collect() }
+    fn of(networks: &'a [Topology]) -> Self {
+        Self { networks, uplinks: uplinks(networks).collect() }
     }
 
     fn endpoint(&self, addr: Ipv4Addr) -> Option<&'a EndpointPlan> {
@@ -95,7 +100,7 @@ impl<'a> Known<'a> {
             // The host itself, or a namespace by the host's address.
             _ if is_dnat && is_own(original.src) => Flow::LOOPBACK,
             Some((index, _)) => *index,
-            None => UNKNOWN,
+            None => LiveFlow::NO_UPLINK,
         };
         let tuple = Translation::tuple(translation(*ip_proto, original), *ip_proto);
         let translated = translation(*ip_proto, &turned(reply));
@@ -130,14 +135,14 @@ fn translation(ip_proto: u8, ends: &Ends) -> Translation {
     .into()
 }
 
-fn line(head: FlowHead, connection: &Connection, now: Duration) -> Line {
+fn flow(head: FlowHead, connection: &Connection, now: Duration) -> LiveFlow {
     let Connection { tcp, timeout, counts, start, .. } = connection;
     let state = match tcp {
         Some(state) => state.name(),
         None if connection.is_answered() => "REPLIED",
         None => "UNREPLIED",
     };
-    Line {
+    LiveFlow {
         head,
         state,
         age: start.map(|start| now.saturating_sub(Duration::from_nanos(start))),
