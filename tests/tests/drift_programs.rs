@@ -209,6 +209,18 @@ fn pins_that_are_hidden_are_laid_bare() {
     drop(found_and_mended("ebpf", MOUNTS));
 }
 
+#[test]
+fn who_only_plans_leaves_what_hides_the_pins() {
+    let host = network("ebpf");
+    mount_over(&host);
+    let verbs = ["switch netbpf0 --datapath ebpf --dry-run", "up --dry-run", "upgrade --dry-run"];
+    for verb in verbs {
+        host.netbpf(verb).ok().says("nothing to do");
+        finds(&host, verb, &[("/sys/fs/bpf", "another BPF file system is mounted over")]);
+    }
+    host.netbpf("down").ok();
+}
+
 /// Nobody's pins are taken away.
 #[test]
 fn a_file_system_that_others_use_stays_over_the_pins() {

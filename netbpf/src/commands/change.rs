@@ -36,7 +36,7 @@ pub(super) async fn print_plan(
     wanted: Wanted,
     globals: &Globals,
 ) -> Result<bool> {
-    let host = Host::here()?;
+    let host = Host::to_look_at()?;
     let mut all = network::upgrade_steps(&host, wanted)?;
     let session = network::open(host, direct)?;
     let mut observed = session.observe().await?;

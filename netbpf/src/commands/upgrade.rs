@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::status;
 use crate::{
-    bpf::{Build, LogLevel, Replaced, Standing, Upgrade, put_back_grace_periods},
+    bpf::{Build, LogLevel, Replaced, Standing, Upgrade},
     cli::Globals,
     error::{Context as _, Error, Result},
     host::{self, Host},
@@ -87,10 +87,8 @@ impl Args {
 
     async fn upgrade(self, globals: &Globals) -> Result<()> {
         crate::interrupt::catch()?;
-        let host = Host::here()?;
-        let _lock = host.store.lock()?;
-        put_back_grace_periods();
-        host.store.forget_earlier_boots()?;
+        let host = if self.dry_run { Host::to_look_at()? } else { Host::here()? };
+        let _lock = if self.dry_run { None } else { Some(host.hold()?) };
         self.check(&host.store.networks()?)?;
         let wanted = if self.force { Wanted::Anew } else { Wanted::Own };
         let options = OtherOptions { max_flows: self.max_flows, log_level: self.log_level };
