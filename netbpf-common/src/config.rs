@@ -63,6 +63,8 @@ pub struct Config {
     /// How many live entries there are.
     pub publish_len: u32,
     /// Flows that the table holds (`--max-flows`), both directions of a flow being one.
+    /// 0: it is held, while flows move into it. No flow is made then, and none expires;
+    /// those that are there go on.
     pub max_flows: u32,
     /// A random number that nobody else knows, from which the outside ports
     /// follow (RFC 6056 section 3.3.3): low half, high half.

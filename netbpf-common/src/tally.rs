@@ -51,6 +51,16 @@ impl Tally {
         (filled / FULL[0]) << CARRIES | ((filled / FULL[1]) & 1)
     }
 
+    /// So many packets, of so many bytes together.
+    #[must_use]
+    pub const fn of(packets: u64, bytes: u64) -> Self {
+        let (most_packets, most_bytes) = (1 << PACKETS_CARRIED, 1 << BYTES_CARRIED);
+        Self {
+            recent: ((packets % most_packets) << PACKETS) | (bytes % most_bytes),
+            carried: ((packets / most_packets) << CARRIES) | (bytes / most_bytes),
+        }
+    }
+
     /// Counts a packet, where nobody else does at the same time.
     pub const fn add(&mut self, bytes: u32) {
         let before = self.recent;
@@ -78,6 +88,17 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_has_what_it_is_made_of() {
+        for packets in [0, 1, (1 << PACKETS_CARRIED) - 1, 1 << PACKETS_CARRIED, 123_456_789] {
+            for bytes in [0, 1500, (1 << BYTES_CARRIED) - 1, 1 << BYTES_CARRIED, 1 << 50] {
+                let tally = Tally::of(packets, bytes);
+                assert_eq!((tally.packets(), tally.bytes()), (packets, bytes));
+                assert_eq!(tally.recent & (FULL[0] | FULL[1]), 0, "no half is full");
+            }
+        }
+    }
 
     #[test]
     fn nothing_is_lost_when_a_half_is_full() {

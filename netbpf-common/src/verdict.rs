@@ -103,6 +103,8 @@ drop_reasons! {
     BadChecksum = 22, "bad_checksum";
     /// To another namespace of an isolated network.
     Isolated = 23, "isolated";
+    /// It would make a flow, or goes by one, while flows move into another table.
+    FlowsMove = 24, "flows_move";
 }
 
 /// Rows of an endpoint's counters: packets and bytes of each [`Counter`], then

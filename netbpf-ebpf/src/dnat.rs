@@ -313,6 +313,7 @@ fn plan<S: Skb, T: Tables, E: Env>(
     let mut translated = Translation::from(tuple);
     match lookup_target(seam, &tuple, &mut translated) {
         Some(target) => *id = target,
+        None if flow::is_moving(seam, &tuple) => return Err(DropReason::FlowsMove.into()),
         None => return Err(to_stack(seam, &packet.header)),
     }
     let endpoint = seam.tables.endpoint(*id).ok_or(DropReason::EndpointGone)?;

@@ -130,20 +130,42 @@ impl NewFlow {
     }
 }
 
+/// How many flows the table holds.
+///
+/// # Errors
+/// [`DropReason::FlowsMove`]: none is to be made for the moment.
+#[inline(always)]
+pub(crate) fn size<S, T: Tables, E>(seam: &Seam<S, T, E>) -> Result<u64, DropReason> {
+    match seam.tables.max_flows() {
+        0 => Err(DropReason::FlowsMove),
+        most => Ok(most),
+    }
+}
+
+/// Whether a packet from outside may belong to a flow that is not in this table yet: its
+/// port is somebody's. The host would refuse it, and so end the flow.
+#[inline(always)]
+pub(crate) fn is_moving<S, T: Tables, E>(seam: &Seam<S, T, E>, tuple: &Tuple) -> bool {
+    size(seam).is_err()
+        && PortOwner::index(tuple.proto, tuple.dport.number())
+            .is_some_and(|index| seam.tables.port_owner(index).flows() != 0)
+}
+
 /// Whether the endpoint may have another flow, and there is room for one.
 ///
 /// # Errors
-/// [`DropReason::FlowLimit`], [`DropReason::FlowTableFull`].
+/// [`DropReason::FlowLimit`], [`DropReason::FlowTableFull`], [`DropReason::FlowsMove`].
 #[inline(always)]
 pub fn admit<S, T: Tables, E>(
     seam: &Seam<S, T, E>,
     id: EndpointId,
     endpoint: &Endpoint,
 ) -> Result<(), DropReason> {
+    let most = size(seam)?;
     if seam.tables.flow_count(id) >= u64::from(endpoint.flow_limit) {
         return Err(DropReason::FlowLimit);
     }
-    let (all, most) = (seam.tables.flow_count(EndpointId::NONE), seam.tables.max_flows());
+    let all = seam.tables.flow_count(EndpointId::NONE);
     if all >= most {
         return Err(DropReason::FlowTableFull);
     }

@@ -8,7 +8,7 @@ use netbpf_common::{DropReason, EndpointId, FlowKind, Ipv4, MacAddr, Translation
 
 use crate::{
     Stop,
-    flow::NewFlow,
+    flow::{self, NewFlow},
     parse::Packet,
     seam::{Env, FlowEntry, Seam, Skb, Tables},
 };
@@ -42,7 +42,7 @@ pub fn plan<S: Skb, T: Tables, E: Env>(
     let tuple = packet.tuple;
     let uplink = seam.skb.ifindex();
     let row = seam.tables.uplink(uplink).ok_or(DropReason::PrivateSource)?;
-    if seam.tables.flow_count(EndpointId::NONE) >= seam.tables.max_flows() {
+    if seam.tables.flow_count(EndpointId::NONE) >= flow::size(seam)? {
         return Err(DropReason::FlowTableFull.into());
     }
     let saddr = if seam.tables.is_private(tuple.saddr) { row.addr } else { tuple.saddr };

@@ -260,6 +260,7 @@ impl Session {
             warnings: Vec::new(),
             ended_flows: 0,
             replaced: Vec::new(),
+            replica: None,
             fault: Fault::from_environment()?.after(self.taken),
             patience: PATIENCE,
             removed_namespace: false,

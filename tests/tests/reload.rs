@@ -1,13 +1,19 @@
 //! A datapath that runs is loaded with other options: what lives goes on, and whenever it
 //! ends, the network is whole.
 
+use netbpf::bpf::Datapath;
+use netbpf_common::{
+    Config, EndpointId, PortOwner, Ticks, Timeouts,
+    maps::{ConfigMap, OutsidePorts},
+};
 use netbpf_tests::{
-    Host, OUTSIDE, Outcome, UPLINK, at,
-    ongoing::{Flows, Stream, attach_by_filters},
-    recipe::{ARGUMENTS, with_each_fault, works},
+    Host, OUTSIDE, Outcome, UPLINK, at, finish,
+    ongoing::{Flows, Stream, attach_by_filters, pin_dir},
+    recipe::{ARGUMENTS, works},
     sample,
     traffic::{Metered, Metering, TcpClient, TcpServer, connect},
     truth::tells_the_truth,
+    wait,
 };
 
 /// Datagrams a second on each path.
@@ -97,6 +103,112 @@ fn another_log_level_loses_nothing() {
 }
 
 #[test]
+fn a_larger_or_a_smaller_table_loses_nothing() {
+    for by_filters in [false, true] {
+        let host = network(by_filters);
+        let all = [400_000, 3_000, 262_144, 2_500, 300_000]
+            .map(|size: u32| (format!("--max-flows {size}"), size));
+        let all = all.each_ref().map(|(option, size)| (&option[..], "max_flows", (*size).into()));
+        reloaded_under_load(&host, &all);
+        end(&host);
+    }
+}
+
+/// Flows, with what they have carried, and how many there are of each namespace.
+fn flows_and_counts(host: &Host) -> (Vec<String>, serde_json::Value) {
+    let flows = host.json("maps flows");
+    let flows = flows["flows"].as_array().expect("flows").clone();
+    let key = |flow: &serde_json::Value| {
+        ["proto", "kind", "original", "translated", "state", "packets", "bytes", "ns", "uplink"]
+            .map(|key| flow[key].to_string())
+            .join(" ")
+    };
+    let mut keys: Vec<String> = flows.iter().map(key).collect();
+    keys.sort();
+    let endpoints = host.json("maps endpoints")["endpoints"].as_array().expect("rows").clone();
+    let counts = endpoints.iter().map(|row| row["flows"].clone()).collect();
+    (keys, counts)
+}
+
+/// All that is told of flows is as it was, and so is when they end.
+#[test]
+fn flows_are_the_same_in_another_table() {
+    let host = network(false);
+    let flows = Flows::begin(&host, &host.ns("ns1"), 300);
+    let before = flows_and_counts(&host);
+    eprintln!("{:?}, {}", before.0[0], before.1);
+    assert_eq!(before.0.len(), 300);
+    for size in [500, 300, 100_000] {
+        host.netbpf(&format!("upgrade --max-flows {size}")).ok().complains("loaded anew");
+        assert_eq!(flows_and_counts(&host), before, "{size}");
+    }
+    flows.go_on();
+    assert_eq!(flows_and_counts(&host).1, before.1, "none was made anew");
+    // Each is looked at for its end.
+    let pin_dir = pin_dir(&host);
+    host.netns().run(|| {
+        let datapath = Datapath::open(&pin_dir).expect("it opens").expect("a datapath");
+        let config = datapath.config().expect("a configuration");
+        let timeouts = Timeouts { udp: Ticks::from_secs(1), ..config.timeouts };
+        let map = datapath.map::<ConfigMap>().expect("a map");
+        map.set(&0, &Config { timeouts, ..config }).expect("written");
+    });
+    host.netns().run(|| {
+        let datapath = Datapath::open(&pin_dir).expect("it opens").expect("a datapath");
+        let live = || datapath.flow_count(EndpointId::NONE).expect("a count");
+        wait::until_true("all are over", || live() == 0);
+        let mut held = 0;
+        let ports = datapath.map::<OutsidePorts>().expect("a map");
+        let count = |_: &u32, owner: &PortOwner| {
+            held += owner.flows();
+            Ok(())
+        };
+        ports.for_each(count).expect("read");
+        assert_eq!(held, 0, "nobody has a port any more");
+    });
+}
+
+#[test]
+fn a_table_that_is_too_small_is_refused_before_anything_is_touched() {
+    let host = network(false);
+    let flows = Flows::begin(&host, &host.ns("ns1"), 100);
+    let before = host.listing();
+    let arguments = up("--max-flows 99");
+    for command in [&arguments, "upgrade --max-flows 99", &arguments.replacen("up", "plan", 1)] {
+        host.netbpf(command)
+            .exits(1)
+            .complains("a table of 99 flows is too small")
+            .complains("100 flows live")
+            .complains("choose at least 100")
+            .complains("maps flows flush");
+        before.assert_same(&host.listing());
+    }
+    host.netbpf("upgrade --max-flows 0").exits(2).complains("max-flows");
+    flows.go_on();
+    host.netbpf(&up("--max-flows 100")).ok();
+    flows.go_on();
+    host.netbpf("maps flows flush --all").ok();
+    host.netbpf(&up("--max-flows 99")).ok();
+    host.netbpf(&up("--max-flows 262144")).ok();
+    drop(flows);
+    end(&host);
+}
+
+#[test]
+fn another_table_that_fails_at_any_step_leaves_all_as_it_was() {
+    for by_filters in [false, true] {
+        with_faults(by_filters, "--max-flows 5000", "max_flows", "fail");
+    }
+}
+
+#[test]
+fn another_table_that_is_killed_at_any_step_is_finished_or_taken_away() {
+    for by_filters in [false, true] {
+        with_faults(by_filters, "--max-flows 5000", "max_flows", "kill");
+    }
+}
+
+#[test]
 fn what_is_planned_is_done() {
     let host = network(false);
     host.netbpf(&up("--log-level debug").replacen("up", "plan", 1))
@@ -155,6 +267,21 @@ fn go_on(connections: &mut [TcpClient], when: &str) {
     }
 }
 
+/// Runs a command with a fault at each step in turn, until it does not get as far; it is
+/// undone each time, or done all the same.
+fn each_fault(host: &Host, command: &str, fault: &str, mut after: impl FnMut(usize, Outcome)) {
+    for step in 1..=60 {
+        let mut command = host.command(command);
+        let outcome = finish(command.env("NETBPF_FAULT", format!("{fault}:{step}")));
+        if outcome.code == Some(0) && !outcome.stderr.contains("the second time it did not") {
+            assert!(step > 8, "only {step} steps had a fault");
+            return;
+        }
+        after(step, outcome);
+    }
+    panic!("it has no end");
+}
+
 /// Runs an `up` with each fault in turn; it is to have the value of the key that it is
 /// asked for, or the one that it had.
 fn with_faults(by_filters: bool, option: &str, key: &str, fault: &str) {
@@ -163,14 +290,19 @@ fn with_faults(by_filters: bool, option: &str, key: &str, fault: &str) {
     let mut web = TcpServer::start(&host.ns("ns1"), 80);
     let before = value(&host, key);
     let mut clients = connections(&host);
-    with_each_fault(&host, &up(option), fault, |step, outcome: Outcome| {
+    each_fault(&host, &up(option), fault, |step, outcome: Outcome| {
         let when = format!("{option}, {fault} at step {step}: {outcome}");
         tells_the_truth(&host, &when);
         go_on(&mut clients, &when);
         if fault == "fail" {
-            assert_eq!(outcome.code, Some(1), "{when}");
-            assert_eq!(value(&host, key), before, "{when}");
+            let is_done = outcome.code == Some(0);
+            assert!(is_done || outcome.code == Some(1), "{when}");
+            assert_eq!(value(&host, key) != before, is_done, "{when}");
             host.netbpf(&up("")).ok().complains("nothing to do");
+            if is_done {
+                let back = format!("--{} {}", key.replace('_', "-"), plain(&before));
+                host.netbpf(&up(&back)).ok();
+            }
         } else {
             assert_eq!(outcome.signal, Some(9), "{when}");
             match step % 3 {

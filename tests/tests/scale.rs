@@ -7,11 +7,12 @@ use netbpf_common::{
     proto,
 };
 use netbpf_tests::{
-    Host, NS1, OUTSIDE, Outcome, UPLINK, at, finish,
-    traffic::{Echo, UdpClient, UdpServer, ping},
+    Host, NS1, NS2, OUTSIDE, Outcome, UPLINK, at, finish,
+    traffic::{Echo, Metered, Metering, UdpClient, UdpServer, ping},
 };
 use nix::libc;
 use std::{
+    io::{BufRead as _, BufReader},
     net::Ipv4Addr,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -108,6 +109,56 @@ fn a_million_flows_are_listed() {
     }
     let lines = host.netbpf("maps flows --no-headers").ok().stdout.lines().count();
     assert_eq!(lines, MILLION as usize);
+}
+
+/// Runs a command that tells of its steps; returns how long it took from one with the first
+/// text to one with the second, and all of it.
+fn times_between(mut command: Command, texts: [&str; 2]) -> (Duration, Duration) {
+    let start = Instant::now();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let stderr = BufReader::new(child.stderr.take().expect("what it tells"));
+    let mut times = [None; 2];
+    for line in stderr.lines().map(|line| line.expect("a line")) {
+        for (time, text) in times.iter_mut().zip(texts) {
+            if line.contains(text) {
+                time.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+    assert!(child.wait().expect("it ends").success());
+    let [first, second] = times.map(|time| time.expect("each text is told"));
+    (second - first, start.elapsed())
+}
+
+#[test]
+fn a_million_flows_move_into_another_table_and_nothing_is_lost() {
+    for count in [10_000, MILLION] {
+        let host = Host::new();
+        let larger = MILLION + MILLION / 4;
+        host.up(&format!("--namespaces 2 --max-flows {} -p 9000:ns1:7000/udp", larger - 1));
+        let (ns1, ns2) = (host.ns("ns1"), host.ns("ns2"));
+        fill(&host, count);
+        let paths = [
+            ("among namespaces", (&ns1, at(NS2, 5000)), (&ns2, 5000)),
+            ("to the outside", (&ns1, at(OUTSIDE, 5000)), (host.outside(), 5000)),
+            ("to a published port", (host.outside(), at(UPLINK, 9000)), (&ns1, 7000)),
+        ];
+        let metered: Vec<(&str, Metered)> = paths
+            .into_iter()
+            .map(|(name, from, to)| (name, Metered::begin(name, from, to, 1_000, 100)))
+            .collect();
+        let command = host.command(&format!("-v upgrade --max-flows {larger}"));
+        // No flow is made from the first program that comes on.
+        let held = times_between(command, ["tc: replace", "unload the old programs"]);
+        eprintln!("{count} flows moved; of that none could be made for: {held:?}");
+        for (name, metered) in metered {
+            let metering = metered.end();
+            eprintln!("{name}: {metering:?}");
+            assert_eq!(metering, Metering { lost: 0, again: 0, ..metering }, "{name}");
+        }
+        let lines = host.netbpf("maps flows --proto tcp --no-headers").ok().stdout.lines().count();
+        assert_eq!(lines, count as usize);
+    }
 }
 
 /// Runs the command and says how long it took: a test asserts no time.

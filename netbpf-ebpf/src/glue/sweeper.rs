@@ -67,7 +67,11 @@ pub(crate) fn start() -> i32 {
 
 extern "C" fn sweep(_map: *mut c_void, _key: *mut u32, sweeper: *mut Sweeper) -> i32 {
     let flows = KernelMaps.flow_count(EndpointId::NONE);
-    let visits = (flows / ROUNDS).clamp(LEAST_VISITS, MOST_VISITS);
+    let visits = match KernelMaps.max_flows() {
+        // Flows move into the table: those of the other one may still be what counts.
+        0 => 0,
+        _ => (flows / ROUNDS).clamp(LEAST_VISITS, MOST_VISITS),
+    };
     let period = if flows > ROUNDS * LEAST_VISITS { BUSY_PERIOD } else { IDLE_PERIOD };
     // SAFETY: the callback has the signature that the helper calls, and needs
     // no context; the timer is the one that has just fired.

@@ -12,7 +12,7 @@ mod upgrade;
 use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
 use crate::{
-    bpf::Replaced,
+    bpf::{Replaced, Replica},
     datapath::Datapaths,
     error::{Error, Result},
     interrupt,
@@ -63,6 +63,8 @@ pub struct Apply<'a> {
     pub ended_flows: u64,
     /// Programs that were replaced.
     pub replaced: Vec<Replaced>,
+    /// Flows that were copied to another table.
+    pub replica: Option<Replica>,
     /// What is to go wrong, in tests, in the steps that are asked for; undoing
     /// is not disturbed.
     pub fault: Fault,

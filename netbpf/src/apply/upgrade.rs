@@ -15,6 +15,19 @@ impl Apply<'_> {
     /// The failed step's, and those of undoing.
     pub async fn upgrade(&mut self, steps: &[Step]) -> Result<()> {
         let Err(Failed { n, step, error }) = self.forward(steps).await else { return Ok(()) };
+        let (done, left) = steps.split_at(n.saturating_sub(1));
+        if done.contains(&Step::Upgrade(UpgradeStep::CarryOver)) {
+            // The new programs make flows that the old ones do not know.
+            let errors = self.run_all(left, Fault::None).await;
+            let what = cannot("upgrade", n, steps, step);
+            if errors.is_empty() {
+                self.warnings.push(format!("{what}: {error}; the second time it did not"));
+                return Ok(());
+            }
+            let mut why = format!("{error}; nor did it the second time");
+            append(&mut why, &errors);
+            return Err(Error::failed(what).because(why).hint("try again: netbpf upgrade"));
+        }
         let undo = plan::undo(steps.get(..n).unwrap_or(steps));
         let errors = self.run_all(&undo, Fault::None).await;
         let what = cannot("upgrade", n, steps, step);
@@ -45,9 +58,14 @@ impl Apply<'_> {
         let upgrade = self.datapaths.ebpf.upgrade();
         match step {
             UpgradeStep::Stage { options, .. } => upgrade.stage(*options),
+            UpgradeStep::CopyFlows => {
+                self.replica = Some(upgrade.copy_flows()?);
+                Ok(())
+            }
             UpgradeStep::Exchange { to } => upgrade.exchange(*to),
             UpgradeStep::Replace { by, hook, ifindex, .. } => upgrade.replace(*by, *hook, *ifindex),
             UpgradeStep::HandOver { to } => upgrade.hand_over(*to),
+            UpgradeStep::CarryOver => upgrade.carry_over(self.replica.take()),
             UpgradeStep::Retire => {
                 self.replaced = upgrade.retire()?;
                 Ok(())

@@ -96,7 +96,12 @@ impl Datapath {
         let log_level = name.to_str().and_then(LogLevel::from_name).ok_or_else(|| {
             pins::damaged(&self.pin_dir, &format!("unknown log level {}", name.display()))
         })?;
-        Ok(LoadOptions { max_flows: self.config()?.max_flows, log_level })
+        Ok(LoadOptions { max_flows: self.table_size()?, log_level })
+    }
+
+    /// Flows that the table holds, also while it is held.
+    pub(super) fn table_size(&self) -> Result<u32> {
+        Ok(self.map::<Flows>()?.capacity()? / 2)
     }
 }
 
@@ -382,6 +387,11 @@ impl Datapath {
         if config.abi_version != ABI_VERSION {
             return Err(abi::refused(&self.pin_dir, config.abi_version));
         }
-        shape::verify(&self.pin_dir, config)
+        let max_flows = match config.max_flows {
+            // Flows move into it.
+            0 => self.table_size()?,
+            max_flows => max_flows,
+        };
+        shape::verify(&self.pin_dir, max_flows)
     }
 }

@@ -12,6 +12,7 @@ use aya::{
     maps::{MapData, MapType},
 };
 use netbpf_common::maps::MapDef;
+use nix::libc;
 
 use super::{
     pins,
@@ -41,8 +42,8 @@ impl<D: MapDef> fmt::Debug for Map<D> {
 /// What went wrong with which map.
 fn failed<D: MapDef>(doing: &str, error: &io::Error) -> Error {
     let failed = Error::failed(format!("cannot {doing} map {}", D::NAME)).because(error);
-    if error.raw_os_error() == Some(nix::libc::E2BIG) {
-        return failed.hint(format!("the map is full: it holds {} entries", D::MAX_ENTRIES));
+    if error.raw_os_error() == Some(libc::E2BIG) {
+        return failed.hint("the map is full");
     }
     failed
 }
@@ -115,6 +116,38 @@ impl<D: MapDef<Key: Pod, Value: Pod>> Map<D> {
         // SAFETY: `open` has compared the sizes and refused per-CPU maps.
         unsafe { sys::insert(self.as_fd(), key, value) }
             .map_err(|error| failed::<D>("write", &error))
+    }
+
+    /// Replaces an element; false if there is none.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(super) fn replace(&self, key: &D::Key, value: &D::Value) -> Result<bool> {
+        // SAFETY: `open` has compared the sizes and refused per-CPU maps.
+        unsafe { sys::replace(self.as_fd(), key, value) }
+            .map_err(|error| failed::<D>("write", &error))
+    }
+
+    /// Inserts or replaces elements, as many as there are keys.
+    ///
+    /// # Errors
+    /// What the kernel says, that the map is full among it; then some are there.
+    pub(super) fn set_all(&self, keys: &[D::Key], values: &[D::Value]) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: `open` has compared the sizes and refused per-CPU maps.
+        unsafe { sys::update_batch(self.as_fd(), keys, values) }
+            .map_err(|error| failed::<D>("write", &error))
+    }
+
+    /// The most elements.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(super) fn capacity(&self) -> Result<u32> {
+        let info = self.data.info().context(format!("cannot ask about map {}", D::NAME))?;
+        Ok(info.max_entries())
     }
 
     /// Deletes an element; false if there was none.
@@ -190,6 +223,45 @@ impl<D: MapDef<Key: Pod, Value: Pod>> Map<D> {
             }
             last = Some(key);
         }
+    }
+}
+
+/// An open queue, its values' size and its type compared when it was opened.
+pub(super) struct Queue<D: MapDef> {
+    data: MapData,
+    def: PhantomData<D>,
+}
+
+impl<D: MapDef<Value: Pod>> Queue<D> {
+    /// Opens the queue that is pinned below `pin_dir`.
+    ///
+    /// # Errors
+    /// If it is not there, or not what the definition says.
+    pub(super) fn open(pin_dir: &Path) -> Result<Self> {
+        let (data, map_type) = open::<D>(pin_dir, 0, size_of::<D::Value>())?;
+        if !matches!(map_type, MapType::Queue) {
+            return Err(pins::other_version(pin_dir, &format!("its map {} is no queue", D::NAME)));
+        }
+        Ok(Self { data, def: PhantomData })
+    }
+
+    /// Appends an element.
+    ///
+    /// # Errors
+    /// What the kernel says, that the queue is full among it.
+    pub(super) fn push(&self, value: &D::Value) -> Result<()> {
+        // SAFETY: `open` has compared the value's size and the type.
+        unsafe { sys::push(self.data.fd().as_fd(), value) }
+            .map_err(|error| failed::<D>("write", &error))
+    }
+
+    /// Takes the first element; nothing if there is none.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(super) fn pop(&self) -> Result<Option<D::Value>> {
+        // SAFETY: `open` has compared the value's size and the type.
+        unsafe { sys::pop(self.data.fd().as_fd()) }.map_err(|error| failed::<D>("read", &error))
     }
 }
 

@@ -8,14 +8,11 @@ use std::{
 };
 
 use aya::maps::MapData;
-use netbpf_common::{
-    Config,
-    maps::{
-        Addresses, Allowed, BridgePorts, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb,
-        FdbLearnt, FdbSlots, FlowCounts, FlowQueue, Flows, FragmentsMap, HeldFragments,
-        HeldTickets, LearnCounts, MapDef, NextHops, OutsidePorts, Programs, Publish,
-        PublishedPorts, Rare, Stats, Subnets, Sweeper, Uplinks, flow_queue_len,
-    },
+use netbpf_common::maps::{
+    Addresses, Allowed, BridgePorts, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb,
+    FdbLearnt, FdbSlots, FlowCounts, FlowQueue, Flows, FragmentsMap, HeldFragments, HeldTickets,
+    LearnCounts, MapDef, NextHops, OutsidePorts, Programs, Publish, PublishedPorts, Rare, Stats,
+    Subnets, Sweeper, Uplinks, flow_queue_len,
 };
 
 use super::pins;
@@ -70,12 +67,12 @@ impl Shape {
         }
     }
 
-    /// The sizes in a datapath of this configuration.
-    fn size_in(&self, config: &Config) -> (usize, usize, u32) {
+    /// The sizes in a datapath with a table of so many flows.
+    fn size_in(&self, max_flows: u32) -> (usize, usize, u32) {
         let (key, value, entries) = self.size;
         let entries = match self.name {
-            Flows::NAME => config.max_flows.saturating_mul(2),
-            FlowQueue::NAME => flow_queue_len(config.max_flows),
+            Flows::NAME => max_flows.saturating_mul(2),
+            FlowQueue::NAME => flow_queue_len(max_flows),
             _ => entries,
         };
         (key, value, entries)
@@ -109,10 +106,10 @@ fn memory(fdinfo: &str) -> Option<u64> {
     fdinfo.lines().find_map(|line| line.strip_prefix("memlock:"))?.trim().parse().ok()
 }
 
-/// Compares key, value and number of entries of every map.
-pub(super) fn verify(pin_dir: &Path, config: &Config) -> Result<()> {
+/// Compares key, value and number of entries of every map, in a table of so many flows.
+pub(super) fn verify(pin_dir: &Path, max_flows: u32) -> Result<()> {
     for shape in ALL {
-        let (found, expected) = (find(pin_dir, shape.name)?.size, shape.size_in(config));
+        let (found, expected) = (find(pin_dir, shape.name)?.size, shape.size_in(max_flows));
         if found != expected {
             return Err(pins::other_version(
                 pin_dir,
@@ -142,10 +139,9 @@ mod tests {
 
     #[test]
     fn the_flow_maps_follow_the_number_of_flows() {
-        let config = Config { max_flows: 1000, ..Config::default() };
-        assert_eq!(Shape::of::<Flows>().size_in(&config), (16, 64, 2000));
-        assert_eq!(Shape::of::<FlowQueue>().size_in(&config), (0, 24, flow_queue_len(1000)));
-        assert_eq!(Shape::of::<ConfigMap>().size_in(&config).2, 1);
+        assert_eq!(Shape::of::<Flows>().size_in(1000), (16, 64, 2000));
+        assert_eq!(Shape::of::<FlowQueue>().size_in(1000), (0, 24, flow_queue_len(1000)));
+        assert_eq!(Shape::of::<ConfigMap>().size_in(1000).2, 1);
     }
 
     #[test]

@@ -33,7 +33,9 @@ pub(super) enum Command {
     ProgGetFdById = 13,
     ObjGetInfoByFd = 15,
     ProgQuery = 16,
+    MapLookupAndDelete = 21,
     MapLookupBatch = 24,
+    MapUpdateBatch = 26,
     LinkGetFdById = 30,
     LinkDetach = 34,
 }
@@ -213,10 +215,28 @@ pub(super) unsafe fn insert<K: Pod, V: Pod>(
     }
 }
 
+/// Replaces an element; false if there is none.
+///
+/// # Safety
+/// As of [`update`].
+///
+/// # Errors
+/// What `BPF_MAP_UPDATE_ELEM` says.
+pub(super) unsafe fn replace<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &V,
+) -> io::Result<bool> {
+    // SAFETY: passed on from the caller.
+    found(unsafe { write(map, key, std::slice::from_ref(value), EXIST) }).map(|hit| hit.is_some())
+}
+
 /// Flags of `BPF_MAP_UPDATE_ELEM`: whether there is an element already or not.
 const ANY: u64 = 0;
 /// There must be none.
 const NO_EXIST: u64 = 1;
+/// There must be one.
+const EXIST: u64 = 2;
 
 /// # Safety
 /// As of [`update`].
@@ -235,6 +255,70 @@ unsafe fn write<K: Pod, V: Pod>(
     };
     // SAFETY: key and values are only read, at the sizes that the caller promises.
     unsafe { bpf(Command::MapUpdate, &mut attr) }.map(drop)
+}
+
+/// Inserts or replaces as many elements as there are keys, each with its value.
+///
+/// # Safety
+/// The map's keys must be of the size of `K`, its values of the size of `V`; it must not be
+/// a per-CPU map.
+///
+/// # Errors
+/// What `BPF_MAP_UPDATE_BATCH` says: `E2BIG` if the map is full; then some are there.
+pub(super) unsafe fn update_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
+    let mut attr = BatchAttr {
+        in_batch: 0,
+        out_batch: 0,
+        keys: address(keys.as_ptr()),
+        values: address(values.as_ptr()),
+        count: u32::try_from(keys.len().min(values.len())).unwrap_or(u32::MAX),
+        map_fd: number(map),
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: as many keys and values are read as both slices have, of the sizes that the
+    // caller promises.
+    unsafe { bpf(Command::MapUpdateBatch, &mut attr) }.map(drop)
+}
+
+/// Appends an element to a queue.
+///
+/// # Safety
+/// The map must be a queue, its values of the size of `V`.
+///
+/// # Errors
+/// What `BPF_MAP_UPDATE_ELEM` says: `E2BIG` if the queue is full.
+pub(super) unsafe fn push<V: Pod>(queue: BorrowedFd<'_>, value: &V) -> io::Result<()> {
+    let value = address(ptr::from_ref(value));
+    let mut attr =
+        ElementAttr { map_fd: number(queue), pad: 0, key: 0, value_or_next: value, flags: 0 };
+    // SAFETY: a queue has no keys; the value is only read, at the size that the caller
+    // promises.
+    unsafe { bpf(Command::MapUpdate, &mut attr) }.map(drop)
+}
+
+/// Takes the first element from a queue; nothing if it is empty.
+///
+/// # Safety
+/// The map must be a queue, its values of the size of `V`.
+///
+/// # Errors
+/// What `BPF_MAP_LOOKUP_AND_DELETE_ELEM` says.
+pub(super) unsafe fn pop<V: Pod>(queue: BorrowedFd<'_>) -> io::Result<Option<V>> {
+    let mut value = MaybeUninit::<V>::uninit();
+    let place = address(value.as_mut_ptr());
+    let mut attr =
+        ElementAttr { map_fd: number(queue), pad: 0, key: 0, value_or_next: place, flags: 0 };
+    // SAFETY: a queue has no keys; the value is written, at the size that the caller
+    // promises.
+    let hit = found(unsafe { bpf(Command::MapLookupAndDelete, &mut attr) })?;
+    // SAFETY: on success the kernel has written all of the value, and any bytes make a
+    // valid `Pod`.
+    Ok(hit.map(|_| unsafe { value.assume_init() }))
 }
 
 /// Deletes an element; false if there was none.

@@ -24,12 +24,15 @@ use aya::{
     maps::MapData,
     programs::links::{FdLink, PinnedLink},
 };
-use netbpf_common::maps::{self, ConfigMap, MapDef as _, Programs, Rare};
+use netbpf_common::{
+    Config, EndpointId,
+    maps::{self, ConfigMap, FlowQueue, Flows, MapDef as _, Programs, Rare},
+};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::Serialize;
 
 use super::{
-    Build, Datapath, Hook, LoadOptions, Map, attach, interface,
+    Build, Datapath, Hook, LoadOptions, Map, Replica, attach, interface,
     load::{self, LOG_MAP},
     pins, rcu, secret,
 };
@@ -37,6 +40,8 @@ use crate::error::{Context as _, Error, Key, Result};
 
 /// The maps that each set of programs has for itself.
 const OWN: [&str; 3] = [ConfigMap::NAME, Programs::NAME, Rare::NAME];
+/// Those that each has where the flows move into another table.
+const TABLES: [&str; 2] = [Flows::NAME, FlowQueue::NAME];
 
 /// One of the two sets of programs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +91,8 @@ pub struct Standing {
     /// Whether an upgrade has ended when its programs were in place, but not all of
     /// the old ones gone.
     pub is_interrupted: bool,
+    /// Whether flows were still to be carried over then.
+    pub is_held: bool,
     /// Where programs are attached.
     pub attachments: Vec<Attached>,
 }
@@ -140,22 +147,31 @@ impl Upgrade {
             .collect();
         attachments.sort_by_key(|attached| (attached.ifindex, attached.hook.name()));
         let (build, is_interrupted) = (Build::of(&self.pin_dir)?, self.is_exchanged()?);
-        Ok(Some(Standing { build, is_interrupted, attachments }))
+        let is_held =
+            is_interrupted && Datapath { pin_dir: self.pin_dir.clone() }.config()?.max_flows == 0;
+        Ok(Some(Standing { build, is_interrupted, is_held, attachments }))
     }
 
-    /// Checks that what there is can be loaded with other options.
+    /// Whether flows must move into another table for the datapath to be loaded with other
+    /// options.
     ///
     /// # Errors
-    /// It cannot: the table of flows stays as large as it is.
-    pub fn check_options(&self, options: LoadOptions) -> Result<()> {
-        let config = Datapath { pin_dir: self.pin_dir.clone() }.config()?;
-        let (has, wanted) = (config.max_flows, options.max_flows);
-        if has == wanted {
-            return Ok(());
+    /// They would not go in.
+    pub fn moves_flows(&self, options: LoadOptions) -> Result<bool> {
+        let running = Datapath { pin_dir: self.pin_dir.clone() };
+        let (size, live) = (options.max_flows, running.flow_count(EndpointId::NONE)?);
+        if size == running.table_size()? {
+            return Ok(false);
         }
-        Err(Error::usage(format!("--max-flows {wanted} is not what this host's datapath has"))
-            .because(format!("it has {has}, and all networks of a host share one datapath"))
-            .hint("leave --max-flows out, or take all networks down first: netbpf down --all")
+        if live <= u64::from(size) {
+            return Ok(true);
+        }
+        Err(Error::failed(format!("a table of {size} flows is too small"))
+            .because(format!("{live} flows live, of all networks of this host"))
+            .hint(format!(
+                "choose at least {live}; or see which they are and end some: netbpf maps flows, \
+                 netbpf maps flows flush --ns NS"
+            ))
             .about(Key::of("max-flows")))
     }
 
@@ -210,6 +226,30 @@ impl Upgrade {
     /// The kernel's.
     pub fn replace(&self, set: ProgramSet, hook: Hook, ifindex: u32) -> Result<()> {
         self.datapath(set)?.take_over(hook, ifindex).map(drop)
+    }
+
+    /// Copies the flows to the table of the new programs, while the old ones run. What
+    /// this returns is what [`Self::carry_over`] needs to be quick.
+    ///
+    /// # Errors
+    /// They do not go in, or the kernel's.
+    pub fn copy_flows(&self) -> Result<Replica> {
+        Replica::begin(&self.dir_of(ProgramSet::Old)?, &self.dir_of(ProgramSet::New)?)
+    }
+
+    /// Has the new programs, by which all packets go, go on with the flows as the old ones
+    /// have left them, and make new ones. If they do already, nothing happens.
+    ///
+    /// # Errors
+    /// They do not go in, or the kernel's.
+    pub fn carry_over(&self, replica: Option<Replica>) -> Result<()> {
+        let (old, new) = (self.dir_of(ProgramSet::Old)?, self.dir_of(ProgramSet::New)?);
+        let made = Datapath { pin_dir: new.clone() };
+        if made.config()?.max_flows != 0 {
+            return Ok(());
+        }
+        let replica = replica.map_or_else(|| Replica::resume(&old, &new), Ok)?;
+        replica.finish(&made.map()?, made.table_size()?)
     }
 
     /// Has a set's program expire the flows from now on.
@@ -302,14 +342,16 @@ pub(super) fn mark_generation(dir: &Path, number: u64) -> Result<()> {
 
 /// Makes a datapath of this netbpf's programs, with the maps and links of another.
 fn make_beside(running: &Datapath, dir: &Path, options: LoadOptions) -> Result<()> {
-    let (from, config) = (&running.pin_dir, running.config()?);
+    let (from, mut config) = (&running.pin_dir, running.config()?);
     let number = generation(from)?;
     if number.is_none() {
         // Its netbpf did not say so yet.
         mark_generation(from, 0)?;
     }
     load::make_dirs(dir)?;
-    let shared = maps::NAMES.iter().copied().filter(|name| !OWN.contains(name));
+    let moves = options.max_flows != running.table_size()?;
+    let is_own = |name: &str| OWN.contains(&name) || moves && TABLES.contains(&name);
+    let shared = maps::NAMES.iter().copied().filter(|name| !is_own(name));
     for name in shared.chain([LOG_MAP]) {
         let pin = pins::map(from, name);
         // Not every datapath has a log.
@@ -318,6 +360,9 @@ fn make_beside(running: &Datapath, dir: &Path, options: LoadOptions) -> Result<(
         }
     }
     load::make_programs(dir, options, running.has_on_demand())?;
+    if moves {
+        config = Config { max_flows: 0, ..config };
+    }
     Map::<ConfigMap>::open(dir)?.set(&0, &config)?;
     secret::note_again(from, dir, config.port_secret)?;
     Datapath { pin_dir: dir.to_owned() }.verify(&config)?;

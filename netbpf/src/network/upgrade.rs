@@ -52,7 +52,7 @@ impl Wanted {
             runs.push((plan::finish_upgrade(standing), true));
         }
         if self == Self::Anew || (self == Self::Own && !standing.is_own()) {
-            runs.push((plan::upgrade(standing, None), false));
+            runs.push((plan::upgrade(standing, None, false), false));
         }
         Ok(runs)
     }
@@ -145,8 +145,7 @@ pub(crate) fn other_options(topology: &Topology, observed: &Observed) -> Option<
 pub(crate) fn reload_steps(host: &Host, options: LoadOptions) -> Result<Vec<Step>> {
     let upgrade = Upgrade::of(&host.pins);
     let Some(standing) = upgrade.look()? else { return Ok(Vec::new()) };
-    upgrade.check_options(options)?;
-    Ok(plan::upgrade(&standing, Some(options)))
+    Ok(plan::upgrade(&standing, Some(options), upgrade.moves_flows(options)?))
 }
 
 /// Has the datapath that runs be loaded with other options, for all networks that have
@@ -166,6 +165,9 @@ pub(crate) async fn reload(
     };
     let steps = reload_steps(&session.host, options)?;
     let done = session.upgrade(&network.topology, &steps, false, listener).await?;
+    for warning in done.warnings {
+        listener.say(&format!("warning: {warning}"));
+    }
     listener.say(&format!("the datapath is loaded anew: {options}"));
     let former = std::mem::replace(&mut seen.options, options);
     Ok(Some(Reloaded { former, replaced: done.replaced, steps: steps.len() }))

@@ -16,6 +16,8 @@ pub enum UpgradeStep {
         /// What they are loaded with, if not with the same as the old ones.
         options: Option<LoadOptions>,
     },
+    /// Copy the flows to the table of the new programs, while the old ones run.
+    CopyFlows,
     /// Have the pins of a set take the place of the other's.
     Exchange {
         /// Which set's.
@@ -37,6 +39,9 @@ pub enum UpgradeStep {
         /// That of which set.
         to: ProgramSet,
     },
+    /// Carry over what has become of flows since they were copied: from here on the new
+    /// programs make more.
+    CarryOver,
     /// Take the old programs away.
     Retire,
     /// Take the new programs away, which nothing uses.
@@ -53,7 +58,7 @@ impl UpgradeStep {
                 Self::Replace { by: by.other(), hook, ifindex, device }
             }
             Self::HandOver { to } => Self::HandOver { to: to.other() },
-            Self::Retire | Self::Discard => return None,
+            Self::CopyFlows | Self::CarryOver | Self::Retire | Self::Discard => return None,
         })
     }
 }
@@ -82,6 +87,8 @@ impl fmt::Display for UpgradeStep {
             Self::HandOver { to } => {
                 write!(f, "bpf: flows expire by the {} program", to.name())
             }
+            Self::CopyFlows => f.write_str("bpf: copy the flows to the new table"),
+            Self::CarryOver => f.write_str("bpf: carry over what has become of flows since"),
             Self::Retire => f.write_str("bpf: unpin and unload the old programs"),
             Self::Discard => f.write_str("bpf: unpin and unload the new programs"),
         }
@@ -89,20 +96,24 @@ impl fmt::Display for UpgradeStep {
 }
 
 /// The steps that have this netbpf's programs run, loaded with other options if there are
-/// any.
+/// any, and with the flows in another table if they have to move.
 #[must_use]
-pub fn upgrade(standing: &Standing, options: Option<LoadOptions>) -> Vec<Step> {
-    let begin = [
-        UpgradeStep::Stage { from: standing.build.clone(), options },
-        UpgradeStep::Exchange { to: ProgramSet::New },
-    ];
-    begin.into_iter().map(Step::Upgrade).chain(finish_upgrade(standing)).collect()
+pub fn upgrade(standing: &Standing, options: Option<LoadOptions>, moves_flows: bool) -> Vec<Step> {
+    let stage = UpgradeStep::Stage { from: standing.build.clone(), options };
+    let copy = moves_flows.then_some(UpgradeStep::CopyFlows);
+    let exchange = UpgradeStep::Exchange { to: ProgramSet::New };
+    let begin = [stage].into_iter().chain(copy).chain([exchange]);
+    begin.map(Step::Upgrade).chain(finish(standing, moves_flows)).collect()
 }
 
 /// The steps that finish an upgrade of which the programs are in their place. Flows
 /// expire by the old program until all packets go by new ones; either may.
 #[must_use]
 pub fn finish_upgrade(standing: &Standing) -> Vec<Step> {
+    finish(standing, standing.is_held)
+}
+
+fn finish(standing: &Standing, moves_flows: bool) -> Vec<Step> {
     let by = ProgramSet::New;
     let replaced = standing.attachments.iter().cloned().map(|attached| UpgradeStep::Replace {
         by,
@@ -110,8 +121,9 @@ pub fn finish_upgrade(standing: &Standing) -> Vec<Step> {
         ifindex: attached.ifindex,
         device: attached.device,
     });
-    let end = [UpgradeStep::HandOver { to: by }, UpgradeStep::Retire];
-    replaced.chain(end).map(Step::Upgrade).collect()
+    let carry = moves_flows.then_some(UpgradeStep::CarryOver);
+    let end = [UpgradeStep::HandOver { to: by }].into_iter().chain(carry);
+    replaced.chain(end).chain([UpgradeStep::Retire]).map(Step::Upgrade).collect()
 }
 
 #[cfg(test)]
@@ -126,12 +138,13 @@ mod tests {
         let standing = Standing {
             build: None,
             is_interrupted: false,
+            is_held: false,
             attachments: vec![
                 attached(Hook::FromHost, 1, "lo"),
                 attached(Hook::FromEndpoint, 7, "netbpf0-1"),
             ],
         };
-        let steps = upgrade(&standing, None);
+        let steps = upgrade(&standing, None, false);
         let texts: Vec<String> = undo(&steps).iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,
@@ -144,5 +157,11 @@ mod tests {
             ]
         );
         assert_eq!(steps[2..], finish_upgrade(&standing));
+        // What copies has nothing to be undone but with the copy.
+        let moving = upgrade(&standing, None, true);
+        assert_eq!(moving.len(), steps.len() + 2);
+        assert_eq!(undo(&moving), undo(&steps));
+        let held = Standing { is_held: true, ..standing };
+        assert_eq!(moving[3..], finish_upgrade(&held));
     }
 }
