@@ -44,7 +44,8 @@ fn main() -> Result<()> {
     // OUT_DIR is TARGET_DIR/PROFILE/build/PACKAGE/out. The programs are the
     // same for all profiles and are built once for all, in a folder of their
     // own: the outer cargo holds the lock of its folder while this runs.
-    let target_dir = out_dir.ancestors().nth(4).context("OUT_DIR is too short")?.join("ebpf");
+    let folder = if has_other_layout() { "ebpf-other-layout" } else { "ebpf" };
+    let target_dir = out_dir.ancestors().nth(4).context("OUT_DIR is too short")?.join(folder);
     let built = build(&toolchain, &target_dir)?;
     for program in PROGRAMS {
         let object = built.join(program);
@@ -52,6 +53,11 @@ fn main() -> Result<()> {
             .with_context(|| format!("cannot copy {}", object.display()))?;
     }
     Ok(())
+}
+
+/// Whether the maps are of the layout that tests convert to.
+fn has_other_layout() -> bool {
+    env::var_os("CARGO_FEATURE_OTHER_LAYOUT").is_some()
 }
 
 /// Tells cargo what the programs depend on that it cannot see.
@@ -93,6 +99,7 @@ fn build(toolchain: &Toolchain, target_dir: &Path) -> Result<PathBuf> {
         .args(["build", "--quiet", "--package", PACKAGE, "--bins"])
         .args(["--profile", PROFILE, "--target", TARGET, "--target-dir"])
         .arg(target_dir)
+        .args(has_other_layout().then_some("--features=other-layout"))
         .env("RUSTC", sysroot.join("bin/rustc"))
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags(toolchain)?.join("\x1f"));
     // What the outer cargo, clippy and rustup set for their own compiler, and

@@ -5,7 +5,7 @@ use crate::Ticks;
 /// Number of the layout of every map in this crate, raised with each change to
 /// any of them. So it is with the marks that programs leave on packets for each other:
 /// while programs are replaced by those of another build, old and new ones meet by both.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = if cfg!(feature = "other-layout") { 9 } else { 8 };
 
 /// How long flows in each state may be idle.
 #[repr(C)]

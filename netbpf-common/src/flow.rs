@@ -191,6 +191,9 @@ impl Seen {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Flow {
+    /// [`Flow::MOVED`], which moves all the rest.
+    #[cfg(feature = "other-layout")]
+    pub moved: u64,
     /// What the packet becomes. Reversed, it is the key of the other direction.
     pub translated: Translation,
     /// One's-complement difference that the addresses' translation makes to a
@@ -224,6 +227,7 @@ pub struct Flow {
     pub route_epoch: u16,
 }
 
+#[cfg(not(feature = "other-layout"))]
 const _: () = assert!(size_of::<Flow>() == 64 && align_of::<Flow>() == 8);
 
 /// A reminder that a flow's entry is to be looked at for expiry: element of
@@ -313,6 +317,10 @@ impl FlowState {
 }
 
 impl Flow {
+    /// What moves the rest of a flow, in the layout that tests convert to.
+    #[cfg(feature = "other-layout")]
+    pub const MOVED: u64 = 0x0102_0304_0506_0708;
+
     /// Interface index of the loopback device, the same in every namespace
     /// (`LOOPBACK_IFINDEX` of the kernel's `net/flow.h`).
     pub const LOOPBACK: u32 = 1;

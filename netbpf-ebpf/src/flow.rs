@@ -50,6 +50,8 @@ impl NewFlow {
     #[inline(always)]
     fn entry(&self, key: &Tuple, translated: Translation, kind: FlowKind) -> Flow {
         Flow {
+            #[cfg(feature = "other-layout")]
+            moved: Flow::MOVED,
             translated,
             addr_delta: checksum::addresses_delta(key, &translated),
             port_delta: checksum::ports_delta(key, &translated),

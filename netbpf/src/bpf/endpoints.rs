@@ -113,6 +113,16 @@ impl Datapath {
         Ok(())
     }
 
+    /// Gives each MAC of an endpoint its slot, where none has one so far.
+    pub(super) fn fill_mac_slots(&self) -> Result<()> {
+        let mut known = Vec::new();
+        self.map::<Fdb>()?.for_each(|key, entry| {
+            known.push((key.mac, entry.endpoint));
+            Ok(())
+        })?;
+        known.into_iter().try_for_each(|(mac, id)| self.set_mac(mac, id))
+    }
+
     /// Takes a MAC out of its slot, in favour of one that has found it taken.
     fn free_slot(&self, mac: MacAddr) -> Result<()> {
         let (slots, index) = (self.map::<FdbSlots>()?, FdbSlot::index(mac));

@@ -101,7 +101,7 @@ impl Datapath {
 
     /// Flows that the table holds, also while it is held.
     pub(super) fn table_size(&self) -> Result<u32> {
-        Ok(self.map::<Flows>()?.capacity()? / 2)
+        shape::entries(&self.pin_dir, Flows::NAME).map(|entries| entries / 2)
     }
 }
 

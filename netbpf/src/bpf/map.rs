@@ -5,6 +5,7 @@ use std::{
     marker::PhantomData,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
+    slice::ChunksExact,
 };
 
 use aya::{
@@ -139,15 +140,6 @@ impl<D: MapDef<Key: Pod, Value: Pod>> Map<D> {
         // SAFETY: `open` has compared the sizes and refused per-CPU maps.
         unsafe { sys::update_batch(self.as_fd(), keys, values) }
             .map_err(|error| failed::<D>("write", &error))
-    }
-
-    /// The most elements.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub(super) fn capacity(&self) -> Result<u32> {
-        let info = self.data.info().context(format!("cannot ask about map {}", D::NAME))?;
-        Ok(info.max_entries())
     }
 
     /// Deletes an element; false if there was none.
@@ -326,6 +318,76 @@ impl<D: MapDef<Key: Pod, Value: Pod>> PerCpuMap<D> {
         // CPU, each a multiple of eight bytes long.
         unsafe { sys::update(self.data.fd().as_fd(), key, &vec![*value; self.cpus]) }
             .map_err(|error| failed::<D>("write", &error))
+    }
+}
+
+/// An open map of another layout: bytes.
+pub(super) struct Raw {
+    data: MapData,
+    name: &'static str,
+    /// Bytes of a key and of a value.
+    size: (usize, usize),
+}
+
+impl Raw {
+    /// Opens the map of that name that is pinned below `pin_dir`.
+    ///
+    /// # Errors
+    /// It is not there, or it cannot be read as bytes.
+    pub(super) fn open(pin_dir: &Path, name: &'static str) -> Result<Self> {
+        let what = || format!("cannot open map {name}");
+        let data = MapData::from_pin(pins::map(pin_dir, name)).context(what())?;
+        let info = data.info().context(what())?;
+        let size = (info.key_size() as usize, info.value_size() as usize);
+        let is_plain = info.map_type().is_ok_and(|map_type| !is_per_cpu(map_type));
+        if !is_plain || size.0 == 0 || size.0 > Position::SIZE || size.1 == 0 {
+            return Err(Error::failed(what()).because("it is not laid out as any that is known"));
+        }
+        Ok(Self { data, name, size })
+    }
+
+    /// Calls `visit` with all elements, some at a time: keys, and as many values.
+    ///
+    /// # Errors
+    /// What the kernel says, and the first error of `visit`, which ends the walk.
+    pub(super) fn for_each_batch(
+        &self,
+        mut visit: impl FnMut(ChunksExact<'_, u8>, ChunksExact<'_, u8>) -> Result<()>,
+    ) -> Result<()> {
+        let (key, value) = self.size;
+        let what = || format!("cannot read map {}", self.name);
+        let mut room = BATCH;
+        let mut position = None;
+        loop {
+            let (mut keys, mut values) = (vec![0_u8; room * key], vec![0_u8; room * value]);
+            let most = u32::try_from(room).unwrap_or(u32::MAX);
+            // SAFETY: there is room for so many of both, the key is not too long and the
+            // map none per CPU: `open` has looked.
+            let read = unsafe {
+                let (keys, values) = (keys.as_mut_ptr(), values.as_mut_ptr());
+                sys::lookup_batch_into(
+                    self.data.fd().as_fd(),
+                    position.as_ref(),
+                    keys,
+                    values,
+                    most,
+                )
+            };
+            let (batch, count) = read.context(what())?;
+            let (keys, values) = (&keys[..count * key], &values[..count * value]);
+            match batch {
+                Batch::More(next) => position = Some(next),
+                Batch::End => return visit(keys.chunks_exact(key), values.chunks_exact(value)),
+                Batch::TooSmall => {
+                    room *= 2;
+                    continue;
+                }
+                Batch::Unsupported => {
+                    return Err(Error::failed(what()).because("it has no batches of elements"));
+                }
+            }
+            visit(keys.chunks_exact(key), values.chunks_exact(value))?;
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod build;
 pub mod clock;
 mod clsact;
 mod code;
+mod convert;
 mod copies;
 mod endpoints;
 mod flaws;
@@ -46,7 +47,7 @@ use netbpf_common::{
 
 use crate::error::{Context as _, Result};
 
-pub use abi::check_layout;
+pub use abi::{check_layout, is_to_be_converted};
 pub use attach::{Attachment, Hook, interface, is_attached, is_detached};
 pub use bpffs::{Cover, cover, has_bpffs, look_beneath, uncover};
 pub use build::Build;

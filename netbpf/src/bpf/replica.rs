@@ -18,10 +18,14 @@ use std::{
 use foldhash::fast::RandomState;
 use netbpf_common::{
     Config, Flow, FlowVisit, Seen, Tally, Ticks, Tuple,
-    maps::{ConfigMap, FlowQueue, Flows},
+    maps::{ConfigMap, FlowQueue, Flows, MapDef as _},
 };
 
-use super::{Map, map::Queue, rcu};
+use super::{
+    Map, convert,
+    map::{Queue, Raw},
+    rcu,
+};
 use crate::error::{Error, Result};
 
 /// How often what has changed is copied at most while the old programs run: where much
@@ -49,9 +53,52 @@ impl Copied {
 /// What is known of an entry, and the round in which it was last seen in the old table.
 type Known = HashMap<Tuple, (Copied, usize), RandomState>;
 
+/// The table that flows are copied from.
+enum Source {
+    /// One of this layout.
+    Same(Map<Flows>),
+    /// One of an older version.
+    Older(Raw, u32),
+}
+
+impl Source {
+    fn open(pin_dir: &Path, version: u32) -> Result<Self> {
+        if convert::has_other_flows(version) {
+            Ok(Self::Older(Raw::open(pin_dir, Flows::NAME)?, version))
+        } else {
+            Map::open(pin_dir).map(Self::Same)
+        }
+    }
+
+    /// Calls `visit` with all entries, as they are in this layout, some at a time.
+    fn for_each_batch(&self, mut visit: impl FnMut(&[Tuple], &[Flow]) -> Result<()>) -> Result<()> {
+        let (raw, version) = match self {
+            Self::Same(map) => return map.for_each_batch(visit),
+            Self::Older(raw, version) => (raw, *version),
+        };
+        let mut entry = convert::Entry::default();
+        raw.for_each_batch(|keys, values| {
+            let (mut tuples, mut flows) = (Vec::new(), Vec::new());
+            for (key, value) in keys.zip(values) {
+                entry.key.clear();
+                entry.key.extend_from_slice(key);
+                entry.value.clear();
+                entry.value.extend_from_slice(value);
+                let (tuple, flow) = convert::flow(version, &mut entry).ok_or_else(|| {
+                    Error::failed("the flows cannot be converted")
+                        .because(format!("they are not laid out as those of version {version}"))
+                })?;
+                tuples.push(tuple);
+                flows.push(flow);
+            }
+            visit(&tuples, &flows)
+        })
+    }
+}
+
 /// A table of flows and its copy.
 pub struct Replica {
-    old: Map<Flows>,
+    old: Source,
     new: Map<Flows>,
     queue: Queue<FlowQueue>,
     known: Known,
@@ -67,17 +114,18 @@ impl fmt::Debug for Replica {
 }
 
 impl Replica {
-    fn open(old: &Path, new: &Path, is_resumed: bool) -> Result<Self> {
-        let (old, queue, new) = (Map::open(old)?, Queue::open(new)?, Map::open(new)?);
+    fn open((old, version): (&Path, u32), new: &Path, is_resumed: bool) -> Result<Self> {
+        let old = Source::open(old, version)?;
+        let (queue, new) = (Queue::open(new)?, Map::open(new)?);
         Ok(Self { old, new, queue, known: Known::default(), round: 0, is_resumed })
     }
 
-    /// Copies the flows of the datapath in one directory to the empty table of that in
-    /// another, while the programs of the former run.
+    /// Copies the flows of the datapath in one directory, which is of that version, to the
+    /// empty table of that in another, while the programs of the former run.
     ///
     /// # Errors
     /// There is no room, or the kernel's.
-    pub(super) fn begin(old: &Path, new: &Path) -> Result<Self> {
+    pub(super) fn begin(old: (&Path, u32), new: &Path) -> Result<Self> {
         let mut replica = Self::open(old, new, false)?;
         for _ in 0..MOST_ROUNDS {
             if replica.copy_changed()? < FEW {
@@ -92,7 +140,7 @@ impl Replica {
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn resume(old: &Path, new: &Path) -> Result<Self> {
+    pub(super) fn resume(old: (&Path, u32), new: &Path) -> Result<Self> {
         Self::open(old, new, true)
     }
 

@@ -101,6 +101,11 @@ pub(super) fn find(pin_dir: &Path, name: &str) -> Result<Found> {
     })
 }
 
+/// The most entries of a pinned map.
+pub(super) fn entries(pin_dir: &Path, name: &str) -> Result<u32> {
+    find(pin_dir, name).map(|found| found.size.2)
+}
+
 /// The memory of a map in the text of its `/proc/<pid>/fdinfo/<fd>`.
 fn memory(fdinfo: &str) -> Option<u64> {
     fdinfo.lines().find_map(|line| line.strip_prefix("memlock:"))?.trim().parse().ok()

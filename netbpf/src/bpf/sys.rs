@@ -405,33 +405,11 @@ pub(super) unsafe fn lookup_batch<K: Pod, V: Pod>(
 ) -> io::Result<Batch> {
     keys.clear();
     values.clear();
-    let mut next = Position([0; Position::SIZE]);
     let room = u32::try_from(keys.capacity().min(values.capacity())).unwrap_or(u32::MAX);
-    let mut attr = BatchAttr {
-        in_batch: from.map_or(0, |from| address(ptr::from_ref(from))),
-        out_batch: address(ptr::from_mut(&mut next)),
-        keys: address(keys.as_mut_ptr()),
-        values: address(values.as_mut_ptr()),
-        count: room,
-        map_fd: number(map),
-        elem_flags: 0,
-        flags: 0,
-    };
-    // SAFETY: the vectors have room for `count` elements of the sizes that the
-    // caller promises; `from` and `next` for any position.
-    let result = unsafe { bpf(Command::MapLookupBatch, &mut attr) };
-    let batch = match result {
-        Ok(_) => Batch::More(next),
-        Err(error) => match error.raw_os_error() {
-            Some(libc::ENOENT) => Batch::End,
-            Some(libc::ENOSPC) => return Ok(Batch::TooSmall),
-            Some(ENOTSUPP | libc::EOPNOTSUPP) => return Ok(Batch::Unsupported),
-            // The command is from kernel 5.6; where unknown, it is invalid.
-            Some(libc::EINVAL) if from.is_none() => return Ok(Batch::Unsupported),
-            _ => return Err(error),
-        },
-    };
-    let count = attr.count.min(room) as usize;
+    // SAFETY: the vectors have room for `room` elements of the sizes that the caller
+    // promises.
+    let (batch, count) =
+        unsafe { lookup_batch_into(map, from, keys.as_mut_ptr(), values.as_mut_ptr(), room) }?;
     // SAFETY: the kernel has written `count` elements, at most as many as there
     // was room for, and any bytes make valid `Pod`s.
     unsafe {
@@ -439,4 +417,47 @@ pub(super) unsafe fn lookup_batch<K: Pod, V: Pod>(
         values.set_len(count);
     }
     Ok(batch)
+}
+
+/// Reads elements to where there is room for so many; returns how many there are.
+///
+/// # Safety
+/// There must be room for as many keys and values, whatever their types are; the map's keys
+/// must be of at most [`Position::SIZE`] bytes, and it must not be a per-CPU map.
+///
+/// # Errors
+/// As [`lookup_batch`].
+pub(super) unsafe fn lookup_batch_into<K, V>(
+    map: BorrowedFd<'_>,
+    from: Option<&Position>,
+    keys: *mut K,
+    values: *mut V,
+    room: u32,
+) -> io::Result<(Batch, usize)> {
+    let mut next = Position([0; Position::SIZE]);
+    let mut attr = BatchAttr {
+        in_batch: from.map_or(0, |from| address(ptr::from_ref(from))),
+        out_batch: address(ptr::from_mut(&mut next)),
+        keys: address(keys),
+        values: address(values),
+        count: room,
+        map_fd: number(map),
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: there is room for `count` elements, as the caller promises; in `from` and
+    // `next` for any position.
+    let result = unsafe { bpf(Command::MapLookupBatch, &mut attr) };
+    let batch = match result {
+        Ok(_) => Batch::More(next),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT) => Batch::End,
+            Some(libc::ENOSPC) => return Ok((Batch::TooSmall, 0)),
+            Some(ENOTSUPP | libc::EOPNOTSUPP) => return Ok((Batch::Unsupported, 0)),
+            // The command is from kernel 5.6; where unknown, it is invalid.
+            Some(libc::EINVAL) if from.is_none() => return Ok((Batch::Unsupported, 0)),
+            _ => return Err(error),
+        },
+    };
+    Ok((batch, attr.count.min(room) as usize))
 }

@@ -25,14 +25,14 @@ use aya::{
     programs::links::{FdLink, PinnedLink},
 };
 use netbpf_common::{
-    Config, EndpointId,
+    ABI_VERSION, Config, EndpointId,
     maps::{self, ConfigMap, FlowQueue, Flows, MapDef as _, Programs, Rare},
 };
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::Serialize;
 
 use super::{
-    Build, Datapath, Hook, LoadOptions, Map, Replica, attach, interface,
+    Build, Datapath, Hook, LoadOptions, Map, Replica, abi, attach, convert, interface,
     load::{self, LOG_MAP},
     pins, rcu, secret,
 };
@@ -147,24 +147,23 @@ impl Upgrade {
             .collect();
         attachments.sort_by_key(|attached| (attached.ifindex, attached.hook.name()));
         let (build, is_interrupted) = (Build::of(&self.pin_dir)?, self.is_exchanged()?);
-        let is_held =
-            is_interrupted && Datapath { pin_dir: self.pin_dir.clone() }.config()?.max_flows == 0;
+        // (Of an older layout it cannot be told, and no older netbpf holds any.)
+        let config = abi::known_config(&self.pin_dir);
+        let is_held = is_interrupted && config.is_ok_and(|config| config.max_flows == 0);
         Ok(Some(Standing { build, is_interrupted, is_held, attachments }))
     }
 
-    /// Whether flows must move into another table for the datapath to be loaded with other
-    /// options.
+    /// Whether flows must move into another table, for the datapath to be loaded with other
+    /// options, or because theirs is of an older layout.
     ///
     /// # Errors
-    /// They would not go in.
-    pub fn moves_flows(&self, options: LoadOptions) -> Result<bool> {
-        let running = Datapath { pin_dir: self.pin_dir.clone() };
-        let (size, live) = (options.max_flows, running.flow_count(EndpointId::NONE)?);
-        if size == running.table_size()? {
-            return Ok(false);
-        }
+    /// They would not go in, or they cannot be converted.
+    pub fn moves_flows(&self, options: Option<LoadOptions>) -> Result<bool> {
+        let running = Running::of(&self.pin_dir)?;
+        let live = running.datapath.flow_count(EndpointId::NONE)?;
+        let size = options.map_or(running.options.max_flows, |options| options.max_flows);
         if live <= u64::from(size) {
-            return Ok(true);
+            return Ok(running.moves_flows(size));
         }
         Err(Error::failed(format!("a table of {size} flows is too small"))
             .because(format!("{live} flows live, of all networks of this host"))
@@ -183,12 +182,13 @@ impl Upgrade {
     /// kernel refuses a program. Then nothing is left of it.
     pub fn stage(&self, options: Option<LoadOptions>) -> Result<()> {
         self.discard()?;
-        let running = Datapath::open(&self.pin_dir)?.ok_or_else(|| {
+        if !self.pin_dir.exists() {
             let why = format!("nothing is pinned in {}", self.pin_dir.display());
-            Error::failed("there are no programs to be replaced").because(why)
-        })?;
+            return Err(Error::failed("there are no programs to be replaced").because(why));
+        }
+        let running = Running::of(&self.pin_dir)?;
         let (staging, staged) = (pins::staging(&self.pin_dir), pins::staged(&self.pin_dir));
-        let options = options.map_or_else(|| running.options(), Ok)?;
+        let options = options.unwrap_or(running.options);
         let made = make_beside(&running, &staging, options).and_then(|()| {
             let what = || format!("cannot rename {} to {}", staging.display(), staged.display());
             fs::rename(&staging, &staged).context(what())
@@ -234,7 +234,8 @@ impl Upgrade {
     /// # Errors
     /// They do not go in, or the kernel's.
     pub fn copy_flows(&self) -> Result<Replica> {
-        Replica::begin(&self.dir_of(ProgramSet::Old)?, &self.dir_of(ProgramSet::New)?)
+        let (old, new) = (self.dir_of(ProgramSet::Old)?, self.dir_of(ProgramSet::New)?);
+        Replica::begin((&old, version_of(&old)?), &new)
     }
 
     /// Has the new programs, by which all packets go, go on with the flows as the old ones
@@ -248,7 +249,8 @@ impl Upgrade {
         if made.config()?.max_flows != 0 {
             return Ok(());
         }
-        let replica = replica.map_or_else(|| Replica::resume(&old, &new), Ok)?;
+        let resume = || Replica::resume((&old, version_of(&old)?), &new);
+        let replica = replica.map_or_else(resume, Ok)?;
         replica.finish(&made.map()?, made.table_size()?)
     }
 
@@ -340,32 +342,70 @@ pub(super) fn mark_generation(dir: &Path, number: u64) -> Result<()> {
     symlink(number.to_string(), &mark).map_err(|error| load::cannot_pin(&mark, &error))
 }
 
+/// The datapath that runs, of this layout or of an older one.
+struct Running {
+    datapath: Datapath,
+    version: u32,
+    /// As it is in this layout.
+    config: Config,
+    options: LoadOptions,
+}
+
+impl Running {
+    /// That which is pinned in a directory.
+    ///
+    /// # Errors
+    /// It is incomplete, or of a layout that cannot be converted.
+    fn of(pin_dir: &Path) -> Result<Self> {
+        let config = abi::known_config(pin_dir)?;
+        let datapath = Datapath { pin_dir: pin_dir.to_owned() };
+        if config.abi_version == ABI_VERSION {
+            datapath.verify(&config)?;
+        }
+        let (version, options) = (config.abi_version, datapath.options()?);
+        let config = Config { abi_version: ABI_VERSION, ..config };
+        Ok(Self { datapath, version, config, options })
+    }
+
+    /// Whether its flows have to move for a table of that size.
+    fn moves_flows(&self, size: u32) -> bool {
+        size != self.options.max_flows || convert::has_other_flows(self.version)
+    }
+}
+
+fn version_of(pin_dir: &Path) -> Result<u32> {
+    Ok(abi::version(pin_dir)?.unwrap_or(ABI_VERSION))
+}
+
 /// Makes a datapath of this netbpf's programs, with the maps and links of another.
-fn make_beside(running: &Datapath, dir: &Path, options: LoadOptions) -> Result<()> {
-    let (from, mut config) = (&running.pin_dir, running.config()?);
+fn make_beside(running: &Running, dir: &Path, options: LoadOptions) -> Result<()> {
+    let (from, mut config) = (&running.datapath.pin_dir, running.config);
     let number = generation(from)?;
     if number.is_none() {
         // Its netbpf did not say so yet.
         mark_generation(from, 0)?;
     }
     load::make_dirs(dir)?;
-    let moves = options.max_flows != running.table_size()?;
+    let moves = running.moves_flows(options.max_flows);
     let is_own = |name: &str| OWN.contains(&name) || moves && TABLES.contains(&name);
     let shared = maps::NAMES.iter().copied().filter(|name| !is_own(name));
     for name in shared.chain([LOG_MAP]) {
         let pin = pins::map(from, name);
-        // Not every datapath has a log.
-        if name != LOG_MAP || pin.exists() {
+        // Not every datapath has a log, nor one of an older layout each map.
+        let is_optional = name == LOG_MAP || running.version != ABI_VERSION;
+        if !is_optional || pin.exists() {
             pin_map_again(&pin, &pins::map(dir, name))?;
         }
     }
-    load::make_programs(dir, options, running.has_on_demand())?;
+    load::make_programs(dir, options, running.datapath.has_on_demand())?;
     if moves {
         config = Config { max_flows: 0, ..config };
     }
     Map::<ConfigMap>::open(dir)?.set(&0, &config)?;
     secret::note_again(from, dir, config.port_secret)?;
-    Datapath { pin_dir: dir.to_owned() }.verify(&config)?;
+    let made = Datapath { pin_dir: dir.to_owned() };
+    made.verify(&config)?;
+    convert::fill(running.version, &made)?;
     pin_links_again(from, dir)?;
     mark_generation(dir, number.unwrap_or_default() + 1)
 }

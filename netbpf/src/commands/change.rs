@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::status::find;
 use crate::{
+    bpf::is_to_be_converted,
     cli::Globals,
     error::{Context as _, Error, Result},
     host::{self, Host},
@@ -15,8 +16,8 @@ use crate::{
     output::{CANNOT_WRITE, Format, Sink, write_json},
     plan::Step,
     progress::Teller,
-    session::block_on,
-    topology::{Request, Topology},
+    session::{Session, block_on},
+    topology::{LinkName, Request, Topology},
 };
 
 /// What `-o json` tells of the steps.
@@ -38,6 +39,13 @@ pub(super) async fn print_plan(
 ) -> Result<bool> {
     let host = Host::to_look_at()?;
     let mut all = network::upgrade_steps(&host, wanted)?;
+    if !all.is_empty() && is_to_be_converted(&host.pins)? {
+        // What else there is to be done is seen when it is of this layout.
+        let session = Session::open_to_remove(host)?;
+        let request = ask(&session.observe().await?)?;
+        print_steps(&request.name, &all, globals)?;
+        return Ok(true);
+    }
     let session = network::open(host, direct)?;
     let mut observed = session.observe().await?;
     let request = ask(&observed)?;
@@ -49,7 +57,7 @@ pub(super) async fn print_plan(
         all.extend(network::reload_steps(&session.host, options)?);
     }
     all.extend(steps);
-    print_steps(&topology, &all, globals)?;
+    print_steps(&topology.name, &all, globals)?;
     Ok(!all.is_empty())
 }
 
@@ -57,13 +65,13 @@ pub(super) async fn print_plan(
 ///
 /// # Errors
 /// It cannot be written.
-pub(super) fn print_steps(topology: &Topology, steps: &[Step], globals: &Globals) -> Result<()> {
+pub(super) fn print_steps(name: &LinkName, steps: &[Step], globals: &Globals) -> Result<()> {
     let mut out = Sink::stdout();
     if globals.format() == Format::Json {
         let steps = steps.iter().map(|step| format!("{step:#}")).collect();
-        write_json(&mut out, &DryRun { network: topology.name.to_string(), steps })?;
+        write_json(&mut out, &DryRun { network: name.to_string(), steps })?;
     } else if steps.is_empty() {
-        writeln!(out, "{}", nothing_to_do(topology)).context(CANNOT_WRITE)?;
+        writeln!(out, "{}", nothing_to_do(name)).context(CANNOT_WRITE)?;
     } else {
         for (n, step) in (1..).zip(steps) {
             writeln!(out, "{n:>4}  {step:#}").context(CANNOT_WRITE)?;

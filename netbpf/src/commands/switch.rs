@@ -60,7 +60,7 @@ impl Args {
             let observed = session.observe().await?;
             let name = find(&observed.networks)?;
             let (topology, steps) = to_be_switched(&session, &observed, &name, self.datapath)?;
-            return print_steps(&topology, &steps, globals);
+            return print_steps(&topology.name, &steps, globals);
         }
         crate::interrupt::catch()?;
         let mut teller = Teller::new(globals);

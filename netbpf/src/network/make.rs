@@ -14,7 +14,7 @@ use crate::{
     observe::Observed,
     plan::{self, Step},
     session::Session,
-    topology::{Request, Topology},
+    topology::{LinkName, Request, Topology},
 };
 
 /// A network that was made, or changed.
@@ -135,7 +135,7 @@ async fn build(
 ) -> Result<u64> {
     upgrade::agree(session, observed, Some(topology), listener).await?;
     if steps.is_empty() {
-        listener.say(&nothing_to_do(topology));
+        listener.say(&nothing_to_do(&topology.name));
         return Ok(0);
     }
     let existing = observed.network(topology.name.as_str());
@@ -189,6 +189,6 @@ fn changed(topology: &Topology, ended_flows: u64) -> String {
 }
 
 /// What is said where all is there.
-pub(crate) fn nothing_to_do(topology: &Topology) -> String {
-    format!("network {} is up already: nothing to do", topology.name)
+pub(crate) fn nothing_to_do(name: &LinkName) -> String {
+    format!("network {name} is up already: nothing to do")
 }

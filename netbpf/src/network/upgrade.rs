@@ -4,7 +4,9 @@ use super::Listener;
 use std::path::Path;
 
 use crate::{
-    bpf::{Build, Datapath, LoadOptions, LogLevel, Replaced, Standing, Upgrade, check_layout},
+    bpf::{
+        Build, Datapath, LoadOptions, LogLevel, Replaced, Standing, Upgrade, is_to_be_converted,
+    },
     datapath::Kind,
     error::{Error, Result},
     host::Host,
@@ -44,15 +46,17 @@ impl Wanted {
     /// datapath is opened, and left alone until then.
     fn runs(self, host: &Host, standing: &Standing) -> Result<Vec<Run>> {
         let mut runs = Vec::new();
-        match check_layout(&host.pins) {
-            Err(_) if self == Self::Whole => return Ok(runs),
-            checked => checked?,
-        }
+        let upgrade = Upgrade::of(&host.pins);
+        let converts = match is_to_be_converted(&host.pins) {
+            Ok(true) | Err(_) if self == Self::Whole => return Ok(runs),
+            converts => converts?,
+        };
         if standing.is_interrupted {
             runs.push((plan::finish_upgrade(standing), true));
         }
         if self == Self::Anew || (self == Self::Own && !standing.is_own()) {
-            runs.push((plan::upgrade(standing, None, false), false));
+            let moves_flows = converts && upgrade.moves_flows(None)?;
+            runs.push((plan::upgrade(standing, None, moves_flows), false));
         }
         Ok(runs)
     }
@@ -145,7 +149,7 @@ pub(crate) fn other_options(topology: &Topology, observed: &Observed) -> Option<
 pub(crate) fn reload_steps(host: &Host, options: LoadOptions) -> Result<Vec<Step>> {
     let upgrade = Upgrade::of(&host.pins);
     let Some(standing) = upgrade.look()? else { return Ok(Vec::new()) };
-    Ok(plan::upgrade(&standing, Some(options), upgrade.moves_flows(options)?))
+    Ok(plan::upgrade(&standing, Some(options), upgrade.moves_flows(Some(options))?))
 }
 
 /// Has the datapath that runs be loaded with other options, for all networks that have
@@ -198,6 +202,9 @@ impl OtherOptions {
     /// It cannot be, or it cannot be told what there is.
     fn of(self, pin_dir: &Path) -> Result<Option<LoadOptions>> {
         self.max_flows.map_or(Ok(()), check_max_flows)?;
+        if self.max_flows.is_none() && self.log_level.is_none() {
+            return Ok(None);
+        }
         let Some(datapath) = Datapath::open(pin_dir)? else { return Ok(None) };
         let is = datapath.options()?;
         let wanted = LoadOptions {
@@ -212,6 +219,10 @@ impl OtherOptions {
     /// # Errors
     /// It cannot be, or it cannot be told what there is.
     pub(crate) fn steps(self, host: &Host) -> Result<Vec<Step>> {
+        if is_to_be_converted(&host.pins)? {
+            // They are the same as those of the conversion, and seen after it.
+            return Ok(Vec::new());
+        }
         let wanted = self.of(&host.pins)?;
         wanted.map_or(Ok(Vec::new()), |options| reload_steps(host, options))
     }
