@@ -91,7 +91,7 @@ fn what_is_isolated_or_adopted_is_told_from_what_was_made() {
         let gone = gc(&host, "");
         for one in [
             "namespace made",
-            "table bridge NETBPF-netbpf0-apart",
+            "table bridge NETBPF-netbpf0/apart",
             "interface netbpf0-1 of network netbpf0",
         ] {
             assert!(gone.iter().any(|other| other == one), "{one}: {gone:#?}");

@@ -343,7 +343,7 @@ fn what_others_have_changed_is_seen_and_mended() {
         for (damage, amiss) in [
             ("bridge link set dev netbpf0-2 isolated off", "isolation off, should be on"),
             ("bridge link set dev netbpf0-1 isolated on", "isolation on, should be off"),
-            ("nft delete table bridge NETBPF-netbpf0-apart", "rules about isolated namespaces"),
+            ("nft delete table bridge NETBPF-netbpf0/apart", "rules about isolated namespaces"),
         ] {
             firewall::rules(host.netns(), damage);
             let plan = format!("plan --datapath {datapath} --uplink up0 {ARGUMENTS}");
@@ -356,6 +356,28 @@ fn what_others_have_changed_is_seen_and_mended() {
             reach(&host, &[[0, 2]], &format!("{datapath}, after {damage}"));
         }
     }
+}
+
+/// A table had another name once.
+#[test]
+fn a_table_of_an_older_netbpf_goes_as_well() {
+    let host = Host::new();
+    up(&host, "ebpf", ARGUMENTS).ok();
+    let older = "NETBPF-netbpf0-apart";
+    let nft = |command: &str| drop(firewall::rules(host.netns(), command));
+    nft(&format!("nft add table bridge {older}"));
+    nft(&format!("nft add chain bridge {older} forward-0123456789abcdef"));
+    nft("nft delete table bridge NETBPF-netbpf0/apart");
+    host.netbpf("check").exits(3).says("rules about isolated namespaces");
+    host.netbpf("up").ok();
+    let rules = firewall::rules(host.netns(), "nft list ruleset");
+    assert!(rules.contains("NETBPF-netbpf0/apart"), "{rules}");
+    assert!(!rules.contains(older), "{rules}");
+    nft(&format!("nft add table bridge {older}"));
+    nft(&format!("nft add chain bridge {older} forward-0123456789abcdef"));
+    host.netbpf("down --all").ok();
+    assert!(firewall::rules(host.netns(), "nft list ruleset").is_empty());
+    host.assert_as_before();
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn isolated_namespaces_must_not_reach_each_other() {
         };
         run(&host, broken);
         run(&host, "bridge link set dev netbpf0-3 isolated off");
-        run(&host, "nft delete table bridge NETBPF-netbpf0-apart");
+        run(&host, "nft delete table bridge NETBPF-netbpf0/apart");
         // Who has asked in vain for an address does not ask again at once.
         wait::until_true("ns1 reaches ns3, and why is told", || {
             let found = verify(&host);

@@ -15,6 +15,9 @@ use crate::{
 /// their way through it: no other way to tell them is known to a bridge. (ASCII: `nbpf`.)
 pub const PUBLISHED_MARK: u32 = 0x6e62_7066;
 
+/// What the names of its chains begin with.
+const CHAIN: &str = "forward-";
+
 /// After `NF_BR_PRI_BRNF`, at which iptables has marked what it may.
 const PRIORITY: u32 = 1;
 
@@ -55,7 +58,7 @@ impl Apart {
         let hash = self.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        format!("forward-{hash:016x}")
+        format!("{CHAIN}{hash:016x}")
     }
 
     fn rules(&self) -> impl Iterator<Item = Rule> {
@@ -73,9 +76,21 @@ impl Apart {
     }
 }
 
-/// The name of a bridge's table.
+/// The name of a bridge's table: with a slash, which no bridge has in its own name, so that
+/// it is no other bridge's.
 pub(super) fn table(bridge: &LinkName) -> String {
+    format!("{}{bridge}/apart", bridge_table::PREFIX)
+}
+
+/// The name that it had before, which may be another bridge's: of one called `...-apart`.
+/// Whose it is, is told by its chain.
+pub(super) fn former_table(bridge: &LinkName) -> String {
     format!("{}{bridge}-apart", bridge_table::PREFIX)
+}
+
+/// Whether a chain is one of these tables', and not of those that drop what would be sent back.
+fn is_own(chain: &str) -> bool {
+    chain.starts_with(CHAIN)
 }
 
 /// The chains by which those of the bridges say so that do.
@@ -85,7 +100,10 @@ pub fn chains<'a>(bridges: impl Iterator<Item = &'a LinkName>) -> BTreeMap<LinkN
     }
     let all: BTreeMap<String, String> =
         bridge_table::chains().unwrap_or_default().into_iter().collect();
-    let found = |bridge: &LinkName| Some((bridge.clone(), all.get(&table(bridge))?.clone()));
+    let found = |bridge: &LinkName| {
+        let former = || all.get(&former_table(bridge)).filter(|chain| is_own(chain));
+        Some((bridge.clone(), all.get(&table(bridge)).or_else(former)?.clone()))
+    };
     bridges.filter_map(found).collect()
 }
 
@@ -98,7 +116,8 @@ pub fn set(bridge: &LinkName, apart: &Apart) -> Result<()> {
         .context(format!("cannot say which ports of {bridge} reach each other"))
         .map_err(|error| {
             error.hint("the kernel needs nf_tables for bridges (CONFIG_NF_TABLES_BRIDGE)")
-        })
+        })?;
+    clear_former(bridge)
 }
 
 /// Undoes it. A table that is gone is no error.
@@ -106,5 +125,35 @@ pub fn set(bridge: &LinkName, apart: &Apart) -> Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn clear(bridge: &LinkName) -> Result<()> {
-    bridge_table::clear(&table(bridge))
+    bridge_table::clear(&table(bridge))?;
+    clear_former(bridge)
+}
+
+/// Removes the table under the name that it had before, if there is one.
+fn clear_former(bridge: &LinkName) -> Result<()> {
+    if !netfilter::has_nf_tables() {
+        return Ok(());
+    }
+    let former = former_table(bridge);
+    let all = bridge_table::chains().context(format!("cannot look for the table {former}"))?;
+    if all.iter().any(|(table, chain)| *table == former && is_own(chain)) {
+        bridge_table::clear(&former)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::ctnetlink::reflection;
+
+    #[test]
+    fn no_network_has_the_table_of_another() {
+        let name = |text: &str| LinkName::new(text).expect("a name");
+        let (one, other) = (name("x"), name("x-apart"));
+        assert_eq!(former_table(&one), reflection::table(&other), "the clash that there was");
+        assert_ne!(table(&one), reflection::table(&other));
+        assert!(LinkName::existing("x/apart").is_err());
+        assert!(is_own(&Apart::default().chain()) && !is_own("forward"));
+    }
 }

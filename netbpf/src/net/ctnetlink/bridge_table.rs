@@ -177,7 +177,9 @@ pub fn of_others<'a>(bridges: impl Iterator<Item = &'a LinkName>) -> BTreeSet<St
     if !netfilter::has_nf_tables() {
         return BTreeSet::new();
     }
-    let known = bridges.flat_map(|bridge| [reflection::table(bridge), apart::table(bridge)]);
+    let known = bridges.flat_map(|bridge| {
+        [reflection::table(bridge), apart::table(bridge), apart::former_table(bridge)]
+    });
     let known: BTreeSet<String> = known.collect();
     let tables = chains().unwrap_or_default().into_iter().map(|(table, _)| table);
     tables.filter(|table| table.starts_with(PREFIX) && !known.contains(table)).collect()
