@@ -1,14 +1,12 @@
 //! A pair of namespaces that may reach each other, as it is asked for: in a word, or in a
 //! table of a file.
 
-use std::{convert::Infallible, fmt, str::FromStr};
+use std::{convert::Infallible, str::FromStr};
 
 use schemars::JsonSchema;
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor, value::MapAccessDeserializer},
-};
+use serde::{Deserialize, Deserializer};
 
+use super::word::word_or_parts;
 use crate::{
     error::{Error, Key, Result},
     topology::Pair,
@@ -62,24 +60,7 @@ impl From<&str> for Allow {
 
 impl<'de> Deserialize<'de> for Allow {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader)
-    }
-}
-
-struct Reader;
-
-impl<'de> Visitor<'de> for Reader {
-    type Value = Allow;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a pair of namespaces, as \"NS:NS\" or as a table")
-    }
-
-    fn visit_str<E>(self, word: &str) -> Result<Allow, E> {
-        Ok(Allow::Word(word.to_owned()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Allow, A::Error> {
-        Between::deserialize(MapAccessDeserializer::new(map)).map(Allow::Parts)
+        let expecting = "a pair of namespaces, as \"NS:NS\" or as a table";
+        word_or_parts(deserializer, expecting, Self::Word, Self::Parts)
     }
 }

@@ -6,6 +6,7 @@ mod allow;
 mod file;
 mod ns;
 mod schema;
+mod word;
 
 use std::{path::PathBuf, str::FromStr};
 

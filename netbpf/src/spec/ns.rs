@@ -1,13 +1,11 @@
 //! A namespace as it is asked for: in a word, or in a table of a file.
 
-use std::{convert::Infallible, fmt, str::FromStr};
+use std::{convert::Infallible, str::FromStr};
 
 use schemars::JsonSchema;
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor, value::MapAccessDeserializer},
-};
+use serde::{Deserialize, Deserializer};
 
+use super::word::word_or_parts;
 use crate::{
     error::{Error, Key, Result},
     topology::{LinkName, NamespaceSpec, Origin, mac},
@@ -108,24 +106,7 @@ impl From<&str> for Ns {
 
 impl<'de> Deserialize<'de> for Ns {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader)
-    }
-}
-
-struct Reader;
-
-impl<'de> Visitor<'de> for Reader {
-    type Value = Ns;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a namespace, as \"NAME=IP\" or as a table")
-    }
-
-    fn visit_str<E>(self, word: &str) -> Result<Ns, E> {
-        Ok(Ns::Word(word.to_owned()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Ns, A::Error> {
-        Parts::deserialize(MapAccessDeserializer::new(map)).map(Ns::Parts)
+        let expecting = "a namespace, as \"NAME=IP\" or as a table";
+        word_or_parts(deserializer, expecting, Self::Word, Self::Parts)
     }
 }
