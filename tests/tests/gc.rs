@@ -1,5 +1,6 @@
 //! What networks leave whose record is lost, or whose host; and what stays.
 
+use netbpf::bpf::{Datapath, LoadOptions};
 use netbpf_tests::{
     Host, Listing, Netns, OUTSIDE, Options, Sandbox, at,
     drift::DATAPATHS,
@@ -30,6 +31,23 @@ fn forget(host: &Host, beginning: &str) {
             }
         }
     });
+}
+
+/// `gc` would remove it, too; but who is told to take all networks down has it gone by that.
+#[test]
+fn down_all_takes_a_datapath_away_that_no_network_has() {
+    let host = Host::new();
+    let pins = host.netns().run(|| {
+        let pins = netbpf::host::Host::here().expect("a host").pins;
+        Datapath::load(&pins, &LoadOptions::default()).expect("a datapath");
+        pins
+    });
+    host.netbpf("down").ok().complains("there is no network");
+    assert!(host.netns().run(|| pins.exists()));
+    host.netbpf("down --all").ok().complains("that no network had are gone");
+    assert!(!host.netns().run(|| pins.exists()));
+    host.netbpf("down --all").ok().complains("there is no network: nothing to do");
+    host.assert_as_before();
 }
 
 /// As after a reboot in which `/run` was lost, but nothing else.

@@ -20,7 +20,7 @@ use crate::{
 ///
 /// Removes all that `up` made, also when that was interrupted, and puts back
 /// what it changed. What was removed by hand is no error; what somebody else
-/// put in its place stays.
+/// put in its place stays. With --all also programs and maps that no network has.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -111,7 +111,16 @@ impl Args {
         let chosen = self.choose(&networks)?;
         network::check_removable(&host, &networks, &chosen)?;
         let mut session = Session::open_to_remove(host)?;
-        if chosen.is_empty() {
+        let is_none = chosen.is_empty();
+        let mut removed = Vec::with_capacity(chosen.len());
+        for name in chosen {
+            if network::remove(&mut session, &name, &mut Teller::new(globals)).await? {
+                removed.push(name);
+            }
+        }
+        if self.all && network::unload_unused(&session.host)? {
+            say(globals, "the programs and maps that no network had are gone");
+        } else if is_none {
             say(
                 globals,
                 match &self.network {
@@ -119,12 +128,6 @@ impl Args {
                     None => "there is no network: nothing to do".to_owned(),
                 },
             );
-        }
-        let mut removed = Vec::with_capacity(chosen.len());
-        for name in chosen {
-            if network::remove(&mut session, &name, &mut Teller::new(globals)).await? {
-                removed.push(name);
-            }
         }
         Ok(removed)
     }

@@ -57,7 +57,7 @@ pub(crate) use flows::walk;
 pub(crate) use inside::namespace;
 pub(crate) use look::check;
 pub(crate) use make::{look_at_flows, make, nothing_to_do, open, prepare};
-pub(crate) use remove::{check_removable, remove};
+pub(crate) use remove::{check_removable, remove, unload_unused};
 pub(crate) use switch::{switch, to_be_switched};
 pub(crate) use tracked::{
     flows as tracked_flows, flush as flush_tracked, uplinks as tracked_uplinks,

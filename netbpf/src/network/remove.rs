@@ -2,7 +2,7 @@
 
 use super::{Listener, is_of_ebpf};
 use crate::{
-    bpf::check_layout,
+    bpf::{Datapath, check_layout},
     error::{Error, Result},
     host::Host,
     plan,
@@ -30,6 +30,19 @@ pub(crate) fn check_removable(host: &Host, all: &[Recorded], going: &[String]) -
         }
         _ => Ok(()),
     }
+}
+
+/// Takes the datapath away that is pinned though no network has one; whether there was one.
+/// The host's lock must be held.
+///
+/// # Errors
+/// It cannot be removed.
+pub(crate) fn unload_unused(host: &Host) -> Result<bool> {
+    let is_unused = host.pins.exists() && !host.store.networks()?.iter().any(is_of_ebpf);
+    if is_unused {
+        Datapath::unload(&host.pins)?;
+    }
+    Ok(is_unused)
 }
 
 /// Takes the network of that name away, whatever state it is in; false if there is none.
