@@ -15,10 +15,16 @@ use super::{
     report::{Metric, Mode},
     run::{Run, Sample, Subject},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    interrupt,
+};
 
 /// Packets by which is found out how long a round's are.
 const TRIAL: u32 = 8192;
+
+/// Packets that are sent before it is looked whether the bench was interrupted.
+const PIECE: u32 = 1 << 16;
 
 /// How often is tried whether anything arrives: neighbours are not known at first.
 const TRIES: u32 = 200;
@@ -104,7 +110,7 @@ fn one_case(
         let lane = arena.machine(contender)?.lane(way, flows)?;
         if flows > 1 {
             // Traffic that goes on, as if it had not waited for the others' turns.
-            lane.send(cpu, whole_batches(f64::from(flows)))?;
+            lane.pass(cpu)?;
         }
         let sample = lane.send(cpu, packets[&contender])?;
         lane.check(contender)?;
@@ -133,14 +139,26 @@ impl Lane<'_> {
         self.programs.set_frames(&self.frames)?;
         let has_state = matches!(contender, Contender::Netbpf | Contender::Iptables);
         if has_state {
-            let pass = whole_batches(f64::from(self.frames.flows));
             self.programs.set_reflecting(true)?;
-            let passed = self.send(cpu, pass).and_then(|_| self.send(cpu, pass));
+            let passed = self.pass(cpu).and_then(|()| self.pass(cpu));
             self.programs.set_reflecting(false)?;
             passed?;
             self.programs.set_frames(&self.frames)?;
         }
         Ok(self.send(cpu, TRIAL)?.value)
+    }
+
+    /// Sends a packet of each flow: some at a time, so that an interruption is noticed before
+    /// all of a million flows are made.
+    pub(super) fn pass(&self, cpu: usize) -> Result<()> {
+        let mut left = whole_batches(f64::from(self.frames.flows));
+        while left > 0 {
+            interrupt::check()?;
+            let piece = left.min(PIECE);
+            self.send(cpu, piece)?;
+            left -= piece;
+        }
+        Ok(())
     }
 
     /// Sends until something arrives.
