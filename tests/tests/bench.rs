@@ -93,7 +93,8 @@ fn programs_and_commands_are_measured() {
         rows.map(|row| row.key.case.as_str()).collect()
     };
     let runs = cases(Metric::NsPerRun);
-    for case in ["nothing", "from_endpoint, SNAT", "from_uplink, DNAT"] {
+    let of_a_range = "from_uplink, first packet to 20,000 published ports";
+    for case in ["nothing", "from_endpoint, SNAT", "from_uplink, DNAT", of_a_range] {
         assert!(runs.contains(case), "{case} is not among {runs:?}");
     }
     for metric in [Metric::Instructions, Metric::StackBytes] {

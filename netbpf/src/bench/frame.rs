@@ -56,7 +56,16 @@ impl Frames {
 
     /// The first frame, as the generator makes it.
     pub(super) fn first_whole(&self) -> [u8; Generator::FRAME] {
-        let mut frame = self.first();
+        self.whole(0)
+    }
+
+    /// The frame of the `n`th flow, counted from 0, whose sender has several addresses.
+    pub(super) fn whole(&self, n: u32) -> [u8; Generator::FRAME] {
+        let from = Ipv4Addr::from_bits(self.addrs.0.to_bits().wrapping_add(n / PORTS));
+        let mut frame = Self { addrs: (from, self.addrs.1), ..*self }.first();
+        // There are far fewer than 2^16 of them.
+        let port = FIRST_PORT.wrapping_add(u16::try_from(n % PORTS).unwrap_or_default());
+        frame[34..36].copy_from_slice(&port.to_be_bytes());
         let words = frame[14..34].chunks_exact(2);
         let sum = words.map(|two| u32::from(u16::from_be_bytes([two[0], two[1]]))).sum();
         #[allow(clippy::cast_possible_truncation, reason = "a folded sum has sixteen bits")]

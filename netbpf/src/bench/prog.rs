@@ -10,9 +10,10 @@ use std::{collections::BTreeMap, time::Duration};
 use aya::{TestRun as _, TestRunOptions, programs::SchedClassifier};
 
 use super::{
-    arena::{Arena, Blueprint, Machine},
+    arena::{Arena, Blueprint, Machine, netbpf},
     clock,
     contender::{Contender, Way},
+    frame::Frames,
     report::{Metric, Mode},
     run::{Run, Sample, Subject},
     settings::Settings,
@@ -43,8 +44,12 @@ const PROGRAMS: [(&str, Way, &str); 3] = [
     ("from_uplink", Way::OutsideToNs, "from_uplink, DNAT"),
 ];
 
+/// Published ports of which packets are compared, by their first and their last.
+const PUBLISHED: [(&str, u16, u16); 2] =
+    [("one published port", 33_000, 33_000), ("20,000 published ports", 40_000, 59_999)];
+
 pub(super) fn expected(settings: &Settings) -> Duration {
-    let runs = (PROGRAMS.len() + 1) * RUNS * settings.rounds;
+    let runs = (PROGRAMS.len() + 1 + 2 * PUBLISHED.len()) * RUNS * settings.rounds;
     EACH * u32::try_from(runs).unwrap_or(u32::MAX)
 }
 
@@ -71,7 +76,38 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
         })?;
         run.record(subject(Some(way), case), Metric::NsPerRun, &all);
     }
+    published(run, machine)?;
     sizes(run, machine)
+}
+
+/// What a packet to a published port takes, where that is one and where there are 20,000: of
+/// a flow that there is, and the first of a new one.
+fn published(run: &mut Run, machine: &Machine) -> Result<()> {
+    let (way, cpu) = (Way::OutsideToNs, run.cpu());
+    for (_, first, last) in PUBLISHED {
+        let ports = format!("{first}-{last}:ns1:{first}-{last}/udp");
+        netbpf(&machine.sandbox, &["publish", "add", "--quiet", &ports].map(str::to_owned))?;
+    }
+    let expected = EACH * u32::try_from(RUNS).unwrap_or(u32::MAX);
+    let lane = machine.lane(way, 1)?;
+    let program = machine.sandbox.host().run(|| machine.datapath()?.program("from_uplink"))??;
+    for (ports, first, last) in PUBLISHED {
+        let frames = Frames { port: first + (last - first) / 2, ..lane.frames };
+        for is_new in [false, true] {
+            let what = if is_new { "first packet" } else { "packet" };
+            let case = format!("from_uplink, {what} to {ports}");
+            let subject = Subject { mode: Mode::Prog, way: Some(way), case: &case };
+            let mut flow = 0;
+            let all = run.rounds(subject, &[Contender::Netbpf], expected, |_| {
+                times(cpu, machine, || {
+                    flow += u32::from(is_new);
+                    run_once(&program, &frames.whole(flow), lane.entry.1)
+                })
+            })?;
+            run.record(subject, Metric::NsPerRun, &all);
+        }
+    }
+    Ok(())
 }
 
 /// The middle one of many runs' times, in nanoseconds.
