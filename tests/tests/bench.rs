@@ -119,7 +119,7 @@ fn programs_and_commands_are_measured() {
 fn the_parts_of_a_way_are_measured() {
     let host = Host::new();
     let report = bench(&host, "parts");
-    for (way, most) in [(Way::NsToNs, 6), (Way::NsToOutside, 12)] {
+    for (way, most) in [(Way::NsToNs, 6), (Way::NsToOutside, 13)] {
         let of = |metric| -> Vec<&str> {
             let rows = report.rows.iter().filter(|row| {
                 row.key.way == Some(way) && row.key.metric == metric && row.key.mode == Mode::Parts

@@ -117,13 +117,14 @@ mod until {
     pub(super) const ENDPOINT: u8 = 1;
     pub(super) const GUARD: u8 = 2;
     pub(super) const TRANSPORT: u8 = 3;
-    pub(super) const FLOW: u8 = 4;
-    pub(super) const NEXT_HOP: u8 = 5;
-    pub(super) const TRACK: u8 = 6;
-    pub(super) const TRANSLATE: u8 = 7;
-    pub(super) const MACS: u8 = 8;
-    pub(super) const MAC: u8 = 9;
-    pub(super) const COUNT: u8 = 10;
+    pub(super) const CLOCK: u8 = 4;
+    pub(super) const FLOW: u8 = 5;
+    pub(super) const NEXT_HOP: u8 = 6;
+    pub(super) const TRACK: u8 = 7;
+    pub(super) const TRANSLATE: u8 = 8;
+    pub(super) const MACS: u8 = 9;
+    pub(super) const MAC: u8 = 10;
+    pub(super) const COUNT: u8 = 11;
 }
 
 /// Has the compiler have the value at hand, as if it was used.
@@ -185,6 +186,10 @@ fn outward<const UNTIL: u8>(ctx: &TcContext) -> Option<i32> {
         return Some(out());
     }
     let now = seam.env.now();
+    if UNTIL == until::CLOCK {
+        packet.tuple.words().into_iter().chain([now.0]).for_each(keep);
+        return Some(out());
+    }
     let key = KernelMaps::key(&packet.tuple);
     let mut entry = seam.tables.flow(&key)?;
     let flow = entry.get();
@@ -280,6 +285,7 @@ programs! {
     out_endpoint: outward ENDPOINT;
     out_guard: outward GUARD;
     out_transport: outward TRANSPORT;
+    out_clock: outward CLOCK;
     out_flow: outward FLOW;
     out_next_hop: outward NEXT_HOP;
     out_track: outward TRACK;

@@ -44,12 +44,13 @@ enum By {
 /// A part, by what it adds to the one before.
 type Step = (&'static str, By);
 
-const OUTWARD: [Step; 12] = [
+const OUTWARD: [Step; 13] = [
     ("redirect, no look-up", By::Part("out_nothing")),
     ("+ port and endpoint", By::Part("out_endpoint")),
     ("+ Ethernet and IPv4 header, source guard", By::Part("out_guard")),
     ("+ header checksum, ports", By::Part("out_transport")),
-    ("+ clock, flow's key and look-up", By::Part("out_flow")),
+    ("+ clock", By::Part("out_clock")),
+    ("+ flow's key and look-up", By::Part("out_flow")),
     ("+ next hop, MTU", By::Part("out_next_hop")),
     ("+ flow's packets, bytes, time, state", By::Part("out_track")),
     ("+ addresses, TTL, checksums", By::Part("out_translate")),
