@@ -190,6 +190,16 @@ fn package(dir: &Path) -> PathBuf {
 }
 
 #[test]
+fn lintian_has_no_objection() {
+    let dir = PathBuf::from(format!("/tmp/netbpf-lintian-{}", std::process::id()));
+    let made = package(&dir);
+    let mut lintian = Command::new("lintian");
+    let said = finish(lintian.args(["--allow-root", "--fail-on", "error,warning"]).arg(made));
+    fs::remove_dir_all(&dir).expect("remove the package");
+    assert_eq!(said.ok().stdout, "");
+}
+
+#[test]
 fn it_is_installed_boots_a_network_and_is_removed() {
     let system = System::new();
     let dir = PathBuf::from(format!("/tmp/netbpf-package-{}", std::process::id()));

@@ -29,10 +29,10 @@ Suggests: iproute2
 Section: net
 Priority: optional
 Description: network for network namespaces in one command, moved by eBPF
- Gives Linux network namespaces a bridge, addresses, source NAT to the outside and
- published ports, and moves their packets with eBPF programs instead of the kernel's
- bridge and iptables. Networks live without a daemon; netbpf@NAME.service brings
- the one of /etc/netbpf/NAME.toml up at boot.
+ Gives Linux network namespaces a bridge, addresses, source NAT to the
+ outside and published ports, and moves their packets with eBPF programs
+ instead of the kernel's bridge and iptables. Networks live without a daemon;
+ netbpf@NAME.service brings the one of /etc/netbpf/NAME.toml up at boot.
 ";
 
 /// Networks that run go on while the package is upgraded, and when it is removed: who
@@ -56,8 +56,26 @@ fi
 ";
 
 /// What else is in `/usr/share/doc/netbpf`.
-const DOCUMENTS: [&str; 4] =
-    ["README.md", "ARCHITECTURE.md", "CONFORMANCE.md", "packaging/example.toml"];
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONFORMANCE.md", "packaging/example.toml"];
+
+/// The changelog as Debian has them; VERSION and DATE are filled in.
+const CHANGELOG: &str = "netbpf (VERSION) unstable; urgency=medium
+
+  * What has changed is in CHANGELOG.md.
+
+ -- The netbpf developers <netbpf@localhost>  DATE
+";
+
+/// What lintian is told to accept, and why.
+const OVERRIDES: &str =
+    "# Nobody has an address for mail about a package that everybody makes for themselves.
+netbpf: bogus-mail-host *
+netbpf: bogus-mail-host-in-debian-changelog *
+# It stops all instances of netbpf@.service, of whatever names: systemd alone knows them,
+# and it is looked whether it runs.
+netbpf: maintainer-script-calls-systemctl [prerm:4]
+";
 
 #[derive(clap::Args)]
 pub(crate) struct Deb {
@@ -84,7 +102,8 @@ impl Deb {
         let install = Install::staged("/usr".into(), stage.clone(), self.binary.clone());
         install.files()?;
         let binary = stage.join("usr/bin/netbpf");
-        run(Command::new("strip").arg("--strip-unneeded").arg(&binary))?;
+        let unneeded = ["--strip-unneeded", "--remove-section=.comment"];
+        run(Command::new("strip").args(unneeded).arg(&binary))?;
         let zsh = stage.join("usr/share/zsh");
         fs::rename(zsh.join("site-functions"), zsh.join("vendor-completions"))?;
         add_documents(&stage)?;
@@ -115,7 +134,7 @@ impl Deb {
     }
 }
 
-/// Licences, documents, an example, and the changelog where Debian looks for it.
+/// Licences, documents, an example, and a changelog where Debian looks for it.
 fn add_documents(stage: &Path) -> Result<()> {
     let doc = stage.join("usr/share/doc/netbpf");
     create(&doc)?;
@@ -125,20 +144,23 @@ fn add_documents(stage: &Path) -> Result<()> {
         fs::copy(&source, &file).with_context(|| cannot_write(&file))?;
     }
     let changelog = doc.join("changelog");
-    fs::copy(workspace().join("CHANGELOG.md"), &changelog)
-        .with_context(|| cannot_write(&changelog))?;
+    let date = line(Command::new("date").arg("-Rr").arg(workspace().join("CHANGELOG.md")))?;
+    let text = CHANGELOG.replace("VERSION", env!("CARGO_PKG_VERSION")).replace("DATE", &date);
+    write(&changelog, &text, 0o644)?;
     compress(&changelog)?;
-    let licences = ["LICENSE-MIT", "LICENSE-APACHE", "LICENSE-GPL2"].map(|name| {
-        let path = workspace().join(name);
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-    });
-    let [mit, apache, gpl2] = licences;
+    let path = workspace().join("LICENSE-MIT");
+    let mit =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let copyright = format!(
         "netbpf is MIT or Apache-2.0, at your choice; its eBPF part also GPL-2.0.\n\n\
-         {}\n\n{}\n\n{}",
-        mit?, apache?, gpl2?
+         {mit}\n\
+         The Apache License, Version 2.0, is in /usr/share/common-licenses/Apache-2.0, and the\n\
+         GNU General Public License, version 2, in /usr/share/common-licenses/GPL-2.\n"
     );
-    write(&doc.join("copyright"), &copyright, 0o644)
+    write(&doc.join("copyright"), &copyright, 0o644)?;
+    let overrides = stage.join("usr/share/lintian/overrides");
+    create(&overrides)?;
+    write(&overrides.join("netbpf"), OVERRIDES, 0o644)
 }
 
 /// The packages with the libraries that the executable is linked with.

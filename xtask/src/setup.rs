@@ -31,6 +31,7 @@ const TEST_PACKAGES: &[(&str, &str)] = &[
     ("turnserver", "coturn"),
     ("systemd-nspawn", "systemd-container"),
     ("dpkg-shlibdeps", "dpkg-dev"),
+    ("lintian", "lintian"),
     // For the fuzzer's engine.
     ("c++", "g++"),
     // For the root file system of the machines in which other kernels run.
