@@ -1,9 +1,11 @@
 //! From what is wanted and what there is to the steps in between. Pure: what
 //! `--dry-run` prints is what would be done.
 
+mod about;
 mod apart;
 mod change;
 mod direct;
+mod inverse;
 mod rows;
 mod rules;
 mod step;
