@@ -251,6 +251,23 @@ fn all_networks_of_a_host_agree() {
     host.netbpf(&up("--log-level off")).ok();
     assert_eq!(levels(&host), ["off", "off"]);
     host.netbpf(second).ok().complains("nothing to do");
+    // A limit that is an equal share of the table stays one.
+    for (command, size) in
+        [(format!("{second} --max-flows 1000"), 1000), (up("--max-flows 500"), 500)]
+    {
+        host.netbpf(&command).ok().complains("loaded anew");
+        let status = host.json("status");
+        let networks = status["networks"].as_array().expect("networks");
+        for (network, share) in networks.iter().zip([size / 2, size]) {
+            assert_eq!(
+                (&network["max_flows"], &network["flow_limit"]),
+                (&size.into(), &share.into())
+            );
+        }
+        host.netbpf("check").ok();
+        host.netbpf(second).ok().complains("nothing to do");
+    }
+    host.netbpf(&up("--max-flows 262144")).ok();
     host.netbpf("check").ok();
     end(&host);
 }
