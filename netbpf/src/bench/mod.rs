@@ -1,11 +1,11 @@
 //! How fast it is: netbpf beside what the kernel has, in one run.
 //!
-//! Each contender is a machine of its own in a sandbox ([`arena`]); all of them
+//! Each contender is a machine of its own in a sandbox (`arena`); all of them
 //! take turns, so that what disturbs the machine disturbs everybody; and every
 //! packet is counted where it arrives. Load comes from this very process: frames
-//! from a generator in the kernel ([`pps`], [`cps`]), or from sockets ([`stream`],
-//! [`rr`], [`cps`]). Nothing of the machine is touched but, while many flows are
-//! measured, the limit of its connection tracking ([`conntrack`]).
+//! from a generator in the kernel (`pps`, `cps`), or from sockets (`stream`,
+//! `rr`, `cps`). Nothing of the machine is touched but, while many flows are
+//! measured, the limit of its connection tracking (`conntrack`).
 
 mod arena;
 mod clock;
