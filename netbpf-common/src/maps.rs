@@ -106,6 +106,9 @@ maps! {
     /// Per-CPU array with one element: the rare packet that a CPU is at; the
     /// datapath's own.
     Rare "RARE": u32 => [u64; 20], 1, "room for rare packets";
+    /// Array with one element: the time as it was asked for last, above it the jiffy in
+    /// which; the datapath's own.
+    Clock "CLOCK": u32 => u64, 1, "the time, at hand";
     /// Array with one element: the timer that visits flows. Its value is the
     /// kernel's own (`struct bpf_timer`).
     Sweeper "SWEEPER": u32 => [u64; 2], 1, "expiry timer";

@@ -31,7 +31,7 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
 ) -> Result<Forward, Stop> {
     let packet = what.packet();
     // Asked first: between a look-up and the use of what is found, a call would cost more.
-    let now = seam.env.now();
+    let now = if what.is_rare() { seam.env.now() } else { seam.env.now_at_hand() };
     let mut entry = lookup(seam, &packet.tuple).ok_or(Stop::NeedsFlow)?;
     let flow = entry.get();
     // A tuple that only packets from inside carry: somebody outside pretends.

@@ -45,7 +45,7 @@ use netbpf_ebpf::{
 };
 
 use glue::{
-    env::Kernel,
+    env::{self, Kernel},
     maps::{self, KernelMaps, PROGRAMS},
     skb::{Frame, L3Packet, Packet, TO_HOST, TRANSLATED},
     sweeper,
@@ -230,6 +230,9 @@ fn out<const HAS_ETHERNET: bool>(ctx: &TcContext, skb: Packet<HAS_ETHERNET>) -> 
 /// Goes on for `from_endpoint`, `from_uplink` and `from_uplink_l3` with what lacks something.
 #[classifier]
 pub fn prepare(ctx: TcContext) -> i32 {
+    // A way that is looked up now is as old as the clock says, and is not to be from before
+    // the time that is at hand when that is judged.
+    env::set_clock();
     let mut seam = seam(Frame::new(&ctx));
     let (entry, lack) = seam.skb.left();
     if entry == Entry::FromEndpoint as u32 {

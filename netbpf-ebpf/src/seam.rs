@@ -358,6 +358,11 @@ pub struct Neighbour {
 pub trait Env {
     /// The time.
     fn now(&self) -> Ticks;
+    /// The time, or that of a few milliseconds ago: for the path of every packet.
+    #[inline(always)]
+    fn now_at_hand(&self) -> Ticks {
+        self.now()
+    }
     /// A number that nobody outside can predict (RFC 6056).
     fn random(&mut self) -> u32;
     /// Asks the routing table about a packet that comes in by `ifindex`.

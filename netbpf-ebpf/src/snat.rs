@@ -39,7 +39,7 @@ pub fn by_flow<S: Skb, T: Tables, E: Env>(
         }
     }
     // Asked first: between a look-up and the use of what is found, a call would cost more.
-    let now = seam.env.now();
+    let now = if what.is_rare() { seam.env.now() } else { seam.env.now_at_hand() };
     let key = T::key(&packet.tuple);
     let mut entry = seam.tables.flow(&key).ok_or(Stop::NeedsFlow)?;
     let flow = entry.get();

@@ -235,6 +235,7 @@ fn the_maps_are_those_that_are_defined() {
         check_own::<maps::NextHops>();
         check_own::<maps::Subnets>();
         check_own::<maps::Stats>();
+        check_own::<maps::Clock>();
         check_own::<maps::Sweeper>();
         let pinned = std::fs::read_dir(format!("{PIN_DIR}/maps")).unwrap();
         let mut names: Vec<_> =

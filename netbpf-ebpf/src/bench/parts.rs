@@ -185,7 +185,7 @@ fn outward<const UNTIL: u8>(ctx: &TcContext) -> Option<i32> {
         packet.tuple.words().into_iter().for_each(keep);
         return Some(out());
     }
-    let now = seam.env.now();
+    let now = seam.env.now_at_hand();
     if UNTIL == until::CLOCK {
         packet.tuple.words().into_iter().chain([now.0]).for_each(keep);
         return Some(out());

@@ -12,12 +12,14 @@ use aya_ebpf::{
         BPF_FIB_LOOKUP_SRC, bpf_fib_lookup as FibParams, bpf_sock_tuple,
     },
     helpers::{
-        bpf_check_mtu, bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_loop,
-        bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
+        bpf_check_mtu, bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns,
+        bpf_loop, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
     },
 };
 use netbpf_common::{Ipv4, MacAddr, Ticks, Tuple, proto};
 use netbpf_ebpf::seam::{Env, Neighbour, Route};
+
+use super::maps;
 
 const AF_INET: u8 = 2;
 const ENODEV: i64 = -19;
@@ -42,6 +44,50 @@ pub(crate) struct Kernel(pub(crate) *mut __sk_buff);
 pub(crate) fn now() -> Ticks {
     // SAFETY: no arguments, no obligations.
     Ticks::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
+}
+
+/// What marks a word of `CLOCK` that has been written.
+const IS_KNOWN: u64 = 1 << 63;
+
+/// The jiffy that it is, in the upper half of a word.
+#[inline(always)]
+fn jiffy() -> u64 {
+    // SAFETY: no arguments, no obligations.
+    let jiffies = unsafe { bpf_jiffies64() };
+    jiffies << 32 | IS_KNOWN
+}
+
+/// The time as it was in this jiffy when somebody asked first. The kernel's coarse clock
+/// goes on with the jiffies, but asking it is a call, and a long one; jiffies are read in
+/// three instructions. Whoever asks in the moment between the two leaves the time of the
+/// jiffy before to others, for as long as this one lasts.
+#[inline(always)]
+fn now_at_hand() -> Ticks {
+    let Some(place) = maps::clock() else {
+        return now();
+    };
+    let jiffy = jiffy();
+    // SAFETY: a look-up's pointer to an aligned u64 of the map, which is read and written
+    // whole: time and jiffy belong together.
+    unsafe {
+        let known = place.read_volatile();
+        if known >> 32 == jiffy >> 32 {
+            return Ticks(known as u32);
+        }
+        let now = now();
+        place.write_volatile(jiffy | u64::from(now.0));
+        now
+    }
+}
+
+/// Has the time at hand be what it is: to be asked for before something is made of which
+/// the time is looked at again.
+#[inline(always)]
+pub(crate) fn set_clock() {
+    if let Some(place) = maps::clock() {
+        // SAFETY: as in `now_at_hand`.
+        unsafe { place.write_volatile(jiffy() | u64::from(now().0)) }
+    }
 }
 
 impl Kernel {
@@ -86,6 +132,11 @@ impl Env for Kernel {
     #[inline(always)]
     fn now(&self) -> Ticks {
         now()
+    }
+
+    #[inline(always)]
+    fn now_at_hand(&self) -> Ticks {
+        now_at_hand()
     }
 
     #[inline(always)]

@@ -86,6 +86,8 @@ pub(crate) static PROGRAMS: ProgramArray<{ maps::Programs::MAX_ENTRIES as usize 
 #[btf_map]
 static RARE: PerCpuArray<RarePlace, 1> = PerCpuArray::new();
 #[btf_map]
+static CLOCK: Array<u64, 1> = Array::new();
+#[btf_map]
 static PUBLISH: Array<PublishEntry, { maps::Publish::MAX_ENTRIES as usize }> = Array::new();
 #[btf_map]
 static PUBLISHED_PORTS: Array<u64, { maps::PublishedPorts::MAX_ENTRIES as usize }> = Array::new();
@@ -97,6 +99,12 @@ static NEXT_HOPS: Array<[u64; 4], { maps::NextHops::MAX_ENTRIES as usize }> = Ar
 static SUBNETS: LpmTrie<Ipv4, u32, { maps::Subnets::MAX_ENTRIES as usize }> = LpmTrie::new();
 #[btf_map]
 static STATS: PerCpuArray<Counters, { maps::Stats::MAX_ENTRIES as usize }> = PerCpuArray::new();
+
+/// The word of `CLOCK`.
+#[inline(always)]
+pub(crate) fn clock() -> Option<*mut u64> {
+    CLOCK.get_ptr_mut(0)
+}
 
 /// Words of the room for a [`Rare`].
 const RARE_WORDS: usize = 20;

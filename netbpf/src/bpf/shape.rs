@@ -9,7 +9,7 @@ use std::{
 
 use aya::maps::MapData;
 use netbpf_common::maps::{
-    Addresses, Allowed, BridgePorts, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb,
+    Addresses, Allowed, BridgePorts, Clock, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb,
     FdbLearnt, FdbSlots, FlowCounts, FlowQueue, Flows, FragmentsMap, HeldFragments, HeldTickets,
     LearnCounts, MapDef, NextHops, OutsidePorts, Programs, Publish, PublishedPorts, Rare, Stats,
     Subnets, Sweeper, Uplinks, flow_queue_len,
@@ -55,6 +55,7 @@ pub(super) const ALL: &[Shape] = &[
     Shape::of::<Stats>(),
     Shape::of::<Programs>(),
     Shape::of::<Rare>(),
+    Shape::of::<Clock>(),
     Shape::of::<Sweeper>(),
 ];
 

@@ -4,8 +4,8 @@ use aya::Pod;
 use netbpf_common::{
     EndpointId, FdbSlot, MacAddr,
     maps::{
-        Addresses, Allowed, BridgePorts, ConfigMap, EndpointIds, Endpoints, ErrorCounts, Fdb,
-        FdbLearnt, FdbSlots, FlowCounts, FlowQueue, Flows, FragmentsMap, HeldFragments,
+        Addresses, Allowed, BridgePorts, Clock, ConfigMap, EndpointIds, Endpoints, ErrorCounts,
+        Fdb, FdbLearnt, FdbSlots, FlowCounts, FlowQueue, Flows, FragmentsMap, HeldFragments,
         HeldTickets, LearnCounts, MapDef, NextHops, OutsidePorts, Programs, Publish,
         PublishedPorts, Rare, Stats, Subnets, Sweeper, Uplinks,
     },
@@ -89,7 +89,7 @@ impl Datapath {
             Subnets::NAME => self.count::<Subnets>(|_| true),
             Stats::NAME => self.counted(),
             Programs::NAME => Ok(Programs::MAX_ENTRIES.into()),
-            ConfigMap::NAME | Rare::NAME | Sweeper::NAME => Ok(1),
+            ConfigMap::NAME | Rare::NAME | Clock::NAME | Sweeper::NAME => Ok(1),
             _ => Ok(0),
         }
     }
