@@ -388,7 +388,10 @@ fn ports_that_meet_in_a_slot_are_both_known() {
         assert_eq!(ports.get(&far).expect("get"), Some(2));
         loaded.clear_endpoint(two).expect("clear");
         assert_eq!((slot().ifindex, slot().endpoint), (12, one), "another's stays");
+        loaded.set_endpoint(two, &endpoint(far, 3)).expect("set");
         loaded.clear_endpoint(one).expect("clear");
+        assert_eq!((slot().ifindex, slot().endpoint), (far, two), "who has waited has it next");
+        loaded.clear_endpoint(two).expect("clear");
         assert_eq!(slot(), BridgePort::default());
     });
 }

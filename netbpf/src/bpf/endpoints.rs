@@ -68,10 +68,7 @@ impl Datapath {
         let endpoints = self.map::<Endpoints>()?;
         let old = endpoints.get(&id.index())?.unwrap_or_default();
         if old.ifindex != 0 {
-            let (ports, slot) = (self.map::<BridgePorts>()?, BridgePort::slot(old.ifindex));
-            if ports.get(&slot)?.is_some_and(|port| port.ifindex == old.ifindex) {
-                ports.set(&slot, &BridgePort::default())?;
-            }
+            self.free_port_slot(old.ifindex)?;
             self.map::<EndpointIds>()?.remove(&old.ifindex)?;
             endpoints.set(&id.index(), &Endpoint::default())?;
             self.forget(id, old.addr, old.mac)?;
@@ -81,6 +78,25 @@ impl Datapath {
             return Ok(0);
         }
         self.flush(|flow| flow.endpoint == id)
+    }
+
+    /// Takes a port out of its slot, in favour of one that has found it taken.
+    fn free_port_slot(&self, ifindex: u32) -> Result<()> {
+        let (ports, slot) = (self.map::<BridgePorts>()?, BridgePort::slot(ifindex));
+        if ports.get(&slot)?.is_none_or(|port| port.ifindex != ifindex) {
+            return Ok(());
+        }
+        let mut next = BridgePort::default();
+        self.map::<EndpointIds>()?.for_each(|&other, &id| {
+            if other != ifindex
+                && BridgePort::slot(other) == slot
+                && let Ok(id) = u16::try_from(id)
+            {
+                next = BridgePort { ifindex: other, endpoint: EndpointId(id), pad: 0 };
+            }
+            Ok(())
+        })?;
+        ports.set(&slot, &next)
     }
 
     /// Removes the address and the MAC, if they are the endpoint's.
