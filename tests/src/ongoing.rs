@@ -1,10 +1,14 @@
-//! What is to go on while programs are replaced: flows and streams.
+//! What is to go on while programs are replaced: datagrams, flows and streams.
 
-use crate::{Host, Netns, OUTSIDE, at, sample, traffic::TcpClient, wait};
+use crate::{
+    Host, NS2, Netns, OUTSIDE, UPLINK, at, sample,
+    traffic::{Metered, Metering, TcpClient, TcpServer, connect},
+    wait,
+};
 use netbpf::bpf::{Attachment, Datapath, Hook};
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
     path::PathBuf,
     sync::{
         Arc,
@@ -127,5 +131,75 @@ impl Stream {
         self.stop.store(true, Ordering::Relaxed);
         let client = self.thread.join().expect("the stream is not broken");
         (self.bytes.load(Ordering::Relaxed), client)
+    }
+}
+
+/// Datagrams, a thousand a second on each of three paths: among the namespaces, to the
+/// outside, and to `ns1`'s port 7000, which is published as 9000.
+pub struct Paths(Vec<(&'static str, Metered)>);
+
+impl Paths {
+    /// Begins between `ns1`, `ns2` and the outside.
+    pub fn begin(host: &Host) -> Self {
+        let (ns1, ns2) = (host.ns("ns1"), host.ns("ns2"));
+        let paths = [
+            ("among namespaces", (&ns1, at(NS2, 5000)), (&ns2, 5000)),
+            ("to the outside", (&ns1, at(OUTSIDE, 5000)), (host.outside(), 5000)),
+            ("to a published port", (host.outside(), at(UPLINK, 9000)), (&ns1, 7000)),
+        ];
+        let begin = |(name, from, to)| (name, Metered::begin(name, from, to, 1_000, 100));
+        Self(paths.into_iter().map(begin).collect())
+    }
+
+    /// Ends them: none was lost, and none came twice. Returns how many were sent on each.
+    #[track_caller]
+    pub fn end(self) -> Vec<(&'static str, usize)> {
+        let mut sent = Vec::new();
+        for (name, metered) in self.0 {
+            let metering = metered.end();
+            eprintln!("{name}: {metering:?}");
+            assert_eq!(metering, Metering { lost: 0, again: 0, ..metering }, "{name}");
+            sent.push((name, metering.sent));
+        }
+        sent
+    }
+}
+
+/// Flows of `ns1`, a connection of it at rest, a stream from `ns2` to the outside, and one
+/// from there to `ns1`'s port 80, which is published as 8080.
+pub struct Connections {
+    _servers: [TcpServer; 2],
+    flows: Flows,
+    streams: [(Stream, SocketAddr); 2],
+    resting: TcpClient,
+}
+
+impl Connections {
+    /// Begins with so many flows.
+    pub fn begin(host: &Host, flows: u16) -> Self {
+        let (ns1, ns2) = (host.ns("ns1"), host.ns("ns2"));
+        let servers = [TcpServer::start(host.outside(), 4443), TcpServer::start(&ns1, 80)];
+        let flows = Flows::begin(host, &ns1, flows);
+        let ends = [(&ns2, at(OUTSIDE, 4443)), (host.outside(), at(UPLINK, 8080))];
+        let streams = ends.map(|(from, to)| {
+            let mut client = connect(from, to).expect("a connection");
+            let seen_as = client.who_am_i().expect("an answer");
+            (Stream::begin(client), seen_as)
+        });
+        let resting = connect(&ns1, at(OUTSIDE, 4443)).expect("a connection");
+        Self { _servers: servers, flows, streams, resting }
+    }
+
+    /// Ends the streams: all of them are what they were. Returns the bytes of each stream.
+    #[track_caller]
+    pub fn end(mut self) -> [u64; 2] {
+        let bytes = self.streams.map(|(stream, seen_as)| {
+            let (bytes, mut client) = stream.end();
+            assert_eq!(client.who_am_i().expect("an answer"), seen_as, "the same connection");
+            bytes
+        });
+        self.resting.echo(&sample(5_000)).expect("it goes on");
+        self.flows.go_on();
+        bytes
     }
 }

@@ -3,12 +3,12 @@
 
 use netbpf_common::ABI_VERSION;
 use netbpf_tests::{
-    Host, NS2, OUTSIDE, Outcome, UPLINK, at, finish,
-    ongoing::{Flows, Stream, attach_by_filters},
+    Host, OUTSIDE, Outcome, UPLINK, at, finish,
+    ongoing::{Connections, Flows, Paths, attach_by_filters},
     other_layout,
     recipe::ARGUMENTS,
     sample,
-    traffic::{Metered, Metering, TcpClient, TcpServer, connect},
+    traffic::{TcpClient, TcpServer, connect},
 };
 
 const FLOWS: u16 = 2_000;
@@ -53,37 +53,11 @@ fn listed(flows: &Outcome) -> Vec<String> {
 fn under_load_nothing_is_lost_and_nothing_broken() {
     for (by_filters, command) in [(false, up()), (true, "upgrade".to_owned())] {
         let host = network(by_filters);
-        let (ns1, ns2) = (host.ns("ns1"), host.ns("ns2"));
-        let _servers = [TcpServer::start(host.outside(), 4443), TcpServer::start(&ns1, 80)];
-        let flows = Flows::begin(&host, &ns1, FLOWS);
-        let ends = [(&ns2, at(OUTSIDE, 4443)), (host.outside(), at(UPLINK, 8080))];
-        let streams = ends.map(|(from, to)| {
-            let mut client = connect(from, to).expect("a connection");
-            let seen_as = client.who_am_i().expect("an answer");
-            (Stream::begin(client), seen_as)
-        });
-        let mut resting = connect(&ns1, at(OUTSIDE, 4443)).expect("a connection");
-        let paths = [
-            ("among namespaces", (&ns1, at(NS2, 5000)), (&ns2, 5000)),
-            ("to the outside", (&ns1, at(OUTSIDE, 5000)), (host.outside(), 5000)),
-            ("to a published port", (host.outside(), at(UPLINK, 9000)), (&ns1, 7000)),
-        ];
-        let metered: Vec<(&str, Metered)> = paths
-            .into_iter()
-            .map(|(name, from, to)| (name, Metered::begin(name, from, to, 1_000, 100)))
-            .collect();
+        let connections = Connections::begin(&host, FLOWS);
+        let paths = Paths::begin(&host);
         newer(&host, &command).ok().complains("run in the place of");
-        for (name, metered) in metered {
-            let metering = metered.end();
-            eprintln!("{name}: {metering:?}");
-            assert_eq!(metering, Metering { lost: 0, again: 0, ..metering }, "{name}");
-        }
-        for (stream, seen_as) in streams {
-            let (_, mut client) = stream.end();
-            assert_eq!(client.who_am_i().expect("an answer"), seen_as, "the same connection");
-        }
-        resting.echo(&sample(5_000)).expect("it goes on");
-        flows.go_on();
+        paths.end();
+        connections.end();
         newer(&host, "check").ok();
         newer(&host, &up()).ok().complains("nothing to do");
         // To the other one they are a newer netbpf's now.

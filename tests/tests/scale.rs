@@ -7,8 +7,9 @@ use netbpf_common::{
     proto,
 };
 use netbpf_tests::{
-    Host, NS1, NS2, OUTSIDE, Outcome, UPLINK, at, finish,
-    traffic::{Echo, Metered, Metering, UdpClient, UdpServer, ping},
+    Host, NS1, OUTSIDE, Outcome, UPLINK, at, finish,
+    ongoing::Paths,
+    traffic::{Echo, UdpClient, UdpServer, ping},
 };
 use nix::libc;
 use std::{
@@ -136,26 +137,13 @@ fn a_million_flows_move_into_another_table_and_nothing_is_lost() {
         let host = Host::new();
         let larger = MILLION + MILLION / 4;
         host.up(&format!("--namespaces 2 --max-flows {} -p 9000:ns1:7000/udp", larger - 1));
-        let (ns1, ns2) = (host.ns("ns1"), host.ns("ns2"));
         fill(&host, count);
-        let paths = [
-            ("among namespaces", (&ns1, at(NS2, 5000)), (&ns2, 5000)),
-            ("to the outside", (&ns1, at(OUTSIDE, 5000)), (host.outside(), 5000)),
-            ("to a published port", (host.outside(), at(UPLINK, 9000)), (&ns1, 7000)),
-        ];
-        let metered: Vec<(&str, Metered)> = paths
-            .into_iter()
-            .map(|(name, from, to)| (name, Metered::begin(name, from, to, 1_000, 100)))
-            .collect();
+        let paths = Paths::begin(&host);
         let command = host.command(&format!("-v upgrade --max-flows {larger}"));
         // No flow is made from the first program that comes on.
         let held = times_between(command, ["tc: replace", "unload the old programs"]);
         eprintln!("{count} flows moved; of that none could be made for: {held:?}");
-        for (name, metered) in metered {
-            let metering = metered.end();
-            eprintln!("{name}: {metering:?}");
-            assert_eq!(metering, Metering { lost: 0, again: 0, ..metering }, "{name}");
-        }
+        paths.end();
         let lines = host.netbpf("maps flows --proto tcp --no-headers").ok().stdout.lines().count();
         assert_eq!(lines, count as usize);
     }

@@ -174,8 +174,9 @@ impl Look<'_> {
 }
 
 impl Datapath {
-    /// What of the flow table is not as the datapath makes it. A million flows take about a
-    /// second, and up to three if they are counted wrong or packets make it seem so.
+    /// What of the flow table is not as the datapath makes it. A million flows take
+    /// seconds, and up to three times as long if they are counted wrong or packets make it
+    /// seem so.
     ///
     /// # Errors
     /// What the maps say.
